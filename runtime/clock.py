@@ -1,0 +1,27 @@
+"""Time as an argument: the engine never asks the machine for the time, it asks the clock it was given.
+
+The simulator and the tests hand in a clock they set; everything else uses `SystemClock`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    def now_ms(self) -> int:
+        """Wall-clock time in ms since the epoch: processing time, timestamps shown to people."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """A clock that never jumps, in ns: timeouts, durations, slices."""
+        ...
+
+
+class SystemClock:
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic_ns(self) -> int:
+        return time.monotonic_ns()

@@ -1,0 +1,61 @@
+"""Stream elements: everything that travels on a channel beside batches.
+
+| element         | from      | meaning                                                                      |
+|-----------------|-----------|------------------------------------------------------------------------------|
+| Batch           | any       | n records (batch.py)                                                         |
+| Watermark       | sources   | no record with a timestamp <= this one will follow on this channel, save late |
+| WatermarkStatus | sources   | idle: this channel does not hold back the watermark; active: it does again   |
+| Barrier         | sources   | what came before belongs to the checkpoint, what follows does not            |
+| LatencyMarker   | sources   | a time stamp that measures the way through the pipeline                      |
+| EndOfInput      | sources   | no records will follow; barriers still will, until the job finishes          |
+
+Data may overtake a watermark, a watermark never overtakes data (PROTOCOLS 21); barriers and end of input
+overtake nothing and nothing overtakes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..state.ids import CheckpointId
+from .batch import Batch
+
+MIN_WATERMARK = -(2**63)
+"""Before the first watermark. Equal to NO_TIMESTAMP: nothing is late."""
+MAX_WATERMARK = 2**63 - 1
+"""Event time is over: sent at the end of a bounded input, so that every window fires."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    timestamp: int
+    """ms since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatermarkStatus:
+    idle: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    checkpoint_id: CheckpointId
+    triggered_at_ms: int
+    exactly_once: bool = True
+    """False: at-least-once, gates do not block while they align."""
+    persist: bool = True
+    """False: no state is kept (checkpointing is off); the barrier only carries sinks' committables at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyMarker:
+    created_at_ms: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfInput:
+    pass
+
+
+Element = Batch | Watermark | WatermarkStatus | Barrier | LatencyMarker | EndOfInput

@@ -1,0 +1,166 @@
+"""The operator interface: what a subtask runs.
+
+One thread (the slot's) calls everything here, so operators need no locks. The life of an operator:
+
+    open(context, restored)                       state is there, nothing has arrived
+    process_batch / process_watermark / ...       any number, in the order of the input
+    advance_processing_time                       whenever the clock passes next_processing_timer()
+    end_input                                     once all inputs have ended (maybe again after a restore)
+    prepare_barrier -> snapshot                   at every checkpoint; snapshot's program finishes on a helper thread
+    checkpoint_completed / checkpoint_aborted     later, out of order at worst, never both
+    close                                         always, also after a failure
+
+Work that may take long (firing a million timers) is a generator: it yields at points where it may be interrupted,
+and the task looks at outputs, mail and the clock there (PROTOCOLS 19). Batches are cut into short slices before
+they get here, so process_batch simply returns.
+
+end_input emits only what is in state and removes it from there, so that it can be answered again after a restore
+without emitting twice (PROTOCOLS 10).
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ...state.ids import Attempt, CheckpointId, OperatorId
+from ...state.objects import Program
+from ...state.snapshots import KeyedHandle, OperatorSnapshot
+from ..batch import Batch
+from ..clock import Clock
+from ..elements import MIN_WATERMARK, Watermark
+from ..record_types import RecordType
+
+if TYPE_CHECKING:
+    from ...state.backend import KeyedStateBackend
+    from ..metrics import MetricGroup
+
+
+class Output(Protocol):
+    """Where an operator's results go: the next operators of the chain, or the subtask's writers."""
+
+    def emit(self, batch: Batch) -> None: ...
+
+    def emit_side(self, tag: str, batch: Batch) -> None:
+        """To the side output of that name; dropped if nothing consumes it."""
+        ...
+
+
+@dataclass(slots=True)
+class RestoredState:
+    """What the last checkpoint holds for one operator of one new subtask, already cut to its key groups.
+
+    `keyed_files` maps every keyed handle to the local directory its files were fetched into.
+    `operator_states` are the inline states of all old subtasks this one takes over (one when the parallelism is
+    unchanged; each old state is given to exactly one new subtask).
+    """
+
+    keyed: Sequence[tuple[KeyedHandle, Path]] = ()
+    operator_states: Sequence[bytes] = ()
+    watermark: int = MIN_WATERMARK
+    idle: bool = False
+
+
+@dataclass(slots=True)
+class OperatorContext:
+    """What an operator is given when it is opened."""
+
+    operator_id: OperatorId
+    operator_name: str
+    task_name: str
+    subtask: int
+    parallelism: int
+    max_parallelism: int
+    attempt: Attempt
+    output: Output
+    clock: Clock
+    metrics: MetricGroup
+    keyed_backend: Callable[[], KeyedStateBackend]
+    """Creates this operator's keyed state, empty or restored; call it at most once, in open."""
+    new_name: Callable[[], str]
+    """Unique names for files and objects: uuid4 hex, or seeded in the simulator."""
+    work_directory: Path
+    """Own directory of this subtask attempt for temporary files; removed afterwards."""
+    job_id: str = ""
+    job_name: str = ""
+    job_parameters: dict[str, str] = field(default_factory=dict)
+    request_input: Callable[[], None] = lambda: None
+    """Sources: ask the enumerator for a split."""
+
+
+class Operator(ABC):
+    """One operator instance of one subtask. Built by the API, pickled into the job graph, opened in a slot.
+
+    Class attributes tell the graph what it needs to know before anything runs.
+    """
+
+    face: str = "rows"
+    """'columns' (vectorised), 'rows' (Python functions), shown by describe() and deciding the slice size."""
+    chainable: bool = True
+    stateful: bool = False
+    side_tags: frozenset[str] = frozenset()
+    output_type: RecordType
+
+    context: OperatorContext
+    output: Output
+
+    def open(self, context: OperatorContext, restored: RestoredState) -> None:
+        self.context = context
+        self.output = context.output
+
+    def process_batch(self, batch: Batch, input_index: int) -> None:
+        raise NotImplementedError
+
+    def process_watermark(self, watermark: Watermark) -> Iterator[None]:
+        """Fire what is due up to the watermark. The chain forwards the watermark when the iterator is exhausted."""
+        return iter(())
+
+    def next_processing_timer(self) -> int | None:
+        """Wall-clock ms of the earliest processing-time timer, None when there is none."""
+        return None
+
+    def advance_processing_time(self, now_ms: int) -> Iterator[None]:
+        return iter(())
+
+    def end_input(self) -> Iterator[None]:
+        return iter(())
+
+    def between_batches(self) -> None:
+        """Housekeeping in small bites, called after every slice (trickling state writes, rolling files by age)."""
+
+    def prepare_barrier(self, checkpoint_id: CheckpointId) -> None:
+        """Emit what must go before the barrier."""
+
+    def snapshot(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot] | None:
+        """Freeze the state now (synchronous part); the returned program writes it out on a helper thread.
+
+        None: the operator has no state.
+        """
+        return None
+
+    def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None: ...
+
+    def checkpoint_aborted(self, checkpoint_id: CheckpointId) -> None: ...
+
+    def close(self) -> None: ...
+
+
+Firing = Generator[None, None, None]
+
+
+def drained(work: Iterable[None]) -> None:
+    """Run interruptible work to its end at once (tests, simple operators)."""
+    for _ in work:
+        pass
+
+
+def immediate(snapshot: OperatorSnapshot) -> Program[OperatorSnapshot]:
+    """A program for a snapshot that needs no object store."""
+    return snapshot
+    yield  # makes this a generator
+
+
+__all__ = ["Any", "Firing", "Operator", "OperatorContext", "Output", "RestoredState", "drained", "immediate"]
