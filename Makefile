@@ -1,0 +1,62 @@
+# One command per need. Every target works in a fresh clone with python3.11, pip and make, and nothing else.
+PYTHON ?= python3.11
+SEEDS ?= 300
+# "-n 2" spreads the tests over two processes; "make test PYTEST_ARGS='-x tests/state'" runs a part.
+PYTEST_ARGS ?= -n 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+# What is installed depends on pyproject.toml and on where this clone lies (editable installs hold absolute paths).
+KEY := $(shell (pwd; cat pyproject.toml) | cksum | cut -d ' ' -f 1)
+RUN := $(VENV)/.installed-run-$(KEY)
+DEV := $(VENV)/.installed-dev-$(KEY)
+BENCH := $(VENV)/.installed-bench-$(KEY)
+NEW_PIP := $(VENV)/.pip
+TYPING := .cache/typing/penstock
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: demo test check bench simulate clean
+
+demo: $(RUN)
+	$(BIN)/python examples/demo.py
+
+test: check
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(DEV) $(TYPING)
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p penstock
+	$(BIN)/mypy examples benchmarks
+	$(BIN)/python -m pytest -q tests/structure
+
+bench: $(BENCH)
+	@set -e; for benchmark in benchmarks/*.py; do $(BIN)/python "$$benchmark"; done
+
+simulate: $(RUN)
+	$(BIN)/python -m penstock.testing.simulation --seeds $(SEEDS)
+
+clean:
+	rm -rf $(VENV) .cache .penstock .hypothesis .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Dependency groups (PEP 735) need pip 25.1, and Python 3.11 brings an older one.
+$(NEW_PIP):
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade 'pip>=25.1'
+	@touch $@
+
+$(RUN): $(NEW_PIP)
+	$(PIP) install --editable '.[examples]'
+	@touch $@
+
+$(DEV): $(RUN)
+	$(PIP) install --group test --group check
+	@touch $@
+
+$(BENCH): $(RUN)
+	$(PIP) install --group bench
+	@touch $@
+
+$(TYPING):
+	@mkdir -p $(@D)
+	ln -sfn ../.. $@

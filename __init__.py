@@ -1,0 +1,1 @@
+"""penstock: stateful stream processing for Python."""
