@@ -1,0 +1,1 @@
+"""What a user writes and runs: environment, streams, command line."""

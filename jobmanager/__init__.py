@@ -1,0 +1,1 @@
+"""Who decides: execution graph, scheduling, checkpoints, commits, restarts."""

@@ -1,0 +1,1 @@
+"""How it is proven: test sources and sinks, operator harness, cluster simulator, checkers."""

@@ -1,0 +1,1 @@
+"""Files as a source of splits and as an exactly-once sink."""

@@ -1,0 +1,1 @@
+"""How records are written in bytes: one file per format."""
