@@ -31,7 +31,7 @@ from ...state.objects import Program
 from ...state.snapshots import KeyedHandle, OperatorSnapshot
 from ..batch import Batch
 from ..clock import Clock
-from ..elements import MIN_WATERMARK, Watermark
+from ..elements import MIN_WATERMARK, Watermark, WatermarkStatus
 from ..record_types import RecordType
 
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ class Output(Protocol):
     def emit_side(self, tag: str, batch: Batch) -> None:
         """To the side output of that name; dropped if nothing consumes it."""
         ...
+
+    def emit_watermark(self, watermark: Watermark) -> None:
+        """Only for operators that make watermarks. Takes effect after the slice that is being processed."""
+        ...
+
+    def emit_status(self, status: WatermarkStatus) -> None: ...
 
 
 @dataclass(slots=True)
@@ -101,6 +107,8 @@ class Operator(ABC):
     """'columns' (vectorised), 'rows' (Python functions), shown by describe() and deciding the slice size."""
     chainable: bool = True
     stateful: bool = False
+    own_watermarks: bool = False
+    """Makes watermarks itself; those of its input end here."""
     side_tags: frozenset[str] = frozenset()
     output_type: RecordType
 

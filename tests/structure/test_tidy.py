@@ -82,12 +82,14 @@ def unannotated(path: str, source: str) -> Iterator[str]:
 
 
 def undocumented(path: str, source: str) -> Iterator[str]:
+    """Modules, and public classes that do something; a message of three fields is explained by its protocol's prose."""
     tree = ast.parse(source)
     if ast.get_docstring(tree) is None:
         yield f"{path}: the module has no docstring"
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and ast.get_docstring(node) is None:
-            yield f"{path}:{node.lineno}: class {node.name} has no docstring"
+            if any(isinstance(item, Functions) for item in node.body):
+                yield f"{path}:{node.lineno}: class {node.name} has no docstring"
 
 
 def printing(path: str, source: str) -> Iterator[str]:
@@ -164,7 +166,7 @@ def test_decisions_are_numbered_without_gaps() -> None:
         (unannotated, "class A:\n    async def f(self, *, x) -> None: ..."),
         (unannotated, "class A:\n    @staticmethod\n    def f(x) -> None: ..."),
         (undocumented, "x = 1"),
-        (undocumented, '"""Module."""\nclass A: ...'),
+        (undocumented, '"""Module."""\nclass A:\n    def f(self) -> None: ...'),
         (printing, "def f() -> None:\n    print(1)"),
         (sleeping, "import time\ntime.sleep(1)"),
         (sleeping, "from time import sleep\nsleep(1)"),

@@ -1,0 +1,209 @@
+"""Keyed state as operators and users see it, and the row store beneath it.
+
+Three layers:
+  handles (ValueState, ListState, MapState)      what a function reads and writes, for the current key
+  cells (cell_cache.py)                          decoded values in a two-generation write-back cache
+  rows  (RowStore: heap.py, rocksdb.py)          bytes to bytes, ordered, snapshotted
+
+Both backends share the upper two layers, so they behave alike by construction: a value changed in place is saved
+as if `update` had been called, an empty state is deleted, a snapshot is isolated from later writes (PROTOCOLS 15).
+
+A row's key: key group 2 B | state id 2 B | length-prefixed encoded key | namespace 8 B | user key (order-preserving);
+big-endian, so the rows of a range of key groups are contiguous over all states.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from .descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+from .key_groups import KeyGroupRange
+from .objects import Program
+from .snapshots import KeyedHandle
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+VOID_NAMESPACE = 0
+"""The namespace of state that belongs to a key alone. Windows use their start, in ms."""
+
+
+class RowStore(Protocol):
+    """Ordered bytes to bytes. Only the owner's thread writes, except during `export` (see cell_cache.py)."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def write(self, entries: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Apply entries, sorted by key; None deletes."""
+        ...
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Rows with start <= key < end, in order."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ValueState(ABC, Generic[V]):
+    @abstractmethod
+    def value(self) -> V | None:
+        """The current key's value, or the descriptor's default."""
+
+    @abstractmethod
+    def update(self, value: V) -> None: ...
+
+    @abstractmethod
+    def clear(self) -> None: ...
+
+    @abstractmethod
+    def fold(self, keys: Sequence[Any], records: Sequence[Any], function: Callable[[V | None, Any], V]) -> list[V]:
+        """For each (key, record) in order: value = function(value or None, record). Returns the new values.
+
+        One tight loop: this is how reduce and running aggregates touch state. Leaves no current key.
+        """
+
+
+class ListState(ABC, Generic[V]):
+    @abstractmethod
+    def get(self) -> list[V]:
+        """All values in the order they were added; empty when there are none."""
+
+    @abstractmethod
+    def add(self, value: V) -> None:
+        """Append without reading what is there."""
+
+    @abstractmethod
+    def add_all(self, values: Iterable[V]) -> None: ...
+
+    @abstractmethod
+    def update(self, values: Iterable[V]) -> None:
+        """Replace the whole list; an empty one deletes the state."""
+
+    @abstractmethod
+    def clear(self) -> None: ...
+
+
+class MapState(ABC, Generic[K, V]):
+    @abstractmethod
+    def get(self, key: K) -> V | None: ...
+
+    @abstractmethod
+    def put(self, key: K, value: V) -> None: ...
+
+    @abstractmethod
+    def put_all(self, entries: dict[K, V]) -> None: ...
+
+    @abstractmethod
+    def remove(self, key: K) -> None: ...
+
+    @abstractmethod
+    def contains(self, key: K) -> bool: ...
+
+    @abstractmethod
+    def items(self) -> Iterator[tuple[K, V]]: ...
+
+    @abstractmethod
+    def keys(self) -> Iterator[K]: ...
+
+    @abstractmethod
+    def values(self) -> Iterator[V]: ...
+
+    @abstractmethod
+    def is_empty(self) -> bool: ...
+
+    @abstractmethod
+    def clear(self) -> None: ...
+
+
+class Timers(ABC):
+    """Timers of one operator and one time domain: (timestamp, key, namespace), each at most once. Timers are state."""
+
+    @abstractmethod
+    def register(self, timestamp: int, namespace: int = VOID_NAMESPACE) -> None:
+        """For the current key. Registering the same timer twice is one timer."""
+
+    @abstractmethod
+    def delete(self, timestamp: int, namespace: int = VOID_NAMESPACE) -> None: ...
+
+    @abstractmethod
+    def register_for(self, key: Any, timestamp: int, namespace: int) -> None:
+        """The same for a key given, so that a batch of windows need not switch the current key."""
+
+    @abstractmethod
+    def delete_for(self, key: Any, timestamp: int, namespace: int) -> None: ...
+
+    @abstractmethod
+    def next_timestamp(self) -> int | None:
+        """Of the earliest timer."""
+
+    @abstractmethod
+    def pop_due(self, timestamp: int) -> tuple[int, Any, int] | None:
+        """Remove and return the earliest timer (timestamp, key, namespace) not after `timestamp`, or None.
+
+        Ties fire in the order they were registered (after a restore: in key order)."""
+
+
+class KeyedStateBackend(ABC):
+    """All keyed state of one operator in one subtask."""
+
+    key_groups: KeyGroupRange
+    max_parallelism: int
+
+    @abstractmethod
+    def value_state(self, descriptor: ValueStateDescriptor[V]) -> ValueState[V]: ...
+
+    @abstractmethod
+    def list_state(self, descriptor: ListStateDescriptor[V]) -> ListState[V]: ...
+
+    @abstractmethod
+    def map_state(self, descriptor: MapStateDescriptor[K, V]) -> MapState[K, V]: ...
+
+    @abstractmethod
+    def timers(self, name: str) -> Timers:
+        """The timers of that name, e.g. 'event', 'processing'; restored ones are in it."""
+
+    @abstractmethod
+    def set_current_key(self, key: Any) -> None:
+        """A normalised key (key_groups.py). Its key group is computed only when a row is touched."""
+
+    @property
+    @abstractmethod
+    def current_key(self) -> Any:
+        """StateError when there is none."""
+
+    @abstractmethod
+    def set_namespace(self, namespace: int) -> None:
+        """For all state handles of this backend, until the next call. VOID_NAMESPACE at the start."""
+
+    @abstractmethod
+    def between_batches(self) -> None:
+        """Trickle dirty cells out, so that the dirty set stays within its cap (PROTOCOLS 15)."""
+
+    @abstractmethod
+    def snapshot(self, checkpoint_id: int) -> Program[tuple[KeyedHandle, ...]]:
+        """Freeze now; the program writes the frozen generation out and uploads what the store does not have."""
+
+    @abstractmethod
+    def checkpoint_completed(self, checkpoint_id: int) -> None:
+        """Its files may be referred to by later snapshots from now on (PROTOCOLS 7)."""
+
+    @abstractmethod
+    def checkpoint_aborted(self, checkpoint_id: int) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+__all__ = [
+    "KeyedStateBackend",
+    "ListState",
+    "MapState",
+    "Path",
+    "RowStore",
+    "Timers",
+    "ValueState",
+    "VOID_NAMESPACE",
+]

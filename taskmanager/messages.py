@@ -1,0 +1,257 @@
+"""Control messages between the job master and slots. Typed, frozen, picklable; the one list of them.
+
+Every message of a master carries (generation, attempt); a slot refuses lower ones (PROTOCOLS 5). Every message of a
+slot carries the attempt it speaks of; the master drops those of another attempt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..runtime.graph.job_graph import Vertex
+from ..runtime.graph.partitioning import Partitioning
+from ..state.ids import Attempt, CheckpointId, Generation, JobId, OperatorId, SlotId, VertexId
+from ..state.snapshots import OperatorSnapshot, SplitSnapshot, SubtaskSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class SubtaskId:
+    vertex: VertexId
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.vertex}[{self.index}]"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelId:
+    """One channel of one edge: from subtask to subtask. `edge` is the edge's index in the job graph."""
+
+    edge: int
+    source: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputEdge:
+    """How one operator's output leaves a subtask."""
+
+    edge: int
+    operator: int
+    tag: str | None
+    partitioning: Partitioning
+    targets: tuple[SlotId, ...]
+    """The slot of every subtask of the target vertex."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputEdge:
+    edge: int
+    input_index: int
+    partitioning: Partitioning
+    sources: tuple[SlotId, ...]
+    """The slot of every subtask of the source vertex."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOperator:
+    """What one new subtask takes over from the last checkpoint, for one operator."""
+
+    operator_id: OperatorId
+    snapshots: tuple[OperatorSnapshot, ...]
+    """Keyed handles: of all old subtasks whose key groups overlap. operator_state, splits: only those this subtask
+    takes over (others are None / empty). Watermark and idleness of all of them are merged by minimum."""
+
+
+# master -> slot ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """Create the subtask, fetch and open its state; answer Initialized. No element is accepted before."""
+
+    generation: Generation
+    attempt: Attempt
+    job_id: JobId
+    job_name: str
+    vertex: Vertex
+    index: int
+    inputs: tuple[InputEdge, ...]
+    outputs: tuple[OutputEdge, ...]
+    target_parallelism: dict[int, int]
+    """Edge -> parallelism of its target vertex."""
+    target_max_parallelism: dict[int, int]
+    restore: tuple[RestoreOperator, ...] = ()
+    reusable_checkpoint: CheckpointId | None = None
+    config: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """All subtasks are initialized: run. One for all subtasks of the slot."""
+
+    generation: Generation
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop all tasks of attempts up to this one; answer Canceled for each."""
+
+    generation: Generation
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerCheckpoint:
+    """To source subtasks: inject the barrier."""
+
+    generation: Generation
+    attempt: Attempt
+    checkpoint_id: CheckpointId
+    triggered_at_ms: int
+    exactly_once: bool
+    persist: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AbortCheckpoint:
+    generation: Generation
+    attempt: Attempt
+    checkpoint_id: CheckpointId
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointCompleted:
+    """The completion is in the log (PROTOCOLS 1, 7)."""
+
+    generation: Generation
+    attempt: Attempt
+    checkpoint_id: CheckpointId
+
+
+@dataclass(frozen=True, slots=True)
+class AssignSplits:
+    """To one source subtask, as answer to its SplitRequest or on its own account. `last`: no more will come."""
+
+    generation: Generation
+    attempt: Attempt
+    subtask: SubtaskId
+    operator_id: OperatorId
+    splits: tuple[SplitSnapshot, ...]
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FinishTasks:
+    """The final checkpoint is logged and committed: all drained tasks end as FINISHED (PROTOCOLS 10)."""
+
+    generation: Generation
+    attempt: Attempt
+
+
+ToSlot = (
+    Deploy | Start | Cancel | TriggerCheckpoint | AbortCheckpoint | CheckpointCompleted | AssignSplits | FinishTasks
+)  # fmt: skip
+
+# slot -> master ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Initialized:
+    attempt: Attempt
+    subtask: SubtaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    attempt: Attempt
+    subtask: SubtaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """End of input reached, all output sent; barriers are still answered."""
+
+    attempt: Attempt
+    subtask: SubtaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    attempt: Attempt
+    subtask: SubtaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Canceled:
+    attempt: Attempt
+    subtask: SubtaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The task is closed already. `pickled_cause`: cloudpickle of the exception if it can be pickled."""
+
+    attempt: Attempt
+    subtask: SubtaskId
+    operator: str
+    message: str
+    traceback: str
+    pickled_cause: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierInjected:
+    """A source subtask has put the barrier into its outputs: its splits may be assigned again (PROTOCOLS 9)."""
+
+    attempt: Attempt
+    subtask: SubtaskId
+    checkpoint_id: CheckpointId
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    attempt: Attempt
+    subtask: SubtaskId
+    checkpoint_id: CheckpointId
+    snapshot: SubtaskSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    attempt: Attempt
+    subtask: SubtaskId
+    checkpoint_id: CheckpointId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRequest:
+    attempt: Attempt
+    subtask: SubtaskId
+    operator_id: OperatorId
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """Pushed about once a second while running: counters since the start of the attempt, gauges as they are."""
+
+    attempt: Attempt
+    subtask: SubtaskId
+    records_in: int
+    records_out: int
+    bytes_in: int
+    bytes_out: int
+    watermark: int
+    busy_ms: float
+    idle_ms: float
+    backpressured_ms: float
+    counters: dict[str, int] = field(default_factory=dict)
+    """'<operator name>.<metric>' -> value, e.g. 'windows.records_late_total'."""
+
+
+FromSlot = (
+    Initialized | Running | Drained | Finished | Canceled | Failed | BarrierInjected | Acknowledge | Decline
+    | SplitRequest | TaskReport
+)  # fmt: skip
