@@ -1,1 +1,104 @@
-"""penstock: stateful stream processing for Python."""
+"""penstock: stateful stream processing for Python.
+
+    import penstock as ps
+
+    env = ps.StreamExecutionEnvironment()
+    env.from_collection([1, 2, 3]).map(lambda x: x * 2).print()
+    env.execute()
+
+This module is the facade: every name a pipeline needs, each loaded when it is first used, so that importing
+penstock costs milliseconds and loads neither Arrow nor a connector. Connectors are imported by the pipelines that
+use them (`from penstock.connectors.files import FileSource`), the testing kit is `penstock.testing`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .api.environment import StreamExecutionEnvironment, get_execution_environment
+    from .runtime.aggregates import avg, count, max, min, sum
+    from .runtime.config import Configuration
+    from .runtime.functions import (
+        AggregateFunction,
+        FilterFunction,
+        FlatMapFunction,
+        KeyedProcessFunction,
+        MapFunction,
+        OutputTag,
+        ProcessFunction,
+        ProcessWindowFunction,
+        ReduceFunction,
+        RuntimeContext,
+    )
+    from .runtime.watermarks import WatermarkStrategy
+    from .runtime.windows.assigners import TumblingEventTimeWindows
+    from .state.descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+
+__version__: str
+
+__all__ = [
+    "StreamExecutionEnvironment",
+    "get_execution_environment",
+    "Configuration",
+    "WatermarkStrategy",
+    "TumblingEventTimeWindows",
+    "MapFunction",
+    "FlatMapFunction",
+    "FilterFunction",
+    "ReduceFunction",
+    "AggregateFunction",
+    "ProcessFunction",
+    "KeyedProcessFunction",
+    "ProcessWindowFunction",
+    "RuntimeContext",
+    "OutputTag",
+    "ValueStateDescriptor",
+    "ListStateDescriptor",
+    "MapStateDescriptor",
+    "count",
+    "sum",
+    "min",
+    "max",
+    "avg",
+]
+
+_HOMES = {
+    ".api.environment": ("StreamExecutionEnvironment", "get_execution_environment"),
+    ".runtime.aggregates": ("avg", "count", "max", "min", "sum"),
+    ".runtime.config": ("Configuration",),
+    ".runtime.functions": (
+        "AggregateFunction",
+        "FilterFunction",
+        "FlatMapFunction",
+        "KeyedProcessFunction",
+        "MapFunction",
+        "OutputTag",
+        "ProcessFunction",
+        "ProcessWindowFunction",
+        "ReduceFunction",
+        "RuntimeContext",
+    ),
+    ".runtime.watermarks": ("WatermarkStrategy",),
+    ".runtime.windows.assigners": ("TumblingEventTimeWindows",),
+    ".state.descriptors": ("ListStateDescriptor", "MapStateDescriptor", "ValueStateDescriptor"),
+}
+"""Where each name lives; the imports above say the same to type checkers (tests/structure/test_facade.py compares)."""
+
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        value: object = import_module("importlib.metadata").version("penstock")
+    elif name in _HOME_OF:
+        value = getattr(import_module(_HOME_OF[name], __name__), name)
+    else:
+        raise AttributeError(f"module 'penstock' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
