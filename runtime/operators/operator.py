@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ...state.ids import Attempt, CheckpointId, OperatorId
 from ...state.objects import Program
-from ...state.snapshots import KeyedHandle, OperatorSnapshot
+from ...state.snapshots import KeyedHandle, OperatorSnapshot, SplitSnapshot
 from ..batch import Batch
 from ..clock import Clock
 from ..elements import MIN_WATERMARK, Watermark, WatermarkStatus
@@ -66,6 +66,7 @@ class RestoredState:
 
     keyed: Sequence[tuple[KeyedHandle, Path]] = ()
     operator_states: Sequence[bytes] = ()
+    splits: Sequence[SplitSnapshot] = ()
     watermark: int = MIN_WATERMARK
     idle: bool = False
 
