@@ -26,7 +26,7 @@ test: check
 check: $(DEV) $(TYPING)
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p penstock
-	$(BIN)/mypy examples benchmarks
+	MYPYPATH=examples:benchmarks $(BIN)/mypy --explicit-package-bases examples benchmarks
 	$(BIN)/python -m pytest -q tests/structure
 
 bench: $(BENCH)
