@@ -180,6 +180,13 @@ class Batch:
         other.keys, other.key_groups, other.row_kinds = self.keys, self.key_groups, self.row_kinds
         return other
 
+    def branch(self) -> Batch:
+        """The same records for one more consumer, who may change its rows (PROTOCOLS 24)."""
+        rows = None if self._columns is not None or self._rows is None else self.record_type.copy_rows(self._rows)
+        other = self._like(self._length, rows, self._columns, self._timestamps, self._timestamp_list)
+        other.keys, other.key_groups, other.row_kinds = self.keys, self.key_groups, self.row_kinds
+        return other
+
     @property
     def nbytes(self) -> int:
         """Estimated memory: exact for columns, a sample of the rows otherwise. At least 1, so that credit moves."""

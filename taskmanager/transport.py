@@ -1,0 +1,43 @@
+"""How frames get from slot to slot. The slot only knows this interface: in one process it is a function call
+(local_transport.py), in the simulator a link with delays and cuts, between processes sockets.
+
+A transport delivers the frames of one channel in order or not at all; a frame lost means the link is lost, which
+fails both attempts. Every frame carries its attempt, and a receiver drops those of any other (PROTOCOLS 5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..runtime.elements import Element
+from ..state.ids import Attempt, SlotId
+from .messages import ChannelId
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One element on one channel. `nbytes` is what it costs of credit: 0 for everything but batches."""
+
+    attempt: Attempt
+    channel: ChannelId
+    element: Element
+    nbytes: int
+
+
+class Receiver(Protocol):
+    """What a transport calls on a slot; never from inside one of the slot's own calls to the transport's peer."""
+
+    def receive(self, frame: Frame) -> None: ...
+
+    def granted(self, attempt: Attempt, channel: ChannelId, nbytes: int) -> None: ...
+
+
+class Transport(Protocol):
+    def send(self, target: SlotId, frame: Frame) -> None:
+        """Towards the channel's receiving slot. Never blocks: credit bounds what can be on its way."""
+        ...
+
+    def grant(self, source: SlotId, attempt: Attempt, channel: ChannelId, nbytes: int) -> None:
+        """Credit, back towards the channel's sending slot."""
+        ...
