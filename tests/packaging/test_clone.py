@@ -21,7 +21,8 @@ def python(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A path in a .pth file is searched, but .pth files in there are not run: our own editable install stays unknown.
     (packages / "lent.pth").write_text("\n".join(site.getsitepackages()), encoding="utf-8")
     python = environment / "bin" / "python"
-    command: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", clone]
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable"]
+    command: list[str | Path] = [python, *install, clone]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return python
