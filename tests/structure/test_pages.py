@@ -40,8 +40,9 @@ def test_the_pipeline_runs_as_printed(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "clicks.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert rows(tmp_path / "rapid") == [{"user": "ada", "page": "cart", "after_ms": 400}]
-    minutes = [(row["window_start"], row["window_end"], row["page"], row["clicks"]) for row in rows(tmp_path / "minutes")]
-    assert sorted(minutes) == [(0, 60_000, "cart", 1), (0, 60_000, "home", 2), (60_000, 120_000, "home", 1)]
+    columns = ("window_start", "window_end", "page", "clicks")
+    minutes = sorted(tuple(row[column] for column in columns) for row in rows(tmp_path / "minutes"))
+    assert minutes == [(0, 60_000, "cart", 1), (0, 60_000, "home", 2), (60_000, 120_000, "home", 1)]
 
 
 @pytest.mark.parametrize("page", PAGES)
