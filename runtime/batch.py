@@ -34,11 +34,13 @@ class Batch:
 
     keys: after a key_by, the normalised key of every row, or None when nobody has computed them yet.
     key_groups: after a hash exchange, uint16 key group of every row, or None likewise.
+    keyed_by: whose keys and key groups these are: (selector's token, max parallelism of the groups), see keys.py. A
+    batch may be keyed differently on several branches; a selector trusts only what is its own.
     row_kinds: room for a changelog's +I, -U, +U, -D (int8 0..3 of every row); None means all are +I (PROTOCOLS 29).
     """
 
-    __slots__ = ("_columns", "_length", "_nbytes", "_rows", "_timestamp_list", "_timestamps", "key_groups", "keys",
-                 "record_type", "row_kinds")  # fmt: skip
+    __slots__ = ("_columns", "_length", "_nbytes", "_rows", "_timestamp_list", "_timestamps", "key_groups", "keyed_by",
+                 "keys", "record_type", "row_kinds")  # fmt: skip
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class Batch:
         self._nbytes = -1
         self.keys: list[Any] | None = None
         self.key_groups: KeyGroupArray | None = None
+        self.keyed_by: tuple[str, int] | None = None
         self.row_kinds: npt.NDArray[np.int8] | None = None
 
     @classmethod
@@ -131,7 +134,9 @@ class Batch:
         timestamps: Int64Array | None,
         timestamp_list: list[int] | None,
     ) -> Batch:
-        return Batch(self.record_type, length, rows, columns, timestamps, timestamp_list)
+        other = Batch(self.record_type, length, rows, columns, timestamps, timestamp_list)
+        other.keyed_by = self.keyed_by
+        return other
 
     def slice(self, start: int, length: int) -> Batch:
         """Records start .. start + length of every face that exists. Shares memory with this batch."""
@@ -218,9 +223,10 @@ class Batch:
         if any(b.has_timestamps for b in batches):
             timestamps = np.concatenate([b.timestamps() for b in batches])
         merged = first._like(length, rows, columns, timestamps, None)
-        if all(b.keys is not None for b in batches):
+        alike = all(b.keyed_by == first.keyed_by for b in batches)
+        if alike and all(b.keys is not None for b in batches):
             merged.keys = [key for b in batches for key in b.keys or ()]
-        if all(b.key_groups is not None for b in batches):
+        if alike and all(b.key_groups is not None for b in batches):
             merged.key_groups = np.concatenate([b.key_groups for b in batches if b.key_groups is not None])
         if any(b.row_kinds is not None for b in batches):
             merged.row_kinds = np.concatenate(
