@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .restarts import ExponentialDelay, RestartStrategy
 
@@ -30,7 +30,7 @@ class CheckpointOptions:
 class JobMasterOptions:
     checkpoints: CheckpointOptions | None = None
     """None: no state is kept; output is committed at the end of input."""
-    restarts: RestartStrategy = ExponentialDelay()
+    restarts: RestartStrategy = field(default_factory=ExponentialDelay)
     allow_non_restored_state: bool = False
     """State of operators that no longer exist is dropped instead of refused."""
     slot_timeout_ms: int = 300_000
