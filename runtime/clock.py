@@ -10,6 +10,8 @@ from typing import Protocol
 
 
 class Clock(Protocol):
+    """Time as an argument: the system's, a test's, or the simulator's."""
+
     def now_ms(self) -> int:
         """Wall-clock time in ms since the epoch: processing time, timestamps shown to people."""
         ...
@@ -20,6 +22,8 @@ class Clock(Protocol):
 
 
 class SystemClock:
+    """The machine's clocks."""
+
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 

@@ -48,6 +48,8 @@ class RowStore(Protocol):
 
 
 class ValueState(ABC, Generic[V]):
+    """One value per key."""
+
     @abstractmethod
     def value(self) -> V | None:
         """The current key's value, or the descriptor's default."""
@@ -67,6 +69,8 @@ class ValueState(ABC, Generic[V]):
 
 
 class ListState(ABC, Generic[V]):
+    """A list per key, stored in chunks: appending does not read it."""
+
     @abstractmethod
     def get(self) -> list[V]:
         """All values in the order they were added; empty when there are none."""
@@ -87,6 +91,8 @@ class ListState(ABC, Generic[V]):
 
 
 class MapState(ABC, Generic[K, V]):
+    """A map per key, stored entry by entry: reading one entry does not read the others."""
+
     @abstractmethod
     def get(self, key: K) -> V | None: ...
 

@@ -76,6 +76,8 @@ Program = Generator[StoreOp, Any, T]
 
 
 class ObjectStore(Protocol):
+    """What carries out store operations: a real store, or the simulator's."""
+
     def execute(self, op: StoreOp) -> Any:
         """Do one op, blocking. Raises ObjectStoreError subclasses only."""
         ...

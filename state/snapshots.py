@@ -62,6 +62,8 @@ class OperatorSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SubtaskSnapshot:
+    """What one subtask acknowledges: its operators' snapshots, and how long each phase took."""
+
     vertex_id: VertexId
     subtask: int
     operators: tuple[OperatorSnapshot, ...]

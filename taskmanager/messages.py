@@ -16,6 +16,8 @@ from ..state.snapshots import OperatorSnapshot, SplitSnapshot, SubtaskSnapshot
 
 @dataclass(frozen=True, slots=True)
 class SubtaskId:
+    """Vertex and index: unique within one attempt."""
+
     vertex: VertexId
     index: int
 
