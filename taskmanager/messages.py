@@ -83,6 +83,8 @@ class Deploy:
     target_parallelism: dict[int, int]
     """Edge -> parallelism of its target vertex."""
     target_max_parallelism: dict[int, int]
+    topological_index: int = 0
+    """Position of the vertex in the job graph: higher is further downstream."""
     restore: tuple[RestoreOperator, ...] = ()
     reusable_checkpoint: CheckpointId | None = None
     config: dict[str, str] = field(default_factory=dict)

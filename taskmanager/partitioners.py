@@ -52,7 +52,9 @@ class HashPartitioner(Partitioner):
     def split(self, batch: Batch) -> list[tuple[int, Batch]]:
         groups = self.selector.key_groups(batch, self.max_parallelism)
         batch.key_groups = groups
-        return split_by_target(batch, groups.astype(np.int64) * self.parallelism // self.max_parallelism, self.parallelism)
+        return split_by_target(
+            batch, groups.astype(np.int64) * self.parallelism // self.max_parallelism, self.parallelism
+        )
 
 
 class RoundRobinPartitioner(Partitioner):

@@ -1,0 +1,184 @@
+"""From a Deploy message to a task: unpickled operators, input gate or source, writers, and what operators are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cloudpickle
+
+from ..runtime import options
+from ..runtime.clock import Clock
+from ..runtime.config import Configuration
+from ..runtime.metrics import MetricGroup
+from ..runtime.operators.operator import Operator, OperatorContext, RestoredState
+from ..runtime.operators.source import SourceOperator
+from ..state.backend import KeyedStateBackend
+from ..state.backend_factory import BackendOptions, create_keyed_backend
+from ..state.checkpoint_store import CheckpointStore
+from ..state.ids import OperatorId, SlotId
+from ..state.key_groups import KeyGroupRange
+from .alignment import BarrierAligner
+from .chain import OperatorChain
+from .executor import Executor
+from .gate import InputChannel, InputGate
+from .messages import ChannelId, Deploy, FromSlot, SplitRequest, SubtaskId
+from .partitioners import connected, partitioner_for
+from .slices import MAX_COLUMNAR_ROWS, MAX_ROWS
+from .snapshotting import fetch_restored
+from .source_input import SourceInput
+from .task import Task
+from .transport import Transport
+from .writers import OutputChannel, OutputOptions, RecordWriter, Writers
+
+FLUSH_BYTES = 32 * 1024
+"""Batches below this are gathered per channel until the buffer timeout: a small batch costs as much as a large one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotServices:
+    """What a slot is handed: everything that touches the world (DESIGN 4)."""
+
+    clock: Clock
+    transport: Transport
+    executor: Executor
+    send: Callable[[FromSlot], None]
+    """To the job's current master. Never blocks."""
+    post: Callable[[Callable[[], None]], None]
+    """Thread-safe: runs a function on the slot's thread, between two steps."""
+    new_name: Callable[[], str]
+    work_directory: Path
+    aligner: Callable[[int], BarrierAligner] = BarrierAligner
+    """The simulator hands in broken ones to prove its checkers."""
+
+
+def deploy_task(deploy: Deploy, slot: SlotId, services: SlotServices) -> Task:
+    """Build the task and begin to fetch its state; it answers Initialized or Failed by itself."""
+    return _Deployment(deploy, slot, services).task
+
+
+class _Deployment:
+    def __init__(self, deploy: Deploy, slot: SlotId, services: SlotServices) -> None:
+        self.deploy, self.slot, self.services = deploy, slot, services
+        self.config = Configuration.from_dict(deploy.config)
+        self.store = CheckpointStore(deploy.job_id, services.new_name)
+        self.subtask = SubtaskId(deploy.vertex.id, deploy.index)
+        self.directory = services.work_directory / f"{deploy.attempt}-{deploy.vertex.id}-{deploy.index}"
+        operators: list[Operator] = [cloudpickle.loads(op.pickled) for op in deploy.vertex.operators]
+        writers = Writers(self._writers(), services.clock.monotonic_ns)
+        self.chain = OperatorChain(
+            deploy.vertex.operators,
+            operators,
+            writers,
+            services.clock.monotonic_ns,
+            self.config.get(options.ENCODE_EVERY_EDGE),
+        )
+        self.input = self._input(operators[0])
+        self.task = Task(
+            deploy, self.chain, self.input, writers, self._open, services.clock, services.executor, services.send,
+            self.directory,
+        )  # fmt: skip
+        self.task.initialize(fetch_restored(deploy.restore, self.store, self.directory / "restored"))
+
+    # channels
+
+    def _writers(self) -> dict[tuple[int, str | None], list[RecordWriter]]:
+        writers: dict[tuple[int, str | None], list[RecordWriter]] = {}
+        output = OutputOptions(
+            flush_bytes=FLUSH_BYTES,
+            flush_after_ns=self.config.get(options.BUFFER_TIMEOUT) * 1_000_000,
+            window_bytes=self.config.get(options.CHANNEL_WINDOW),
+            encode_every_edge=self.config.get(options.ENCODE_EVERY_EDGE),
+        )
+        deploy, services = self.deploy, self.services
+        own = deploy.vertex.parallelism
+        for edge in deploy.outputs:
+            targets = deploy.target_parallelism[edge.edge]
+            partitioner = partitioner_for(
+                edge.partitioning, deploy.index, own, targets, deploy.target_max_parallelism[edge.edge]
+            )
+            channels = {
+                target: OutputChannel(
+                    ChannelId(edge.edge, deploy.index, target),
+                    edge.targets[target],
+                    deploy.attempt,
+                    services.transport,
+                    output,
+                )
+                for target in connected(edge.partitioning, deploy.index, own, targets)
+            }
+            writers.setdefault((edge.operator, edge.tag), []).append(RecordWriter(partitioner, channels))
+        return writers
+
+    def _input(self, head: Operator) -> InputGate | SourceInput:
+        if isinstance(head, SourceOperator):
+            rows = MAX_COLUMNAR_ROWS if self.chain.columnar else MAX_ROWS
+            source = SourceInput(head, self.services.clock, rows)
+            source.sides = self.chain.outputs[0]
+            return source
+        window = self.config.get(options.CHANNEL_WINDOW)
+        channels, slots = [], {}
+        for edge in self.deploy.inputs:
+            sources = len(edge.sources)
+            for source_index, source_slot in enumerate(edge.sources):
+                if self.deploy.index in connected(
+                    edge.partitioning, source_index, sources, self.deploy.vertex.parallelism
+                ):
+                    channel = ChannelId(edge.edge, source_index, self.deploy.index)
+                    channels.append(InputChannel(channel, edge.input_index, window))
+                    slots[channel] = source_slot
+        attempt, transport = self.deploy.attempt, self.services.transport
+        return InputGate(
+            channels,
+            self.services.clock,
+            lambda channel, nbytes: transport.grant(slots[channel], attempt, channel, nbytes),
+            self.services.aligner(len(channels)),
+        )
+
+    # operators
+
+    def _open(self, restored: dict[OperatorId, RestoredState]) -> None:
+        states = [restored.get(op.id, RestoredState()) for op in self.deploy.vertex.operators]
+        self.chain.open(lambda index: self._context(index, states[index]), states)
+
+    def _context(self, index: int, restored: RestoredState) -> OperatorContext:
+        deploy, services = self.deploy, self.services
+        described = deploy.vertex.operators[index]
+        source = self.input if index == 0 and isinstance(self.input, SourceInput) else None
+        return OperatorContext(
+            operator_id=described.id,
+            operator_name=described.name,
+            task_name=deploy.vertex.name,
+            subtask=deploy.index,
+            parallelism=deploy.vertex.parallelism,
+            max_parallelism=deploy.vertex.max_parallelism,
+            attempt=deploy.attempt,
+            output=source or self.chain.outputs[index],
+            clock=services.clock,
+            metrics=MetricGroup(services.clock),
+            keyed_backend=partial(self._keyed_backend, index, restored),
+            new_name=services.new_name,
+            work_directory=self.directory,
+            uploads=partial(self.store.uploads, deploy.attempt),
+            job_id=deploy.job_id,
+            job_name=deploy.job_name,
+            job_parameters=self.config.get(options.JOB_PARAMETERS),
+            request_input=lambda: services.send(SplitRequest(deploy.attempt, self.subtask, described.id)),
+            wake=(lambda: services.post(source.wake)) if source else lambda: None,
+        )
+
+    def _keyed_backend(self, index: int, restored: RestoredState) -> KeyedStateBackend:
+        deploy = self.deploy
+        described = deploy.vertex.operators[index]
+        return create_keyed_backend(
+            self.config.get(options.STATE_BACKEND),
+            operator_name=described.name,
+            key_groups=KeyGroupRange.of_subtask(deploy.index, deploy.vertex.parallelism, deploy.vertex.max_parallelism),
+            max_parallelism=deploy.vertex.max_parallelism,
+            directory=self.directory / f"state-{index}",
+            uploads=partial(self.store.uploads, deploy.attempt),
+            restored=restored.keyed,
+            options=BackendOptions(),
+        )

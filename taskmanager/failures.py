@@ -1,0 +1,29 @@
+"""A task's failure as the job master and the user see it: the operator's name, and the user's own frames first."""
+
+from __future__ import annotations
+
+import traceback
+
+import cloudpickle
+
+from ..state.errors import PenstockError, UserCodeError
+from ..state.ids import Attempt
+from .messages import Failed, SubtaskId
+
+
+def failed(attempt: Attempt, subtask: SubtaskId, operator: str, error: Exception) -> Failed:
+    """The message for an exception that ended a task. The cause of a UserCodeError is the user's exception."""
+    cause: BaseException = error
+    if isinstance(error, UserCodeError):
+        operator = error.operator
+        cause = error.__cause__ or error
+    message = str(cause) if isinstance(cause, PenstockError) else f"{type(cause).__name__}: {cause}"
+    return Failed(attempt, subtask, operator, message, "".join(traceback.format_exception(cause)), _pickled(cause))
+
+
+def _pickled(cause: BaseException) -> bytes | None:
+    try:
+        data: bytes = cloudpickle.dumps(cause.with_traceback(None))
+    except Exception:  # an exception that cannot travel is told by its text alone
+        return None
+    return data

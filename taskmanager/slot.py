@@ -1,0 +1,146 @@
+"""A task slot: one thread that owns some subtasks of one job. Sans-I/O; three drivers step it (DESIGN 4).
+
+The driver calls, always on the slot's thread: `deliver` (a control message), `receive` and `granted` (from the
+transport), mail posted through SlotServices.post, and `step`. Between steps it waits until something arrives or
+`next_wakeup_ns` comes.
+
+Fencing (PROTOCOLS 5): the slot remembers the highest (generation, attempt) it was spoken to with and refuses lower
+ones; a deployment of a higher attempt ends what is left of older ones. Frames of another attempt are dropped.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+from ..runtime.elements import Barrier
+from ..state.ids import Attempt, SlotId
+from . import messages
+from .deployment import SlotServices, deploy_task
+from .failures import failed
+from .gate import InputGate
+from .messages import ChannelId
+from .source_input import SourceInput
+from .task import Task, TaskState
+from .transport import Frame
+
+REPORT_NS = 1_000_000_000
+
+
+class Slot:
+    def __init__(self, slot_id: SlotId, services: SlotServices) -> None:
+        self.id = slot_id
+        self._services = services
+        self._fence = (0, 0)
+        self.tasks: list[Task] = []
+        """Downstream first, sources last: what is on its way is finished before more is taken in (PROTOCOLS 23)."""
+        self._inputs: dict[ChannelId, Task] = {}
+        self._outputs: dict[ChannelId, Task] = {}
+        self._next_report_ns = 0
+
+    # control
+
+    def deliver(self, message: messages.ToSlot) -> None:
+        fence = (message.generation, message.attempt)
+        if fence < self._fence:
+            return
+        if message.attempt > self._fence[1]:
+            self._end_older(message.attempt)
+        self._fence = fence
+        match message:
+            case messages.Deploy():
+                self._deploy(message)
+            case messages.Start():
+                for task in self.tasks:
+                    task.start()
+            case messages.Cancel():
+                for task in list(self.tasks):
+                    task.cancel()
+            case messages.TriggerCheckpoint():
+                barrier = Barrier(
+                    message.checkpoint_id, message.triggered_at_ms, message.exactly_once, message.persist
+                )  # fmt: skip
+                for task in self.tasks:
+                    task.trigger(barrier)
+            case messages.AbortCheckpoint(checkpoint_id=checkpoint):
+                for task in list(self.tasks):
+                    task.aborted(checkpoint)
+            case messages.CheckpointCompleted(checkpoint_id=checkpoint):
+                for task in list(self.tasks):
+                    task.completed(checkpoint)
+            case messages.AssignSplits():
+                self._assign(message)
+            case messages.FinishTasks():
+                for task in list(self.tasks):
+                    task.finish()
+        self._forget_closed()
+
+    def _deploy(self, message: messages.Deploy) -> None:
+        try:
+            task = deploy_task(message, self.id, self._services)
+        except Exception as error:  # an operator that cannot be unpickled
+            subtask = messages.SubtaskId(message.vertex.id, message.index)
+            self._services.send(failed(message.attempt, subtask, message.vertex.name, error))
+            return
+        self.tasks.append(task)
+        self.tasks.sort(key=lambda task: (-task.deploy.topological_index, task.deploy.index))
+        if isinstance(task.input, InputGate):
+            self._inputs.update({channel.id: task for channel in task.input.channels})
+        self._outputs.update({channel.id: task for channel in task.writers.channels})
+
+    def _assign(self, message: messages.AssignSplits) -> None:
+        for task in self.tasks:
+            if task.id == message.subtask and isinstance(task.input, SourceInput):
+                task.add_splits(message.splits, message.last)
+
+    def _end_older(self, attempt: Attempt) -> None:
+        for task in list(self.tasks):
+            if task.attempt < attempt:
+                task.cancel()
+
+    # network
+
+    def receive(self, frame: Frame) -> None:
+        task = self._inputs.get(frame.channel)
+        if task is not None and task.attempt == frame.attempt and isinstance(task.input, InputGate):
+            task.input.receive(frame)
+
+    def granted(self, attempt: Attempt, channel: ChannelId, nbytes: int) -> None:
+        task = self._outputs.get(channel)
+        if task is not None and task.attempt == attempt:
+            task.writers.granted(channel, nbytes)
+
+    # running
+
+    def step(self) -> bool:
+        """One step of every task. True if any of them did something."""
+        progressed = False
+        for task in list(self.tasks):
+            progressed |= task.step()
+        now_ns = self._services.clock.monotonic_ns()
+        if now_ns >= self._next_report_ns:
+            self._next_report_ns = now_ns + REPORT_NS
+            self.report()
+        self._forget_closed()
+        return progressed
+
+    def report(self) -> None:
+        for task in self.tasks:
+            if task.active:
+                self._services.send(task.report())
+
+    def next_wakeup_ns(self) -> int | None:
+        due_ns = [at for task in self.tasks if (at := task.next_wakeup_ns()) is not None]
+        if due_ns:
+            due_ns.append(self._next_report_ns)
+        return min(due_ns, default=None)
+
+    def _forget_closed(self) -> None:
+        """Tasks that ended, and with the last one of an attempt its files."""
+        closed = [task for task in self.tasks if task.state is TaskState.CLOSED]
+        if not closed:
+            return
+        self.tasks = [task for task in self.tasks if task.state is not TaskState.CLOSED]
+        self._inputs = {channel: task for channel, task in self._inputs.items() if task not in closed}
+        self._outputs = {channel: task for channel, task in self._outputs.items() if task not in closed}
+        for task in closed:
+            shutil.rmtree(task.directory, ignore_errors=True)

@@ -1,0 +1,89 @@
+"""The input of a source subtask: its source operator, polled, in the place where other subtasks have a gate.
+
+What the operator emits (batches, watermarks, status) is queued here and given out one by one, so that a large batch
+goes through the chain in slices like any other. A barrier is given out only when nothing is queued: the readers'
+positions are then exactly behind what the chain has processed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from ..runtime.batch import Batch
+from ..runtime.clock import Clock
+from ..runtime.connector import NotReady, ReaderEnd
+from ..runtime.elements import Barrier, Watermark, WatermarkStatus
+from ..runtime.operators.source import SourceOperator
+from ..state.ids import CheckpointId
+from .gate import Aligned, AllEnded, Data, GateEvent
+
+
+class SideOutput(Protocol):
+    def emit_side(self, tag: str, batch: Batch) -> None: ...
+
+
+class SourceInput:
+    def __init__(self, operator: SourceOperator, clock: Clock, max_rows: int) -> None:
+        self.operator = operator
+        self.sides: SideOutput | None = None
+        """The chain's output of the source, for malformed records; set when the chain exists."""
+        self.retry_at_ms: int | None = None
+        """When to poll again (wall clock), if the reader said so."""
+        self._clock = clock
+        self._max_rows = max_rows
+        self._events: deque[GateEvent] = deque()
+        self._barriers: deque[Barrier] = deque()
+        self._injected = CheckpointId(0)
+        self._waiting = False
+        self._ended = False
+
+    # what the source operator sees as its output
+
+    def emit(self, batch: Batch) -> None:
+        if len(batch):
+            self._events.append(Data(batch, 0))
+
+    def emit_side(self, tag: str, batch: Batch) -> None:
+        if self.sides is not None:
+            self.sides.emit_side(tag, batch)
+
+    def emit_watermark(self, watermark: Watermark) -> None:
+        self._events.append(watermark)
+
+    def emit_status(self, status: WatermarkStatus) -> None:
+        self._events.append(status)
+
+    # what the task sees as its input
+
+    def poll(self) -> GateEvent | None:
+        if self._events:
+            return self._events.popleft()
+        if self._barriers:
+            return Aligned(self._barriers.popleft(), 0.0)
+        if self._ended or self._still_waiting():
+            return None
+        status = self.operator.poll(self._max_rows)
+        self._waiting, self.retry_at_ms = False, None
+        match status:
+            case ReaderEnd():
+                self._ended = True
+                self._events.append(AllEnded())
+            case NotReady(retry_at_ms):
+                self._waiting, self.retry_at_ms = True, retry_at_ms
+        return self._events.popleft() if self._events else None
+
+    def wake(self) -> None:
+        """The reader has something again, or has got splits."""
+        self._waiting = False
+
+    def inject(self, barrier: Barrier) -> None:
+        if barrier.checkpoint_id > self._injected:
+            self._injected = barrier.checkpoint_id
+            self._barriers.append(barrier)
+
+    def abort(self, checkpoint: CheckpointId) -> None:
+        self._barriers = deque(b for b in self._barriers if b.checkpoint_id > checkpoint)
+
+    def _still_waiting(self) -> bool:
+        return self._waiting and (self.retry_at_ms is None or self._clock.now_ms() < self.retry_at_ms)

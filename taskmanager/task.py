@@ -1,0 +1,350 @@
+"""A subtask: one attempt of one parallel instance of a vertex. Sans-I/O: the slot steps it, mail reaches it between steps.
+
+    INITIALIZING  state is fetched on a helper thread, then the operators are opened
+    READY         Initialized was answered; elements are received, nothing is consumed until Start
+    RUNNING       slices of input go through the chain
+    DRAINED       all input has ended and all output is sent; barriers are still answered (PROTOCOLS 10)
+    CLOSING       finished, cancelled or failed; waits for its own work on helper threads, then closes its operators
+    CLOSED        the outcome has been told to the master
+
+A step does one thing after the other until its time is up, in this order: work under way (firing timers), due
+processing-time timers, the rest of the batch being processed, the next event of the input. So a barrier is handled
+only between batches, when nothing is half done, and it is all a snapshot has to know about. A step never blocks:
+when an output channel has no credit left the task stops consuming and is backpressured.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..runtime.batch import Batch
+from ..runtime.clock import Clock
+from ..runtime.elements import Barrier, EndOfInput, LatencyMarker, Watermark, WatermarkStatus
+from ..runtime.operators.operator import Firing, RestoredState
+from ..state.ids import CheckpointId, OperatorId
+from ..state.objects import Program
+from ..state.snapshots import SplitSnapshot
+from . import messages
+from .chain import OperatorChain
+from .executor import Executor, Work, WorkCancelledError
+from .failures import failed
+from .gate import Aligned, AllEnded, Data, GateEvent, InputGate
+from .slices import SliceSizer
+from .snapshotting import subtask_snapshot
+from .source_input import SourceInput
+from .writers import Writers
+
+STEP_NS = 10_000_000
+"""A task gives the slot's thread back after this long, so that mail and other tasks get their turn (PROTOCOLS 19)."""
+
+
+class TaskState(enum.Enum):
+    INITIALIZING = enum.auto()
+    READY = enum.auto()
+    RUNNING = enum.auto()
+    DRAINED = enum.auto()
+    CLOSING = enum.auto()
+    CLOSED = enum.auto()
+
+
+class Occupation(enum.Enum):
+    """What a subtask's time went into; names as in Flink's metrics."""
+
+    BUSY = enum.auto()
+    IDLE = enum.auto()
+    BACKPRESSURED = enum.auto()
+
+
+class Task:
+    def __init__(
+        self,
+        deploy: messages.Deploy,
+        chain: OperatorChain,
+        source: InputGate | SourceInput,
+        writers: Writers,
+        open_chain: Callable[[dict[OperatorId, RestoredState]], None],
+        clock: Clock,
+        executor: Executor,
+        send: Callable[[messages.FromSlot], None],
+        directory: Path,
+    ) -> None:
+        self.deploy = deploy
+        self.directory = directory
+        self.id = messages.SubtaskId(deploy.vertex.id, deploy.index)
+        self.attempt = deploy.attempt
+        self.state = TaskState.INITIALIZING
+        self.chain = chain
+        self.input = source
+        self.writers = writers
+        self.records_in = 0
+        self.bytes_in = 0
+        self.times_ns = dict.fromkeys(Occupation, 0)
+        self._open_chain = open_chain
+        self._clock = clock
+        self._executor = executor
+        self._send = send
+        self._batch: Batch | None = None
+        self._position = 0
+        self._input_index = 0
+        self._slices = SliceSizer(chain.columnar)
+        self._occupation = Occupation.IDLE
+        self._mark_ns = clock.monotonic_ns()
+        self._in_flight: dict[int, Work] = {}
+        self._next_work = 0
+        self._aborted = CheckpointId(0)
+        self._outcome: messages.FromSlot | None = None
+        self.watermark = deploy_watermark(deploy)
+
+    # life
+
+    def initialize(self, restore: Program[dict[OperatorId, RestoredState]]) -> None:
+        self._submit(restore, self._restored)
+
+    def _restored(self, restored: dict[OperatorId, RestoredState] | None, error: Exception | None) -> None:
+        if error is not None or restored is None:
+            return self.fail(error or RuntimeError("nothing restored"))
+        try:
+            self._open_chain(restored)
+        except Exception as failure:
+            return self.fail(failure)
+        self.state = TaskState.READY
+        self._send(messages.Initialized(self.attempt, self.id))
+
+    def start(self) -> None:
+        if self.state is TaskState.READY:
+            self.state = TaskState.RUNNING
+            self._mark_ns = self._clock.monotonic_ns()
+            self._send(messages.Running(self.attempt, self.id))
+
+    def finish(self) -> None:
+        self._close_with(messages.Finished(self.attempt, self.id))
+
+    def cancel(self) -> None:
+        self._close_with(messages.Canceled(self.attempt, self.id))
+
+    def fail(self, error: Exception) -> None:
+        self._close_with(failed(self.attempt, self.id, self.chain.failed_operator or self.deploy.vertex.name, error))
+
+    def _close_with(self, outcome: messages.FromSlot) -> None:
+        if self.state in (TaskState.CLOSING, TaskState.CLOSED):
+            return
+        self.state = TaskState.CLOSING
+        self._outcome = outcome
+        for work in self._in_flight.values():
+            work.cancel()
+        self._close_when_quiet()
+
+    def _close_when_quiet(self) -> None:
+        if self.state is not TaskState.CLOSING or self._in_flight or self._outcome is None:
+            return
+        errors = self.chain.close()
+        if errors and isinstance(self._outcome, messages.Finished):
+            self._outcome = failed(self.attempt, self.id, self.deploy.vertex.name, errors[0])
+        self.state = TaskState.CLOSED
+        self._send(self._outcome)
+
+    @property
+    def active(self) -> bool:
+        return self.state in (TaskState.RUNNING, TaskState.DRAINED)
+
+    def add_splits(self, splits: Sequence[SplitSnapshot], last: bool) -> None:
+        def add() -> None:
+            assert isinstance(self.input, SourceInput)
+            self.input.operator.add_splits(tuple(splits), last)
+            self.input.wake()
+
+        self._mail(add)
+
+    # one step
+
+    def step(self) -> bool:
+        """Work for at most about STEP_NS. True if anything was done."""
+        if not self.active:
+            return False
+        began_ns = self._account()
+        try:
+            progressed = self._work(began_ns)
+        except Exception as error:
+            self.fail(error)
+            return True
+        self._occupation = Occupation.BUSY
+        if progressed:
+            self._account()
+        self._occupation = Occupation.BACKPRESSURED if self.writers.blocked else Occupation.IDLE
+        return progressed
+
+    def _account(self) -> int:
+        now_ns = self._clock.monotonic_ns()
+        self.times_ns[self._occupation] += now_ns - self._mark_ns
+        self._mark_ns = now_ns
+        return now_ns
+
+    def _work(self, began_ns: int) -> bool:
+        self.writers.flush_due(began_ns)
+        progressed = False
+        while not self.writers.blocked and self._advance():
+            progressed = True
+            if self._clock.monotonic_ns() - began_ns >= STEP_NS:
+                break
+        return progressed
+
+    def _advance(self) -> bool:
+        """The next thing in the order of the module's docstring."""
+        work = self.chain.work
+        if work:
+            try:
+                next(work[0])
+            except StopIteration:
+                work.popleft()
+            return True
+        now_ms = self._clock.now_ms()
+        timer_ms = self.chain.next_processing_timer()
+        if timer_ms is not None and timer_ms <= now_ms:
+            work.append(self.chain.processing_time(now_ms))
+            return True
+        if self._batch is not None:
+            self._process_slice(self._batch)
+            return True
+        event = self.input.poll()
+        if event is None:
+            return False
+        self._handle(event)
+        return True
+
+    def _process_slice(self, batch: Batch) -> None:
+        began_ns = self._clock.monotonic_ns()
+        piece = batch.slice(self._position, self._slices.rows)
+        self._position += len(piece)
+        if self._position >= len(batch):
+            self._batch = None
+        if isinstance(self.input, SourceInput):
+            self.chain.outputs[0].emit(piece)
+        else:
+            self.chain.process(0, piece, self._input_index)
+        self.chain.between_batches()
+        self._slices.took(len(piece), self._clock.monotonic_ns() - began_ns)
+
+    def _handle(self, event: GateEvent) -> None:
+        head_is_source = isinstance(self.input, SourceInput)
+        match event:
+            case Data(batch, input_index):
+                self._batch, self._position, self._input_index = batch, 0, input_index
+                self.records_in += len(batch)
+                self.bytes_in += batch.nbytes
+            case Watermark(timestamp):
+                self.watermark = timestamp
+                chain = self.chain
+                chain.work.append(chain.watermark_below(0, event) if head_is_source else chain.watermark(0, event))
+            case WatermarkStatus():
+                chain = self.chain
+                chain.work.append(chain.status_below(0, event) if head_is_source else chain.status(0, event))
+            case LatencyMarker():
+                self.chain.latency_marker(event)
+            case Aligned(barrier, align_ms):
+                self._checkpoint(barrier, align_ms)
+            case AllEnded():
+                self.chain.work.append(self._end())
+
+    def _end(self) -> Firing:
+        yield from self.chain.end_input()
+        self.writers.control(EndOfInput())
+        self.state = TaskState.DRAINED
+        self._send(messages.Drained(self.attempt, self.id))
+
+    # checkpoints
+
+    def trigger(self, barrier: Barrier) -> None:
+        """Of a source: the barrier goes out as soon as no batch is half processed."""
+        if isinstance(self.input, SourceInput) and barrier.checkpoint_id > self._aborted:
+            self.input.inject(barrier)
+
+    def _checkpoint(self, barrier: Barrier, align_ms: float) -> None:
+        checkpoint = barrier.checkpoint_id
+        began_ns = self._clock.monotonic_ns()
+        self.chain.prepare_barrier(checkpoint)
+        self.writers.control(barrier)
+        programs = self.chain.snapshot(barrier)
+        sync_ms = (self._clock.monotonic_ns() - began_ns) / 1e6
+        if isinstance(self.input, SourceInput):
+            self._send(messages.BarrierInjected(self.attempt, self.id, checkpoint))
+        program = subtask_snapshot(programs, self.id.vertex, self.id.index, align_ms, sync_ms, self._clock)
+        self._submit(program, partial(self._snapshotted, checkpoint))
+
+    def _snapshotted(self, checkpoint: CheckpointId, snapshot: Any, error: Exception | None) -> None:
+        if checkpoint <= self._aborted:
+            return
+        if error is None:
+            self._send(messages.Acknowledge(self.attempt, self.id, checkpoint, snapshot))
+        else:
+            self._send(messages.Decline(self.attempt, self.id, checkpoint, f"{type(error).__name__}: {error}"))
+
+    def completed(self, checkpoint: CheckpointId) -> None:
+        self._mail(lambda: self.chain.completed(checkpoint))
+
+    def aborted(self, checkpoint: CheckpointId) -> None:
+        self._aborted = max(self._aborted, checkpoint)
+        self.input.abort(checkpoint)
+        self._mail(lambda: self.chain.aborted(checkpoint))
+
+    def _mail(self, call: Callable[[], None]) -> None:
+        """Mail that runs operators' code: their errors are the task's."""
+        if not self.active:
+            return
+        try:
+            call()
+        except Exception as error:
+            self.fail(error)
+
+    # waiting
+
+    def next_wakeup_ns(self) -> int | None:
+        """When step must be called again although nothing arrives (monotonic ns); None: never."""
+        if not self.active:
+            return None
+        due_ns = [self.writers.next_flush_ns()]
+        if not self.writers.blocked:
+            now_ms, now_ns = self._clock.now_ms(), self._clock.monotonic_ns()
+            timers_ms = [self.chain.next_processing_timer()]
+            if isinstance(self.input, SourceInput):
+                timers_ms.append(self.input.retry_at_ms)
+            due_ns += [now_ns + max(0, at - now_ms) * 1_000_000 for at in timers_ms if at is not None]
+        return min((at for at in due_ns if at is not None), default=None)
+
+    def report(self) -> messages.TaskReport:
+        ms = {occupation: ns / 1e6 for occupation, ns in self.times_ns.items()}
+        counters: dict[str, int] = {}
+        for described, operator in zip(self.chain.described, self.chain.operators, strict=True):
+            context = getattr(operator, "context", None)
+            if context is not None:
+                values = context.metrics.values()
+                counters.update({f"{described.name}.{name}": int(value) for name, value in values.items()})
+        return messages.TaskReport(
+            self.attempt, self.id, self.records_in, self.writers.records_out, self.bytes_in, self.writers.bytes_out,
+            self.watermark, ms[Occupation.BUSY], ms[Occupation.IDLE], ms[Occupation.BACKPRESSURED], counters,
+        )  # fmt: skip
+
+    # helper threads
+
+    def _submit(self, program: Program[Any], done: Callable[[Any, Exception | None], None]) -> None:
+        number = self._next_work
+        self._next_work += 1
+
+        def answered(result: Any, error: Exception | None) -> None:
+            del self._in_flight[number]
+            if self.state is TaskState.CLOSING:
+                self._close_when_quiet()
+            elif self.state is not TaskState.CLOSED and not isinstance(error, WorkCancelledError):
+                done(result, error)
+
+        self._in_flight[number] = self._executor.submit(program, answered)
+
+
+def deploy_watermark(deploy: messages.Deploy) -> int:
+    """The watermark the vertex's head had, for reports until the first one arrives."""
+    head = deploy.vertex.operators[0].id
+    marks = [s.watermark for op in deploy.restore if op.operator_id == head for s in op.snapshots]
+    return min(marks, default=-(2**63))

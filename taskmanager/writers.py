@@ -1,0 +1,178 @@
+"""The output side of a subtask: record writers with a partitioner and a credit-controlled channel per target.
+
+Small batches are gathered per channel until they are large enough, older than the buffer timeout, or a barrier
+follows. Control elements queue behind the data before them and cost no credit. A watermark waits for the next flush,
+and only the newest is kept (PROTOCOLS 21). When a channel has something it may not send, the subtask is
+backpressured: it stops consuming its inputs, and never waits for a send.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..runtime.batch import Batch
+from ..runtime.elements import Barrier, Element, EndOfInput, LatencyMarker, Watermark, WatermarkStatus
+from ..state.ids import Attempt, SlotId
+from .credit import SendWindow
+from .frames import transcoded
+from .messages import ChannelId
+from .partitioners import Partitioner
+from .transport import Frame, Transport
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    flush_bytes: int
+    """A channel's gathered batches leave when they are this large."""
+    flush_after_ns: int
+    """... or when the oldest of them is this old (the buffer timeout)."""
+    window_bytes: int
+    encode_every_edge: bool = False
+    """Testing: every batch is encoded and decoded, as if it crossed a socket."""
+
+
+class OutputChannel:
+    """Towards one subtask. `attempt` is on every frame."""
+
+    def __init__(
+        self, channel: ChannelId, target: SlotId, attempt: Attempt, transport: Transport, options: OutputOptions
+    ) -> None:
+        self.id = channel
+        self.target = target
+        self.window = SendWindow(options.window_bytes)
+        self._attempt = attempt
+        self._transport = transport
+        self._options = options
+        self._gathered: list[Batch] = []
+        self._gathered_bytes = 0
+        self._watermark: Watermark | None = None
+        self.flush_at_ns: int | None = None
+        self.queue: deque[tuple[Element, int]] = deque()
+
+    def add(self, batch: Batch, now_ns: int) -> None:
+        self._gathered.append(batch)
+        self._gathered_bytes += batch.nbytes
+        if self.flush_at_ns is None:
+            self.flush_at_ns = now_ns + self._options.flush_after_ns
+        if self._gathered_bytes >= self._options.flush_bytes:
+            self.flush()
+
+    def add_watermark(self, watermark: Watermark, now_ns: int) -> None:
+        self._watermark = watermark
+        if self.flush_at_ns is None:
+            self.flush_at_ns = now_ns + self._options.flush_after_ns
+
+    def add_control(self, element: Element) -> None:
+        self.flush()
+        self.queue.append((element, 0))
+        self.pump()
+
+    def flush(self) -> None:
+        """Everything gathered goes into the queue, then the newest watermark, then as much as credit allows is sent."""
+        if self._gathered:
+            batch = Batch.concat(self._gathered)
+            self._gathered = []
+            self._gathered_bytes = 0
+            self._enqueue(transcoded(batch) if self._options.encode_every_edge else batch)
+        if self._watermark is not None:
+            if self.queue and isinstance(self.queue[-1][0], Watermark):
+                self.queue.pop()
+            self.queue.append((self._watermark, 0))
+            self._watermark = None
+        self.flush_at_ns = None
+        self.pump()
+
+    def _enqueue(self, batch: Batch) -> None:
+        """Cut at half a window, so that the receiver's grants overlap with sending."""
+        limit = self._options.window_bytes // 2
+        pieces = min(len(batch), -(-batch.nbytes // limit))
+        rows = -(-len(batch) // pieces)
+        for start in range(0, len(batch), rows):
+            piece = batch.slice(start, rows)
+            self.queue.append((piece, piece.nbytes))
+
+    def pump(self) -> None:
+        queue, window = self.queue, self.window
+        while queue:
+            element, nbytes = queue[0]
+            if nbytes:
+                if not window.may_send(nbytes):
+                    return
+                window.sent(nbytes)
+            queue.popleft()
+            self._transport.send(self.target, Frame(self._attempt, self.id, element, nbytes))
+
+
+class RecordWriter:
+    """One outgoing edge of one operator. `channels` by target subtask, only those it is connected to."""
+
+    def __init__(self, partitioner: Partitioner, channels: dict[int, OutputChannel]) -> None:
+        self._partitioner = partitioner
+        self.channels = channels
+        self.records_out = 0
+        self.bytes_out = 0
+
+    def emit(self, batch: Batch, now_ns: int) -> None:
+        self.records_out += len(batch)
+        self.bytes_out += batch.nbytes
+        for target, part in self._partitioner.split(batch):
+            self.channels[target].add(part, now_ns)
+
+    def watermark(self, watermark: Watermark, now_ns: int) -> None:
+        for channel in self.channels.values():
+            channel.add_watermark(watermark, now_ns)
+
+    def control(self, element: Barrier | EndOfInput | WatermarkStatus | LatencyMarker) -> None:
+        for channel in self.channels.values():
+            channel.add_control(element)
+
+
+class Writers:
+    """All output channels of a subtask, by (operator index, side tag)."""
+
+    def __init__(self, writers: dict[tuple[int, str | None], list[RecordWriter]], now_ns: Callable[[], int]) -> None:
+        self._writers = writers
+        self._now_ns = now_ns
+        self.channels = [c for group in writers.values() for w in group for c in w.channels.values()]
+        self._by_id = {channel.id: channel for channel in self.channels}
+
+    def of(self, operator: int, tag: str | None) -> list[RecordWriter]:
+        return self._writers.get((operator, tag), [])
+
+    def tags(self, operator: int) -> set[str]:
+        return {tag for index, tag in self._writers if index == operator and tag is not None}
+
+    def of_operator(self, operator: int) -> list[RecordWriter]:
+        return [w for (index, _), group in self._writers.items() if index == operator for w in group]
+
+    def control(self, element: Barrier | EndOfInput | LatencyMarker) -> None:
+        for group in self._writers.values():
+            for writer in group:
+                writer.control(element)
+
+    def granted(self, channel: ChannelId, nbytes: int) -> None:
+        output = self._by_id[channel]
+        output.window.granted(nbytes)
+        output.pump()
+
+    def flush_due(self, now_ns: int) -> None:
+        for channel in self.channels:
+            if channel.flush_at_ns is not None and channel.flush_at_ns <= now_ns:
+                channel.flush()
+
+    def next_flush_ns(self) -> int | None:
+        return min((c.flush_at_ns for c in self.channels if c.flush_at_ns is not None), default=None)
+
+    @property
+    def records_out(self) -> int:
+        return sum(w.records_out for group in self._writers.values() for w in group)
+
+    @property
+    def bytes_out(self) -> int:
+        return sum(w.bytes_out for group in self._writers.values() for w in group)
+
+    @property
+    def blocked(self) -> bool:
+        return any(channel.queue for channel in self.channels)
