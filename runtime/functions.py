@@ -143,7 +143,9 @@ class FilterFunction(Function, ABC):
     def filter(self, value: Any) -> bool: ...
 
 
-class KeySelector(Function, ABC):
+class KeySelector(ABC):
+    """`key_by` takes one as well as a callable."""
+
     @abstractmethod
     def get_key(self, value: Any) -> Any: ...
 
