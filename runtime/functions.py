@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from ..state.errors import StateError
 
@@ -174,7 +174,7 @@ class AggregateFunction(Function, ABC):
         raise NotImplementedError(f"{type(self).__name__} has no merge(), which windows that merge need")
 
 
-class Context(ABC):
+class ElementContext(ABC):
     """What `process_element` is given beside the record. Valid during that call only."""
 
     @abstractmethod
@@ -189,12 +189,12 @@ class Context(ABC):
         """A record to a side output, with the timestamp of the record (or timer) at hand."""
 
 
-class KeyedContext(Context):
+class KeyedContext(ElementContext):
     @abstractmethod
     def get_current_key(self) -> Any: ...
 
 
-class OnTimerContext(KeyedContext):
+class TimerContext(KeyedContext):
     @abstractmethod
     def time_domain(self) -> TimeDomain: ...
 
@@ -202,22 +202,22 @@ class OnTimerContext(KeyedContext):
 class ProcessFunction(Function, ABC):
     """One record in, any number out, with time and side outputs. Timers and state need KeyedProcessFunction."""
 
-    Context = Context
+    Context: TypeAlias = ElementContext
 
     @abstractmethod
-    def process_element(self, value: Any, ctx: Context) -> Iterable[Any] | None: ...
+    def process_element(self, value: Any, ctx: ElementContext) -> Iterable[Any] | None: ...
 
 
 class KeyedProcessFunction(Function, ABC):
     """One record in, any number out, with state and timers of the record's key."""
 
-    Context = KeyedContext
-    OnTimerContext = OnTimerContext
+    Context: TypeAlias = KeyedContext
+    OnTimerContext: TypeAlias = TimerContext
 
     @abstractmethod
     def process_element(self, value: Any, ctx: KeyedContext) -> Iterable[Any] | None: ...
 
-    def on_timer(self, timestamp: int, ctx: OnTimerContext) -> Iterable[Any] | None:
+    def on_timer(self, timestamp: int, ctx: TimerContext) -> Iterable[Any] | None:
         return None
 
 
@@ -261,7 +261,7 @@ class WindowContext(ABC):
 class ProcessWindowFunction(Function, ABC):
     """All elements of a window (or, after aggregate or reduce, its one result) to any number of results."""
 
-    Context = WindowContext
+    Context: TypeAlias = WindowContext
 
     @abstractmethod
     def process(self, key: Any, context: WindowContext, elements: Iterable[Any]) -> Iterable[Any] | None: ...
