@@ -1,0 +1,198 @@
+"""The execution graph: what runs of a job graph, in which slot, and in which state.
+
+Every vertex has `parallelism` subtasks. All of them belong to one attempt; a failure ends the attempt as a whole and
+the next one starts with fresh subtasks. Slot sharing puts one subtask of each vertex of a slot sharing group into one
+slot, so a group needs as many slots as its widest vertex, and the job needs the sum over its groups.
+
+A subtask's life, and who moves it:
+
+    CREATED       begin_attempt
+    SCHEDULED     it has a slot
+    DEPLOYING     Deploy is sent
+    INITIALIZING  the slot answered Initialized: its state is open; it waits for all others' (Start)
+    RUNNING       the slot answered Running
+    DRAINED       end of input reached; barriers are still acknowledged (PROTOCOLS 10)
+    FINISHED      after FinishTasks
+    CANCELING     Cancel is sent
+    CANCELED      the slot answered, or there was nothing to stop
+    FAILED        the task failed, or its slot was lost or did not obey
+
+A slot's answers may cross the master's orders: a task can fail, or be canceled by its slot, at any moment of its
+life, and it can report progress (Initialized, Running, Drained) after it was told to stop. Reports of a subtask that
+is being stopped are dropped; any other move that is not in the table is a bug and raises with the subtask's history.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+
+from ..runtime.graph.job_graph import JobGraph, Vertex
+from ..state.errors import PipelineError, ProtocolError
+from ..state.ids import Attempt, CheckpointId, Generation, JobId, SlotId
+from ..taskmanager.messages import Deploy, InputEdge, OutputEdge, RestoreOperator, SubtaskId
+
+
+class SubtaskState(enum.Enum):
+    CREATED = "CREATED"
+    SCHEDULED = "SCHEDULED"
+    DEPLOYING = "DEPLOYING"
+    INITIALIZING = "INITIALIZING"
+    RUNNING = "RUNNING"
+    DRAINED = "DRAINED"
+    FINISHED = "FINISHED"
+    CANCELING = "CANCELING"
+    CANCELED = "CANCELED"
+    FAILED = "FAILED"
+
+
+S = SubtaskState
+
+TRANSITIONS: dict[SubtaskState, frozenset[SubtaskState]] = {
+    S.CREATED: frozenset({S.SCHEDULED, S.CANCELED}),
+    S.SCHEDULED: frozenset({S.DEPLOYING, S.CANCELED, S.FAILED}),
+    S.DEPLOYING: frozenset({S.INITIALIZING, S.CANCELING, S.CANCELED, S.FAILED}),
+    S.INITIALIZING: frozenset({S.RUNNING, S.CANCELING, S.CANCELED, S.FAILED}),
+    S.RUNNING: frozenset({S.DRAINED, S.FINISHED, S.CANCELING, S.CANCELED, S.FAILED}),
+    S.DRAINED: frozenset({S.FINISHED, S.CANCELING, S.CANCELED, S.FAILED}),
+    S.CANCELING: frozenset({S.CANCELED, S.FINISHED, S.FAILED}),
+    S.FINISHED: frozenset(),
+    S.CANCELED: frozenset(),
+    S.FAILED: frozenset(),
+}
+TERMINAL = frozenset(state for state, following in TRANSITIONS.items() if not following)
+NOT_DEPLOYED = frozenset({S.CREATED, S.SCHEDULED})
+PROGRESS = frozenset({S.INITIALIZING, S.RUNNING, S.DRAINED})
+ANSWERS_BARRIERS = frozenset({S.RUNNING, S.DRAINED})
+
+
+class ExecutionGraph:
+    """Subtasks of the current attempt. Changes only by its methods; says nothing to anybody."""
+
+    def __init__(self, job_graph: JobGraph) -> None:
+        for vertex in job_graph.vertices:
+            if vertex.parallelism > vertex.max_parallelism:
+                raise PipelineError(
+                    f"{vertex.name}: parallelism {vertex.parallelism} is above max parallelism {vertex.max_parallelism}"
+                )
+        self.job_graph = job_graph
+        self.vertices = {vertex.id: vertex for vertex in job_graph.vertices}
+        self.subtasks = tuple(SubtaskId(v.id, index) for v in job_graph.vertices for index in range(v.parallelism))
+        self.attempt = Attempt(0)
+        self._states = dict.fromkeys(self.subtasks, S.CREATED)
+        self._history: dict[SubtaskId, list[str]] = {subtask: [] for subtask in self.subtasks}
+        self._positions = self._count_positions()
+        self._slots: list[SlotId | None] = [None] * (max(self._positions.values(), default=-1) + 1)
+
+    def _count_positions(self) -> dict[SubtaskId, int]:
+        """Where in the row of slots each subtask has its place: group after group, subtask i in the group's i-th."""
+        widths: dict[str, int] = {}
+        for vertex in self.job_graph.vertices:
+            group = vertex.slot_sharing_group
+            widths[group] = max(widths.get(group, 0), vertex.parallelism)
+        starts, start = {}, 0
+        for group, width in widths.items():
+            starts[group], start = start, start + width
+        return {s: starts[self.vertices[s.vertex].slot_sharing_group] + s.index for s in self.subtasks}
+
+    # ---- slots
+
+    @property
+    def slots_needed(self) -> int:
+        return len(self._slots)
+
+    def slot_of(self, subtask: SubtaskId) -> SlotId:
+        slot = self._slots[self._positions[subtask]]
+        if slot is None:
+            raise ProtocolError(f"subtask {subtask} has no slot: {self.history(subtask)}")
+        return slot
+
+    def in_slot(self, slot: SlotId) -> list[SubtaskId]:
+        return [s for s in self.subtasks if self._slots[self._positions[s]] == slot]
+
+    # ---- attempts
+
+    def begin_attempt(self, attempt: Attempt) -> None:
+        running = self.outside(TERMINAL | {S.CREATED})
+        if running or attempt <= self.attempt:
+            raise ProtocolError(f"attempt {attempt} begins after {self.attempt} while {running[:3]} still run")
+        self.attempt = attempt
+        self._states = dict.fromkeys(self.subtasks, S.CREATED)
+        self._history = {subtask: [f"attempt {attempt}"] for subtask in self.subtasks}
+
+    def assign(self, slots: Sequence[SlotId]) -> None:
+        """Give every subtask a slot; those that were here before keep their place, and with it their subtasks."""
+        kept = [slot if slot in slots else None for slot in self._slots]
+        free = iter([slot for slot in slots if slot not in kept])
+        self._slots = [slot or next(free, None) for slot in kept]
+        for subtask in self.subtasks:
+            self.move(subtask, S.SCHEDULED, str(self.slot_of(subtask)))
+
+    # ---- states
+
+    def state(self, subtask: SubtaskId) -> SubtaskState:
+        return self._states[subtask]
+
+    def all_in(self, states: Iterable[SubtaskState]) -> bool:
+        wanted = frozenset(states)
+        return all(state in wanted for state in self._states.values())
+
+    def outside(self, states: Iterable[SubtaskState]) -> list[SubtaskId]:
+        unwanted = frozenset(states)
+        return [subtask for subtask, state in self._states.items() if state not in unwanted]
+
+    def move(self, subtask: SubtaskId, state: SubtaskState, why: str = "") -> None:
+        if state not in TRANSITIONS[self._states[subtask]]:
+            raise ProtocolError(f"subtask {subtask} cannot become {state.value} ({why}): {self.history(subtask)}")
+        self._states[subtask] = state
+        self._history[subtask].append(f"{state.value} ({why})" if why else state.value)
+
+    def report(self, subtask: SubtaskId, state: SubtaskState, why: str = "") -> bool:
+        """A slot's word. False if it came too late to matter: the subtask has ended, or is being stopped."""
+        current = self._states[subtask]
+        if current in TERMINAL or (current is S.CANCELING and state in PROGRESS):
+            return False
+        self.move(subtask, state, why)
+        return True
+
+    def history(self, subtask: SubtaskId) -> str:
+        return " -> ".join(self._history[subtask])
+
+    # ---- what is sent to slots
+
+    def deployment(
+        self,
+        subtask: SubtaskId,
+        *,
+        generation: Generation,
+        job_id: JobId,
+        restore: tuple[RestoreOperator, ...],
+        reusable_checkpoint: CheckpointId | None,
+    ) -> Deploy:
+        graph, vertex = self.job_graph, self.vertices[subtask.vertex]
+        leaving = [(i, edge) for i, edge in enumerate(graph.edges) if edge.source == vertex.id]
+        arriving = [(i, edge) for i, edge in enumerate(graph.edges) if edge.target == vertex.id]
+        return Deploy(
+            generation=generation,
+            attempt=self.attempt,
+            job_id=job_id,
+            job_name=graph.job_name,
+            vertex=vertex,
+            index=subtask.index,
+            inputs=tuple(
+                InputEdge(i, edge.input_index, edge.partitioning, self._slots_of(self.vertices[edge.source]))
+                for i, edge in arriving
+            ),
+            outputs=tuple(
+                OutputEdge(i, e.operator, e.tag, e.partitioning, self._slots_of(self.vertices[e.target]))
+                for i, e in leaving
+            ),
+            target_parallelism={i: self.vertices[edge.target].parallelism for i, edge in leaving},
+            target_max_parallelism={i: self.vertices[edge.target].max_parallelism for i, edge in leaving},
+            restore=restore,
+            reusable_checkpoint=reusable_checkpoint,
+            config=graph.config,
+        )
+
+    def _slots_of(self, vertex: Vertex) -> tuple[SlotId, ...]:
+        return tuple(self.slot_of(SubtaskId(vertex.id, index)) for index in range(vertex.parallelism))

@@ -1,0 +1,113 @@
+"""Who reads which split: the master's side of one source.
+
+A split is at any time either in the enumerator or in exactly one reader, for every checkpoint alike (PROTOCOLS 9).
+The enumerator's snapshot is taken when a checkpoint is triggered; the readers' snapshots follow when they inject the
+barrier. A split that changed hands in between would be in both, and after a restore be read twice. So from the
+trigger on assignments are *held back* until every reader has injected the barrier, or the checkpoint is aborted.
+
+An assignment before the trigger is safe, because a slot's messages keep their order: AssignSplits arrives before
+TriggerCheckpoint, and the split is in the reader's snapshot. Results of discovery may come at any time: what is found
+after the enumerator's snapshot is found again after a restore.
+
+Requests that cannot be answered (held back, discovery not done, nothing there now) wait in the order they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from ..runtime.connector import Source
+from ..state.ids import CheckpointId, OperatorId
+from ..state.snapshots import SplitSnapshot
+
+_DECODER = msgspec.msgpack.Decoder(tuple[bytes, dict[str, bytes]])
+"""The enumerator's own state, and the watermark generators of splits that wait in it for a new reader: a split that
+was read in part brings its generator along (PROTOCOLS 12), which an enumerator knows nothing of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    subtask: int
+    splits: tuple[SplitSnapshot, ...]
+    last: bool = False
+
+
+class SplitCoordinator:
+    """One source of one attempt. Methods answer the assignments that are to be sent now."""
+
+    def __init__(
+        self,
+        source: Source[Any],
+        operator_id: OperatorId,
+        parallelism: int,
+        restored: bytes | None = None,
+        returned: Sequence[SplitSnapshot] = (),
+    ) -> None:
+        self.operator_id = operator_id
+        self._source = source
+        self._parallelism = parallelism
+        state, self._watermark_states = _DECODER.decode(restored) if restored is not None else (None, {})
+        self._watermark_states.update((split.split_id, split.watermark_state) for split in returned)
+        self._enumerator = source.create_enumerator(state)
+        if returned:
+            self._enumerator.add_back([source.decode_split(split.state) for split in returned])
+        self._discovered = False
+        self._waiting: dict[int, None] = {}
+        self._holds: dict[CheckpointId, set[int]] = {}
+        """Checkpoint -> readers that have not injected its barrier yet."""
+
+    @property
+    def discovery_interval_ms(self) -> int | None:
+        return self._enumerator.discovery_interval_ms
+
+    def discovery(self) -> Callable[[], Any]:
+        return self._enumerator.discover
+
+    def discovered(self, found: Any) -> list[Assignment]:
+        self._enumerator.discovered(found)
+        self._discovered = True
+        return self._answer()
+
+    def requested(self, subtask: int) -> list[Assignment]:
+        self._waiting[subtask] = None
+        return self._answer()
+
+    def snapshot(self, checkpoint_id: CheckpointId) -> bytes:
+        """What is restored later. Holds assignments back from now on."""
+        self._holds[checkpoint_id] = set(range(self._parallelism))
+        return msgspec.msgpack.encode((self._enumerator.snapshot(), self._watermark_states))
+
+    def injected(self, checkpoint_id: CheckpointId, subtask: int) -> list[Assignment]:
+        readers = self._holds.get(checkpoint_id)
+        if readers is None:
+            return []
+        readers.discard(subtask)
+        return [] if readers else self.released(checkpoint_id)
+
+    def released(self, checkpoint_id: CheckpointId) -> list[Assignment]:
+        """The checkpoint was aborted, or all its barriers are on their way."""
+        self._holds.pop(checkpoint_id, None)
+        return self._answer()
+
+    def _answer(self) -> list[Assignment]:
+        if self._holds or not self._discovered:
+            return []
+        assignments = []
+        for subtask in list(self._waiting):
+            splits = self._enumerator.next_splits(subtask, self._parallelism)
+            if splits is None:
+                assignments.append(Assignment(subtask, (), last=True))
+            elif splits:
+                assignments.append(Assignment(subtask, tuple(self._encode(split) for split in splits)))
+            else:
+                continue
+            del self._waiting[subtask]
+        return assignments
+
+    def _encode(self, split: Any) -> SplitSnapshot:
+        split_id = self._source.split_id(split)
+        return SplitSnapshot(split_id, self._source.encode_split(split), self._watermark_states.pop(split_id, b""))
