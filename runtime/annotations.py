@@ -77,11 +77,11 @@ def field_type_of(annotation: Any, nullable: bool = False, inside: tuple[type, .
 
 
 def _unwrap(annotation: Any) -> Any:
-    """NewType, Annotated and Literal are the type of their values."""
+    """NewType, Annotated, Required and Literal are the type of their values."""
     while True:
         if isinstance(annotation, typing.NewType):
             annotation = annotation.__supertype__
-        elif get_origin(annotation) is typing.Annotated:
+        elif get_origin(annotation) in (typing.Annotated, typing.Required):
             annotation = get_args(annotation)[0]
         elif get_origin(annotation) is typing.Literal and len({type(v) for v in get_args(annotation)}) == 1:
             annotation = type(get_args(annotation)[0])
@@ -108,7 +108,7 @@ def _class_type(cls: type, nullable: bool, inside: tuple[type, ...]) -> FieldTyp
         raise NotTyped(f"{cls.__name__} contains itself")
     shape = _shape_of(cls)
     try:
-        hints = get_type_hints(cls, include_extras=False)
+        hints = get_type_hints(cls, include_extras=True)
     except Exception as error:  # a forward reference that cannot be resolved here, whatever it raises
         raise NotTyped(f"the annotations of {cls.__name__} cannot be resolved: {error}") from None
     fields = []

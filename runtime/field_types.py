@@ -4,7 +4,8 @@
 come back as something else; `decode` gives back what was encoded. None is accepted where the field is nullable.
 A value is carried by the Arrow type a person would expect, so that vectorised operators see useful columns:
 Decimal as text (an Arrow decimal has one scale per column and would change 1.0 into 1.00), aware datetimes as
-UTC timestamps (so only UTC ones are accepted: another offset would be lost), enums by member name.
+UTC timestamps (so only UTC ones are accepted: another offset would be lost; `fold` means nothing in UTC and is not
+kept), enums by member name.
 """
 
 from __future__ import annotations
