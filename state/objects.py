@@ -6,6 +6,15 @@ no I/O itself. `run_program` drives one against a real store, on a helper thread
 op by op, in an order of its seed, and makes ops slow, fail, or succeed and still answer an error.
 
 Names are relative to the configured checkpoint directory, '/' separated.
+
+What can fail, and what a program does about it:
+
+- ObjectStoreUnavailable: the store failed or did not answer, and the op may have been done. Try again after a pause
+  (`with_retries`), a bounded number of times; pauses double and have no jitter, so that a simulated run replays.
+- ObjectStoreDenied, ObjectNotFound: final, trying again gives the same.
+- ObjectAlreadyExists of a create-only put: ambiguous, since the put may have met its own earlier try, and some stores
+  answer so with nothing stored. `create_once` reads back what stands there. It tells its own object from another
+  writer's by the bytes, so these must be the writer's alone: they contain a nonce, or the name does (PROTOCOLS 3).
 """
 
 from __future__ import annotations
@@ -15,12 +24,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from .errors import ObjectAlreadyExists, ObjectNotFound, ObjectStoreUnavailable
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Write an object. create_only: ObjectAlreadyExists if there is one of that name (atomic). Result: None."""
+    """Write an object. Result: None.
+
+    create_only: ObjectAlreadyExists if there is one of that name (atomic), and it is durable before the put returns.
+    Otherwise it is overwritten, and a crash of the machine may lose it: only for hints, like a leader's beat."""
 
     name: str
     data: bytes
@@ -29,7 +43,8 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class PutFile:
-    """Upload a local file under a new name. Result: None."""
+    """Upload a local file under a name that contains a unique part; a second try overwrites the first. Durable
+    before it returns. Result: None."""
 
     name: str
     path: Path
@@ -98,3 +113,57 @@ def run_program(program: Program[T], store: ObjectStore) -> T:
             answer = store.execute(op)
         except Exception as failure:  # the program decides which failures it can handle
             error = failure
+
+
+@dataclass(frozen=True, slots=True)
+class RetryBudget:
+    """How long a store may be unavailable before a program gives up."""
+
+    tries: int = 6
+    first_pause_ms: int = 100
+    max_pause_ms: int = 5_000
+
+    def pause_ms(self, failures: int) -> int:
+        """After the n-th failure in a row."""
+        return min(self.first_pause_ms << (failures - 1), self.max_pause_ms)
+
+
+DEFAULT_BUDGET = RetryBudget()
+"""Six tries over 3 s: rides out a dropped connection, and is shorter than any checkpoint timeout."""
+
+
+def with_retries(op: StoreOp, budget: RetryBudget = DEFAULT_BUDGET) -> Program[Any]:
+    """Do one op that may be done twice (all but a create-only put), trying again while the store is unavailable."""
+    failures = 0
+    while True:
+        try:
+            return (yield op)
+        except ObjectStoreUnavailable:
+            failures += 1
+            if failures >= budget.tries:
+                raise
+        yield Pause(budget.pause_ms(failures))
+
+
+def create_once(name: str, data: bytes, budget: RetryBudget = DEFAULT_BUDGET) -> Program[bytes]:
+    """Write a create-only object, and return the bytes that stand under the name: `data` if we won, else another's.
+
+    ObjectStoreUnavailable: the budget is spent and it is unknown whether the object is, or will be, there."""
+    failures = 0
+    while True:
+        try:
+            yield Put(name, data, create_only=True)
+            return data
+        except (ObjectAlreadyExists, ObjectStoreUnavailable) as error:
+            doubt = error
+        try:
+            standing: bytes = yield Get(name)
+            return standing
+        except ObjectNotFound:
+            pass
+        except ObjectStoreUnavailable as error:
+            doubt = error
+        failures += 1
+        if failures >= budget.tries:
+            raise ObjectStoreUnavailable(f"It is unknown whether {name} was written: {doubt}") from doubt
+        yield Pause(budget.pause_ms(failures))

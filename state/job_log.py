@@ -1,0 +1,278 @@
+"""The job's log: one sequence of create-only objects that decides everything about a job (PROTOCOLS 1-5).
+
+    <job>/log/00000000000000000001    LeaderElected(1)          by writer A
+    <job>/log/00000000000000000002    AttemptStarted(1)         by A
+    <job>/log/00000000000000000003    CheckpointCompleted(...)  by A
+    <job>/log/00000000000000000004    LeaderElected(2)          by writer B: from here on A is deposed
+    ...
+
+A writer appends at the last sequence number it has read + 1. Whoever is first there has it; the other one reads what
+stands there, and learns so that it is deposed. Taking over a job and completing a checkpoint are writes at the same
+name, so an old master can never complete a checkpoint after a new one has read which to restore.
+
+Who won is never read off the store's answer alone. A put that times out may have been done; one that answers
+"already exists" may have met itself. Each append therefore carries a nonce, and is read back when in doubt
+(objects.py, create_once): mine = won, another's = lost, absent = try again. When the budget of tries is spent the
+outcome is *unknown*: the append raises ObjectStoreUnavailable, and the entry may still appear, even later. So until
+an entry of anybody stands at that place, nothing that the entry names may be deleted. Appending anything resolves it:
+either the new entry is first, or the old one is found there, as an entry of the same writer.
+
+`LogState` folds entries into what holds now, and refuses a sequence that cannot be: a generation or attempt that is
+not the next one, an entry of a writer that does not lead, a completion of another attempt, anything after Finished.
+An illegal entry is never written (append folds first), and one that is read raises ProtocolError with the history.
+
+The log is found by asking for the next number until there is none; no listing, which stores may answer from the past.
+One program of a `JobLog` runs at a time: it remembers what it has read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import msgspec
+import xxhash
+
+from .errors import CheckpointError, DeposedError, ObjectNotFound, ProtocolError
+from .ids import Attempt, CheckpointId, Generation, JobId
+from .objects import Get, Program, create_once, with_retries
+
+LOG_VERSION = 1
+HISTORY = 20
+"""Entries shown when the log turns out to be illegal: enough to see the takeover that went wrong."""
+
+
+class LeaderElected(msgspec.Struct, frozen=True, tag=True):
+    """The writer of this entry leads from here on."""
+
+    generation: Generation
+
+
+class AttemptStarted(msgspec.Struct, frozen=True, tag=True):
+    attempt: Attempt
+
+
+class CheckpointCompleted(msgspec.Struct, frozen=True, tag=True):
+    """This entry, not the metadata object, completes a checkpoint."""
+
+    attempt: Attempt
+    checkpoint_id: CheckpointId
+    metadata_name: str
+
+
+class SubsumedUpTo(msgspec.Struct, frozen=True, tag=True):
+    """Nobody restores this checkpoint or an earlier one any more; its objects may be deleted."""
+
+    checkpoint_id: CheckpointId
+
+
+class StopDecided(msgspec.Struct, frozen=True, tag=True):
+    """cancel: the job is to end; a new leader goes on ending it, and starts no attempt.
+    stop: it is to be suspended; a later attempt continues it."""
+
+    action: Literal["cancel", "stop"]
+
+
+class Finished(msgspec.Struct, frozen=True, tag=True):
+    """The last entry. `retained`: the completed checkpoints are kept, a new job may start from them."""
+
+    state: Literal["FINISHED", "CANCELED", "FAILED"]
+    retained: bool = False
+
+
+LogRecord = LeaderElected | AttemptStarted | CheckpointCompleted | SubsumedUpTo | StopDecided | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    seq: int
+    writer: str
+    """The JobLog that wrote it."""
+    nonce: str
+    record: LogRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    entry: LogEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Nothing was written: these entries stand there, already folded into the log's state. The last may be ours:
+    an earlier append whose outcome was unknown."""
+
+    entries: tuple[LogEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """What the log says up to `seq`."""
+
+    seq: int = 0
+    generation: Generation = Generation(0)  # noqa: RUF009 - an int
+    leader: str | None = None
+    """The writer that leads."""
+    attempt: Attempt = Attempt(0)  # noqa: RUF009
+    attempt_generation: Generation = Generation(0)  # noqa: RUF009
+    """The generation that started it: only that one completes its checkpoints."""
+    completed: tuple[CheckpointCompleted, ...] = ()
+    """Completed and not subsumed, oldest first. The last one is the one to restore."""
+    subsumed: CheckpointId = CheckpointId(0)  # noqa: RUF009
+    stopping: StopDecided | None = None
+    finished: Finished | None = None
+    history: tuple[LogEntry, ...] = ()
+    """The last entries, for error messages."""
+
+    @property
+    def last_completed(self) -> CheckpointCompleted | None:
+        return self.completed[-1] if self.completed else None
+
+    def apply(self, entry: LogEntry) -> LogState:
+        """The state after the entry. ProtocolError with the history if it cannot stand here."""
+        reason = self._why_illegal(entry)
+        if reason is not None:
+            lines = "\n".join(f"  {e.seq} {e.record} by {e.writer}" for e in (*self.history, entry))
+            raise ProtocolError(f"The job's log is illegal at entry {entry.seq}: {reason}. The last entries:\n{lines}")
+        state = replace(self, seq=entry.seq, history=(*self.history[-HISTORY + 1 :], entry))
+        match entry.record:
+            case LeaderElected(generation=generation):
+                return replace(state, generation=generation, leader=entry.writer)
+            case AttemptStarted(attempt=attempt):
+                return replace(state, attempt=attempt, attempt_generation=self.generation, stopping=None)
+            case CheckpointCompleted() as completed:
+                return replace(state, completed=(*self.completed, completed))
+            case SubsumedUpTo(checkpoint_id=subsumed):
+                kept = tuple(c for c in self.completed if c.checkpoint_id > subsumed)
+                return replace(state, subsumed=subsumed, completed=kept)
+            case StopDecided() as stopping:
+                return replace(state, stopping=stopping)
+            case Finished() as finished:
+                return replace(state, finished=finished)
+
+    def _why_illegal(self, entry: LogEntry) -> str | None:
+        record = entry.record
+        if entry.seq != self.seq + 1:
+            return f"entry {self.seq + 1} is expected"
+        if self.finished is not None:
+            return "the job has ended"
+        if isinstance(record, LeaderElected):
+            return None if record.generation == self.generation + 1 else f"generation {self.generation} is the last"
+        if entry.writer != self.leader:
+            return f"{self.leader} leads"
+        match record:
+            case AttemptStarted(attempt=attempt) if attempt != self.attempt + 1:
+                return f"the last attempt is {self.attempt}"
+            case AttemptStarted() if self.stopping == StopDecided("cancel"):
+                return "the job is being cancelled"
+            case CheckpointCompleted():
+                return self._why_not_completed(record)
+            case SubsumedUpTo(checkpoint_id=subsumed):
+                last = self.last_completed
+                if subsumed <= self.subsumed or last is None or subsumed >= last.checkpoint_id:
+                    return f"{self.subsumed} is subsumed already and {last} is the last one to restore"
+        return None
+
+    def _why_not_completed(self, record: CheckpointCompleted) -> str | None:
+        if (record.attempt, self.generation) != (self.attempt, self.attempt_generation):
+            return f"attempt {self.attempt} of generation {self.attempt_generation} runs, {self.generation} leads"
+        newest = max(self.subsumed, *(c.checkpoint_id for c in self.completed), 0)
+        return None if record.checkpoint_id > newest else f"checkpoint {newest} is completed"
+
+
+class _Envelope(msgspec.Struct):
+    """The object of one entry. `checksum` is of the record's bytes as they stand here."""
+
+    penstock_log: int
+    seq: int
+    writer: str
+    nonce: str
+    checksum: str
+    record: msgspec.Raw
+
+
+class JobLog:
+    """One writer's view of a job's log. `new_name` gives names that nobody else uses."""
+
+    def __init__(self, job_id: JobId, new_name: Callable[[], str]) -> None:
+        self.job_id = job_id
+        self.writer = new_name()
+        self.state = LogState()
+        """Of everything read or written so far."""
+        self._new_name = new_name
+
+    @property
+    def leads(self) -> bool:
+        """As far as this log has been read, its writer is the leader."""
+        return self.state.leader == self.writer
+
+    def read(self) -> Program[list[LogEntry]]:
+        """The entries after those already read or written here, in order; they are folded into `state`."""
+        entries: list[LogEntry] = []
+        while True:
+            seq = self.state.seq + 1
+            try:
+                data = yield from with_retries(Get(self._name(seq)))
+            except ObjectNotFound:
+                return entries
+            entry = self._decode(seq, data)
+            self.state = self.state.apply(entry)
+            entries.append(entry)
+
+    def append(self, record: LogRecord) -> Program[Appended | Conflict]:
+        """Write the next entry, unless somebody (see Conflict) has written it.
+
+        ObjectStoreUnavailable: unknown whether it is written, see above. ProtocolError: it would be illegal here."""
+        entry = LogEntry(self.state.seq + 1, self.writer, self._new_name(), record)
+        state = self.state.apply(entry)
+        name, data = self._name(entry.seq), _encode(entry)
+        standing = yield from create_once(name, data)
+        if standing == data:
+            self.state = state
+            return Appended(entry)
+        return Conflict(tuple((yield from self.read())))
+
+    def append_as_leader(self, record: LogRecord) -> Program[LogEntry]:
+        """Append on behalf of the leading master. DeposedError if another one leads by now.
+
+        An equal record of ours that turns out to stand there already (an append of unknown outcome, tried again by
+        the caller) counts: nothing is written twice."""
+        while True:
+            if not self.leads:
+                raise DeposedError(f"Job {self.job_id}: generation {self.state.generation} has taken over.")
+            answer = yield from self.append(record)
+            if isinstance(answer, Appended):
+                return answer.entry
+            for entry in answer.entries:
+                if entry.writer == self.writer and entry.record == record:
+                    return entry
+
+    def _name(self, seq: int) -> str:
+        return log_entry_name(self.job_id, seq)
+
+    def _decode(self, seq: int, data: bytes) -> LogEntry:
+        name = self._name(seq)
+        try:
+            envelope = msgspec.json.decode(data, type=_Envelope)
+            record = msgspec.json.decode(envelope.record, type=LogRecord)
+        except msgspec.DecodeError as error:
+            raise CheckpointError(f"{name} is damaged or no entry of a job's log: {error}") from error
+        if envelope.penstock_log != LOG_VERSION:
+            raise CheckpointError(f"{name} has format version {envelope.penstock_log}, this penstock {LOG_VERSION}.")
+        if (envelope.seq, envelope.checksum) != (seq, _checksum(envelope.record)):
+            raise CheckpointError(f"{name} is damaged: its checksum or sequence number {envelope.seq} does not fit.")
+        return LogEntry(seq, envelope.writer, envelope.nonce, record)
+
+
+def log_entry_name(job_id: JobId, seq: int) -> str:
+    return f"{job_id}/log/{seq:020}"
+
+
+def _encode(entry: LogEntry) -> bytes:
+    record = msgspec.Raw(msgspec.json.encode(entry.record))
+    return msgspec.json.encode(_Envelope(LOG_VERSION, entry.seq, entry.writer, entry.nonce, _checksum(record), record))
+
+
+def _checksum(data: bytes | msgspec.Raw) -> str:
+    return xxhash.xxh3_128_hexdigest(bytes(data))
