@@ -106,11 +106,13 @@ class Task:
 
     def _restored(self, restored: dict[OperatorId, RestoredState] | None, error: Exception | None) -> None:
         if error is not None or restored is None:
-            return self.fail(error or RuntimeError("nothing restored"))
+            self.fail(error or RuntimeError("nothing restored"))
+            return
         try:
             self._open_chain(restored)
         except Exception as failure:
-            return self.fail(failure)
+            self.fail(failure)
+            return
         self.state = TaskState.READY
         self._send(messages.Initialized(self.attempt, self.id))
 
@@ -292,7 +294,7 @@ class Task:
 
     def _mail(self, call: Callable[[], None]) -> None:
         """Mail that runs operators' code: their errors are the task's."""
-        if not self.active:
+        if self.state not in (TaskState.READY, TaskState.RUNNING, TaskState.DRAINED):
             return
         try:
             call()
