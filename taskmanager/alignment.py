@@ -16,6 +16,8 @@ from ..state.ids import CheckpointId
 
 
 class BarrierAligner:
+    """Which checkpoint the channels of one subtask are aligning, and which of them are blocked for it."""
+
     def __init__(self, channels: int) -> None:
         self._channels = channels
         self._ended = CheckpointId(0)

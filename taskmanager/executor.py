@@ -22,12 +22,16 @@ class WorkCancelledError(PenstockError):
 
 
 class Work(Protocol):
+    """A program under way."""
+
     def cancel(self) -> None:
         """Give up at the next store operation; `done` is still called, with WorkCancelledError unless it is through."""
         ...
 
 
 class Executor(Protocol):
+    """Runs programs somewhere else; answers on the owner's thread."""
+
     def submit(self, program: Program[Any], done: Done) -> Work: ...
 
 

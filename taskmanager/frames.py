@@ -37,8 +37,7 @@ def decode(data: bytes) -> Element:
 
 def transcoded(batch: Batch) -> Batch:
     """The batch as the other end of an edge would see it."""
-    decoded = _decode_batch(memoryview(_encode_batch(batch)))
-    return decoded
+    return _decode_batch(memoryview(_encode_batch(batch)))
 
 
 def _encode_batch(batch: Batch) -> bytes:

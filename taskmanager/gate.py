@@ -45,6 +45,8 @@ GateEvent = Data | Watermark | WatermarkStatus | LatencyMarker | Aligned | AllEn
 
 
 class InputChannel:
+    """What has been received from one subtask and not consumed yet."""
+
     __slots__ = ("ended", "id", "input_index", "queue", "queued_bytes", "window")
 
     def __init__(self, channel: ChannelId, input_index: int, window_bytes: int) -> None:

@@ -28,6 +28,8 @@ from ..state.errors import PipelineError
 
 
 class Partitioner(ABC):
+    """One edge of one subtask; may remember where its round robin stands."""
+
     @abstractmethod
     def split(self, batch: Batch) -> list[tuple[int, Batch]]:
         """(target subtask, its records in order) of every target that gets any. All targets get own rows."""
@@ -44,6 +46,8 @@ class ToOne(Partitioner):
 
 
 class HashPartitioner(Partitioner):
+    """To the subtask that owns the key's key group; the groups travel with the batch."""
+
     def __init__(self, selector: KeySelector, parallelism: int, max_parallelism: int) -> None:
         self.selector = selector
         self.parallelism = parallelism
@@ -75,6 +79,8 @@ class RoundRobinPartitioner(Partitioner):
 
 
 class BroadcastPartitioner(Partitioner):
+    """Everything to everyone."""
+
     def __init__(self, parallelism: int) -> None:
         self.parallelism = parallelism
 
@@ -84,6 +90,8 @@ class BroadcastPartitioner(Partitioner):
 
 
 class CustomPartitioner(Partitioner):
+    """By the user's function. PipelineError if it gives no subtask."""
+
     def __init__(self, partitioning: Custom, parallelism: int) -> None:
         self.partitioning = partitioning
         self.parallelism = parallelism

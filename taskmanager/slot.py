@@ -27,6 +27,8 @@ REPORT_NS = 1_000_000_000
 
 
 class Slot:
+    """Subtasks of one job on one thread."""
+
     def __init__(self, slot_id: SlotId, services: SlotServices) -> None:
         self.id = slot_id
         self._services = services

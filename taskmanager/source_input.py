@@ -20,10 +20,14 @@ from .gate import Aligned, AllEnded, Data, GateEvent
 
 
 class SideOutput(Protocol):
+    """The chain's output of the source."""
+
     def emit_side(self, tag: str, batch: Batch) -> None: ...
 
 
 class SourceInput:
+    """Both sides of a source operator: its output, and its task's input."""
+
     def __init__(self, operator: SourceOperator, clock: Clock, max_rows: int) -> None:
         self.operator = operator
         self.sides: SideOutput | None = None

@@ -60,6 +60,8 @@ class Occupation(enum.Enum):
 
 
 class Task:
+    """Built by deployment.py, stepped by its slot."""
+
     def __init__(
         self,
         deploy: messages.Deploy,

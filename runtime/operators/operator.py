@@ -36,6 +36,7 @@ from ..record_types import RecordType
 
 if TYPE_CHECKING:
     from ...state.backend import KeyedStateBackend
+    from ...state.checkpoint_store import Uploads
     from ..metrics import MetricGroup
 
 
@@ -91,11 +92,15 @@ class OperatorContext:
     """Unique names for files and objects: uuid4 hex, or seeded in the simulator."""
     work_directory: Path
     """Own directory of this subtask attempt for temporary files; removed afterwards."""
+    uploads: Callable[[CheckpointId], Uploads]
+    """Where a snapshot's files go; for operators that keep their state themselves (the column store)."""
     job_id: str = ""
     job_name: str = ""
     job_parameters: dict[str, str] = field(default_factory=dict)
     request_input: Callable[[], None] = lambda: None
     """Sources: ask the enumerator for a split."""
+    wake: Callable[[], None] = lambda: None
+    """Sources, thread-safe: poll again, there is something."""
 
 
 class Operator(ABC):
