@@ -1,0 +1,357 @@
+"""Everything of a job in the store: one class owns the names, and reads and writes what is under them.
+
+    jobs/<name>-<hash>/<created>-<job>      a job of that name exists (JobDescription); newest last
+    <job>/log/<seq>                         the job's log (job_log.py)
+    <job>/beat/<generation>                 the leader's sign of life (jobmanager/leadership.py)
+    <job>/shared/<attempt>-<unique>         files that several checkpoints may refer to
+    <job>/chk-<id>-<attempt>/<unique>       files of one checkpoint
+    <job>/chk-<id>-<attempt>/_metadata      the document that lists all of them (snapshots.py)
+
+A checkpoint is complete when the log says so, not when its metadata exists. Names of state contain the attempt and a
+unique part, so two attempts, or two masters, never write the same one, and an upload can be tried again. Deletes
+cannot be fenced (PROTOCOLS 4); what makes them safe:
+
+- SubsumedUpTo is logged before the objects of a subsumed checkpoint are deleted, so nobody will restore it.
+- `sweep` removes what no retained checkpoint refers to and what was written by an *older* attempt: the slots of that
+  attempt may still be uploading, but no checkpoint will ever be completed with it. Files of aborted checkpoints of
+  the running attempt stay until the next attempt, or the end of the job: an upload of them may still be under way.
+
+Every file is listed with size and xxh3_128 checksum, the metadata carries a checksum of itself: whatever is missing,
+cut short, altered or not ours is a DamagedCheckpointError that names the object, and nothing is restored from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import xxhash
+
+from .errors import CheckpointError, ConfigurationError, DamagedCheckpointError, ObjectNotFound, ProtocolError
+from .ids import Attempt, CheckpointId, JobId
+from .job_log import JobLog, LogState
+from .objects import Delete, Get, GetFile, List, Program, PutFile, create_once, with_retries
+from .snapshots import METADATA_VERSION, CheckpointMetadata, FileHandle, KeyedHandle
+
+METADATA = "_metadata"
+DELETE_BATCH = 1_000
+"""Objects per delete op: what S3 takes in one request."""
+READ_CHUNK = 1 << 20
+_STATE_NAME = re.compile(r"(?P<job>[^/]+)/(?:shared/(?P<shared>\d+)-|chk-(?P<id>\d+)-(?P<attempt>\d+)/)[^/]+")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class JobDescription:
+    job_id: JobId
+    job_name: str
+    created_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job found in the store, with what its log says."""
+
+    description: JobDescription
+    state: LogState
+
+    @property
+    def job_id(self) -> JobId:
+        return self.description.job_id
+
+
+class _Envelope(msgspec.Struct):
+    """`checksum` is of the document's bytes as they stand here."""
+
+    penstock: str
+    version: int
+    nonce: str
+    checksum: str
+    document: msgspec.Raw
+
+
+class Uploads:
+    """Writes the files of one checkpoint. Its programs may run at the same time."""
+
+    def __init__(
+        self, job_id: JobId, attempt: Attempt, checkpoint_id: CheckpointId, new_name: Callable[[], str]
+    ) -> None:
+        self._shared = f"{job_id}/shared/{attempt}-"
+        self._own = checkpoint_prefix(job_id, attempt, checkpoint_id)
+        self._new_name = new_name
+
+    def put_bytes(self, data: bytes, *, shared: bool = False) -> Program[FileHandle]:
+        name = self._name(shared)
+        if (yield from create_once(name, data)) != data:
+            raise ProtocolError(f"{name} is taken: the names handed in are not unique.")
+        return FileHandle(name, len(data), xxhash.xxh3_128_hexdigest(data), shared)
+
+    def put_file(self, path: Path, *, shared: bool = False) -> Program[FileHandle]:
+        """The file must not change while this runs."""
+        name = self._name(shared)
+        size, checksum = _measure(path)
+        yield from with_retries(PutFile(name, path))
+        return FileHandle(name, size, checksum, shared)
+
+    def _name(self, shared: bool) -> str:
+        return (self._shared if shared else self._own) + self._new_name()
+
+
+class CheckpointStore:
+    """The checkpoints of one job. `new_name` gives names that nobody else uses; it is called from any thread."""
+
+    def __init__(self, job_id: JobId, new_name: Callable[[], str]) -> None:
+        self.job_id = job_id
+        self._new_name = new_name
+
+    def uploads(self, attempt: Attempt, checkpoint_id: CheckpointId) -> Uploads:
+        return Uploads(self.job_id, attempt, checkpoint_id, self._new_name)
+
+    def write_metadata(self, metadata: CheckpointMetadata) -> Program[str]:
+        """Returns the object's name, to be logged. ProtocolError if a subtask is missing, or a file would not live as
+        long as the checkpoint does: files of its own directory and shared ones of this job do."""
+        name = metadata_name(self.job_id, metadata.attempt, metadata.checkpoint_id)
+        reason = why_incomplete(metadata) or self._why_not_owned(metadata)
+        if reason is not None:
+            raise ProtocolError(f"{name} is not to be written: {reason}.")
+        data = _seal("checkpoint", METADATA_VERSION, self._new_name(), metadata)
+        if (yield from create_once(name, data)) != data:
+            raise ProtocolError(f"{name} was written by another master of the same attempt.")
+        return name
+
+    def delete(self, names: Iterable[str]) -> Program[None]:
+        """Objects of this job only; missing ones are fine."""
+        ours = [name for name in names if name.startswith(f"{self.job_id}/")]
+        for start in range(0, len(ours), DELETE_BATCH):
+            yield from with_retries(Delete(tuple(ours[start : start + DELETE_BATCH])))
+
+    def sweep(self, current: Attempt, retained: Iterable[CheckpointMetadata]) -> Program[int]:
+        """Delete what older attempts left and no retained checkpoint needs. Returns how many objects.
+
+        To be run by the leader after it logged AttemptStarted(current), with the metadata of all checkpoints that the
+        log retains: what it restores from is among them."""
+        return self._delete_state(_referenced(retained), before=current)
+
+    def clear(self, retained: Iterable[CheckpointMetadata]) -> Program[int]:
+        """After the end of the job is logged and all its tasks have ended: delete all state but the checkpoints to be
+        kept, and the beats. The log and the job's description stay."""
+        deleted = yield from self._delete_state(_referenced(retained), before=None)
+        yield from self.delete((yield from with_retries(List(f"{self.job_id}/beat/"))))
+        return deleted
+
+    def _why_not_owned(self, metadata: CheckpointMetadata) -> str | None:
+        own, shared = checkpoint_prefix(self.job_id, metadata.attempt, metadata.checkpoint_id), f"{self.job_id}/shared/"
+        for subtask in metadata.subtasks:
+            for file in subtask.files():
+                if not file.name.startswith(shared if file.shared else own):
+                    return f"subtask {subtask.subtask} of {subtask.vertex_id} refers to {file.name}"
+        return None
+
+    def _delete_state(self, needed: set[str], before: Attempt | None) -> Program[int]:
+        orphans = []
+        for prefix in (f"{self.job_id}/shared/", f"{self.job_id}/chk-"):
+            for name in (yield from with_retries(List(prefix))):
+                attempt = attempt_of(name)
+                if name not in needed and attempt is not None and (before is None or attempt < before):
+                    orphans.append(name)
+        yield from self.delete(orphans)
+        return len(orphans)
+
+
+# names ------------------------------------------------------------------------------------------------------------
+
+
+def checkpoint_prefix(job_id: JobId, attempt: Attempt, checkpoint_id: CheckpointId) -> str:
+    return f"{job_id}/chk-{checkpoint_id}-{attempt}/"
+
+
+def metadata_name(job_id: JobId, attempt: Attempt, checkpoint_id: CheckpointId) -> str:
+    return checkpoint_prefix(job_id, attempt, checkpoint_id) + METADATA
+
+
+def attempt_of(name: str) -> Attempt | None:
+    """The attempt that wrote an object of state; None if it is something else."""
+    match = _STATE_NAME.fullmatch(name)
+    return None if match is None else Attempt(int(match["shared"] or match["attempt"]))
+
+
+def metadata_name_of_path(path: str, root: str) -> str:
+    """What `-s <path>` means: a checkpoint's directory or its `_metadata`, with or without the configured checkpoint
+    directory `root` in front. ConfigurationError if it is neither, or lies outside of the root."""
+    name = path.removeprefix("file://").rstrip("/")
+    base = root.removeprefix("file://").rstrip("/")
+    if base and name.startswith(base + "/"):
+        name = name[len(base) + 1 :]
+    name = name.removeprefix("./").removesuffix("/" + METADATA) + "/" + METADATA
+    match = _STATE_NAME.fullmatch(name)
+    if match is None or match["id"] is None:
+        raise ConfigurationError(
+            f"{path} is not a checkpoint of the checkpoint directory {root}: give 'latest' or the path of a directory "
+            f"<job>/chk-<id>-<attempt> in it, and set state.checkpoints.dir to where it is."
+        )
+    return name
+
+
+# reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_metadata(name: str) -> Program[CheckpointMetadata]:
+    """The document, verified. DamagedCheckpointError names the object."""
+    try:
+        data = yield from with_retries(Get(name))
+    except ObjectNotFound:
+        raise DamagedCheckpointError(f"{name} is missing: there is no such checkpoint, or it was deleted.") from None
+    metadata = _unseal(name, "checkpoint", METADATA_VERSION, data, CheckpointMetadata)
+    if name != metadata_name(JobId(metadata.job_id), metadata.attempt, metadata.checkpoint_id):
+        raise DamagedCheckpointError(
+            f"{name} holds checkpoint {metadata.checkpoint_id} of attempt {metadata.attempt} of job {metadata.job_id}: "
+            "checkpoints cannot be copied or renamed."
+        )
+    incomplete = why_incomplete(metadata)
+    if incomplete is not None:
+        raise DamagedCheckpointError(f"{name} is incomplete: {incomplete}.")
+    return metadata
+
+
+def why_incomplete(metadata: CheckpointMetadata) -> str | None:
+    """Every subtask of every vertex is in it exactly once, or the reason why not."""
+    seen = sorted((str(s.vertex_id), s.subtask) for s in metadata.subtasks)
+    expected = sorted((vertex, index) for vertex, p in metadata.parallelism.items() for index in range(p))
+    for vertex, index in expected:
+        if (vertex, index) not in seen:
+            return f"subtask {index} of {vertex} is missing"
+    return None if seen == expected else f"its subtasks are {seen}, expected are {expected}"
+
+
+def fetch(handle: KeyedHandle, directory: Path) -> Program[None]:
+    """Download the files of keyed state under their local names, and verify them. DamagedCheckpointError."""
+    for local_name, file in handle.files.items():
+        path = directory / local_name
+        try:
+            yield from with_retries(GetFile(file.name, path))
+        except ObjectNotFound:
+            raise DamagedCheckpointError(f"{file.name} is missing, and the checkpoint needs it.") from None
+        _verify(file, *_measure(path))
+
+
+def fetch_bytes(file: FileHandle) -> Program[bytes]:
+    """The verified content of one file. DamagedCheckpointError."""
+    try:
+        data: bytes = yield from with_retries(Get(file.name))
+    except ObjectNotFound:
+        raise DamagedCheckpointError(f"{file.name} is missing, and the checkpoint needs it.") from None
+    _verify(file, len(data), xxhash.xxh3_128_hexdigest(data))
+    return data
+
+
+# jobs -------------------------------------------------------------------------------------------------------------
+
+
+def register_job(description: JobDescription, new_name: Callable[[], str]) -> Program[None]:
+    """Make the job findable by its name. Before its log's first entry; done again it changes nothing."""
+    name = f"{_jobs_of(description.job_name)}{description.created_at_ms:015}-{description.job_id}"
+    yield from create_once(name, _seal("job", 1, new_name(), description))
+
+
+def list_jobs(job_name: str | None = None) -> Program[list[JobDescription]]:
+    """Jobs of that name, or all, oldest first."""
+    names: list[str] = yield from with_retries(List("jobs/" if job_name is None else _jobs_of(job_name)))
+    jobs = []
+    for name in names:
+        data = yield from with_retries(Get(name))
+        jobs.append(_unseal(name, "job", 1, data, JobDescription))
+    jobs = [job for job in jobs if job_name in (None, job.job_name)]
+    return sorted(jobs, key=lambda job: (job.created_at_ms, job.job_id))
+
+
+def find_latest(job_name: str, new_name: Callable[[], str]) -> Program[JobRecord | None]:
+    """What `-s latest` continues: the newest job of that name that has not ended, or ended (cancelled, failed) and
+    retained its last checkpoint. None: there is no such job."""
+    for description in reversed((yield from list_jobs(job_name))):
+        log = JobLog(description.job_id, new_name)
+        yield from log.read()
+        finished = log.state.finished
+        if finished is None or (finished.state != "FINISHED" and finished.retained and log.state.completed):
+            return JobRecord(description, log.state)
+    return None
+
+
+def _jobs_of(job_name: str) -> str:
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", job_name)[:60].strip("-")
+    return f"jobs/{readable}-{xxhash.xxh64_hexdigest(job_name.encode())}/"
+
+
+# documents and files ----------------------------------------------------------------------------------------------
+
+
+def _seal(kind: str, version: int, nonce: str, document: object) -> bytes:
+    raw = msgspec.json.encode(document)
+    return msgspec.json.encode(_Envelope(kind, version, nonce, xxhash.xxh3_128_hexdigest(raw), msgspec.Raw(raw)))
+
+
+def _unseal(name: str, kind: str, version: int, data: bytes, document_type: type[_T]) -> _T:
+    try:
+        envelope = msgspec.json.decode(data, type=_Envelope)
+    except msgspec.DecodeError as error:
+        raise DamagedCheckpointError(f"{name} is damaged, or was not written by penstock: {error}") from error
+    if (envelope.penstock, envelope.version) != (kind, version):
+        raise DamagedCheckpointError(
+            f"{name} is a {envelope.penstock} of format version {envelope.version}; this penstock reads a {kind} of "
+            f"version {version}."
+        )
+    if envelope.checksum != xxhash.xxh3_128_hexdigest(bytes(envelope.document)):
+        raise DamagedCheckpointError(f"{name} is damaged: its checksum does not fit its content.")
+    try:
+        return msgspec.json.decode(envelope.document, type=document_type)
+    except msgspec.DecodeError as error:
+        raise DamagedCheckpointError(f"{name} cannot be read: {error}") from error
+
+
+def _referenced(retained: Iterable[CheckpointMetadata]) -> set[str]:
+    return {name for metadata in retained for name in objects_of(metadata)}
+
+
+def objects_of(metadata: CheckpointMetadata) -> Iterator[str]:
+    """All objects that a restore of the checkpoint reads."""
+    yield metadata_name(JobId(metadata.job_id), metadata.attempt, metadata.checkpoint_id)
+    for subtask in metadata.subtasks:
+        for file in subtask.files():
+            yield file.name
+
+
+def _measure(path: Path) -> tuple[int, str]:
+    """Size and checksum of a local file."""
+    digest, size = xxhash.xxh3_128(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(READ_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return size, digest.hexdigest()
+
+
+def _verify(file: FileHandle, size: int, checksum: str) -> None:
+    if size != file.size_bytes:
+        raise DamagedCheckpointError(f"{file.name} is damaged: it has {size} bytes, expected are {file.size_bytes}.")
+    if checksum != file.checksum:
+        raise DamagedCheckpointError(f"{file.name} is damaged: its checksum does not fit its content.")
+
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointStore",
+    "JobDescription",
+    "JobRecord",
+    "Uploads",
+    "fetch",
+    "fetch_bytes",
+    "find_latest",
+    "list_jobs",
+    "metadata_name",
+    "metadata_name_of_path",
+    "read_metadata",
+    "register_job",
+]
