@@ -1,6 +1,6 @@
 """Everything of a job in the store: one class owns the names, and reads and writes what is under them.
 
-    jobs/<name>-<hash>/<created>-<job>      a job of that name exists (JobDescription); newest last
+    jobs/<name>-<hash>/<created>-<job>      a job of that name exists (job_registry.py)
     <job>/log/<seq>                         the job's log (job_log.py)
     <job>/beat/<generation>                 the leader's sign of life (jobmanager/leadership.py)
     <job>/shared/<attempt>-<unique>         files that several checkpoints may refer to
@@ -24,16 +24,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-import msgspec
 import xxhash
 
-from .errors import CheckpointError, ConfigurationError, DamagedCheckpointError, ObjectNotFound, ProtocolError
+from .documents import seal, unseal
+from .errors import ConfigurationError, DamagedCheckpointError, ObjectNotFound, ProtocolError
 from .ids import Attempt, CheckpointId, JobId
-from .job_log import JobLog, LogState
 from .objects import Delete, Get, GetFile, List, Program, PutFile, create_once, with_retries
 from .snapshots import METADATA_VERSION, CheckpointMetadata, FileHandle, KeyedHandle
 
@@ -42,36 +39,6 @@ DELETE_BATCH = 1_000
 """Objects per delete op: what S3 takes in one request."""
 READ_CHUNK = 1 << 20
 _STATE_NAME = re.compile(r"(?P<job>[^/]+)/(?:shared/(?P<shared>\d+)-|chk-(?P<id>\d+)-(?P<attempt>\d+)/)[^/]+")
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class JobDescription:
-    job_id: JobId
-    job_name: str
-    created_at_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobRecord:
-    """A job found in the store, with what its log says."""
-
-    description: JobDescription
-    state: LogState
-
-    @property
-    def job_id(self) -> JobId:
-        return self.description.job_id
-
-
-class _Envelope(msgspec.Struct):
-    """`checksum` is of the document's bytes as they stand here."""
-
-    penstock: str
-    version: int
-    nonce: str
-    checksum: str
-    document: msgspec.Raw
 
 
 class Uploads:
@@ -118,10 +85,49 @@ class CheckpointStore:
         reason = why_incomplete(metadata) or self._why_not_owned(metadata)
         if reason is not None:
             raise ProtocolError(f"{name} is not to be written: {reason}.")
-        data = _seal("checkpoint", METADATA_VERSION, self._new_name(), metadata)
+        data = seal("checkpoint", METADATA_VERSION, self._new_name(), metadata)
         if (yield from create_once(name, data)) != data:
             raise ProtocolError(f"{name} was written by another master of the same attempt.")
         return name
+
+    @staticmethod
+    def read_metadata(name: str) -> Program[CheckpointMetadata]:
+        """The document, verified. DamagedCheckpointError names the object."""
+        try:
+            data = yield from with_retries(Get(name))
+        except ObjectNotFound:
+            raise DamagedCheckpointError(f"{name} is missing: no such checkpoint, or it was deleted.") from None
+        metadata = unseal(name, "checkpoint", METADATA_VERSION, data, CheckpointMetadata)
+        if name != metadata_name(JobId(metadata.job_id), metadata.attempt, metadata.checkpoint_id):
+            raise DamagedCheckpointError(
+                f"{name} holds checkpoint {metadata.checkpoint_id} of attempt {metadata.attempt} of job "
+                f"{metadata.job_id}: checkpoints cannot be copied or renamed."
+            )
+        incomplete = why_incomplete(metadata)
+        if incomplete is not None:
+            raise DamagedCheckpointError(f"{name} is incomplete: {incomplete}.")
+        return metadata
+
+    @staticmethod
+    def fetch(handle: KeyedHandle, directory: Path) -> Program[None]:
+        """Download the files of keyed state under their local names, and verify them. DamagedCheckpointError."""
+        for local_name, file in handle.files.items():
+            path = directory / local_name
+            try:
+                yield from with_retries(GetFile(file.name, path))
+            except ObjectNotFound:
+                raise DamagedCheckpointError(f"{file.name} is missing, and the checkpoint needs it.") from None
+            _verify(file, *_measure(path))
+
+    @staticmethod
+    def fetch_bytes(file: FileHandle) -> Program[bytes]:
+        """The verified content of one file. DamagedCheckpointError."""
+        try:
+            data: bytes = yield from with_retries(Get(file.name))
+        except ObjectNotFound:
+            raise DamagedCheckpointError(f"{file.name} is missing, and the checkpoint needs it.") from None
+        _verify(file, len(data), xxhash.xxh3_128_hexdigest(data))
+        return data
 
     def delete(self, names: Iterable[str]) -> Program[None]:
         """Objects of this job only; missing ones are fine."""
@@ -196,119 +202,19 @@ def metadata_name_of_path(path: str, root: str) -> str:
     return name
 
 
-# reading ----------------------------------------------------------------------------------------------------------
-
-
-def read_metadata(name: str) -> Program[CheckpointMetadata]:
-    """The document, verified. DamagedCheckpointError names the object."""
-    try:
-        data = yield from with_retries(Get(name))
-    except ObjectNotFound:
-        raise DamagedCheckpointError(f"{name} is missing: there is no such checkpoint, or it was deleted.") from None
-    metadata = _unseal(name, "checkpoint", METADATA_VERSION, data, CheckpointMetadata)
-    if name != metadata_name(JobId(metadata.job_id), metadata.attempt, metadata.checkpoint_id):
-        raise DamagedCheckpointError(
-            f"{name} holds checkpoint {metadata.checkpoint_id} of attempt {metadata.attempt} of job {metadata.job_id}: "
-            "checkpoints cannot be copied or renamed."
-        )
-    incomplete = why_incomplete(metadata)
-    if incomplete is not None:
-        raise DamagedCheckpointError(f"{name} is incomplete: {incomplete}.")
-    return metadata
+# what a checkpoint consists of -------------------------------------------------------------------------------------
 
 
 def why_incomplete(metadata: CheckpointMetadata) -> str | None:
     """Every subtask of every vertex is in it exactly once, or the reason why not."""
     seen = sorted((str(s.vertex_id), s.subtask) for s in metadata.subtasks)
     expected = sorted((vertex, index) for vertex, p in metadata.parallelism.items() for index in range(p))
-    for vertex, index in expected:
-        if (vertex, index) not in seen:
-            return f"subtask {index} of {vertex} is missing"
+    for vertex, index in sorted(set(expected) - set(seen)):
+        return f"subtask {index} of {vertex} is missing"
     return None if seen == expected else f"its subtasks are {seen}, expected are {expected}"
 
 
-def fetch(handle: KeyedHandle, directory: Path) -> Program[None]:
-    """Download the files of keyed state under their local names, and verify them. DamagedCheckpointError."""
-    for local_name, file in handle.files.items():
-        path = directory / local_name
-        try:
-            yield from with_retries(GetFile(file.name, path))
-        except ObjectNotFound:
-            raise DamagedCheckpointError(f"{file.name} is missing, and the checkpoint needs it.") from None
-        _verify(file, *_measure(path))
-
-
-def fetch_bytes(file: FileHandle) -> Program[bytes]:
-    """The verified content of one file. DamagedCheckpointError."""
-    try:
-        data: bytes = yield from with_retries(Get(file.name))
-    except ObjectNotFound:
-        raise DamagedCheckpointError(f"{file.name} is missing, and the checkpoint needs it.") from None
-    _verify(file, len(data), xxhash.xxh3_128_hexdigest(data))
-    return data
-
-
-# jobs -------------------------------------------------------------------------------------------------------------
-
-
-def register_job(description: JobDescription, new_name: Callable[[], str]) -> Program[None]:
-    """Make the job findable by its name. Before its log's first entry; done again it changes nothing."""
-    name = f"{_jobs_of(description.job_name)}{description.created_at_ms:015}-{description.job_id}"
-    yield from create_once(name, _seal("job", 1, new_name(), description))
-
-
-def list_jobs(job_name: str | None = None) -> Program[list[JobDescription]]:
-    """Jobs of that name, or all, oldest first."""
-    names: list[str] = yield from with_retries(List("jobs/" if job_name is None else _jobs_of(job_name)))
-    jobs = []
-    for name in names:
-        data = yield from with_retries(Get(name))
-        jobs.append(_unseal(name, "job", 1, data, JobDescription))
-    jobs = [job for job in jobs if job_name in (None, job.job_name)]
-    return sorted(jobs, key=lambda job: (job.created_at_ms, job.job_id))
-
-
-def find_latest(job_name: str, new_name: Callable[[], str]) -> Program[JobRecord | None]:
-    """What `-s latest` continues: the newest job of that name that has not ended, or ended (cancelled, failed) and
-    retained its last checkpoint. None: there is no such job."""
-    for description in reversed((yield from list_jobs(job_name))):
-        log = JobLog(description.job_id, new_name)
-        yield from log.read()
-        finished = log.state.finished
-        if finished is None or (finished.state != "FINISHED" and finished.retained and log.state.completed):
-            return JobRecord(description, log.state)
-    return None
-
-
-def _jobs_of(job_name: str) -> str:
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", job_name)[:60].strip("-")
-    return f"jobs/{readable}-{xxhash.xxh64_hexdigest(job_name.encode())}/"
-
-
-# documents and files ----------------------------------------------------------------------------------------------
-
-
-def _seal(kind: str, version: int, nonce: str, document: object) -> bytes:
-    raw = msgspec.json.encode(document)
-    return msgspec.json.encode(_Envelope(kind, version, nonce, xxhash.xxh3_128_hexdigest(raw), msgspec.Raw(raw)))
-
-
-def _unseal(name: str, kind: str, version: int, data: bytes, document_type: type[_T]) -> _T:
-    try:
-        envelope = msgspec.json.decode(data, type=_Envelope)
-    except msgspec.DecodeError as error:
-        raise DamagedCheckpointError(f"{name} is damaged, or was not written by penstock: {error}") from error
-    if (envelope.penstock, envelope.version) != (kind, version):
-        raise DamagedCheckpointError(
-            f"{name} is a {envelope.penstock} of format version {envelope.version}; this penstock reads a {kind} of "
-            f"version {version}."
-        )
-    if envelope.checksum != xxhash.xxh3_128_hexdigest(bytes(envelope.document)):
-        raise DamagedCheckpointError(f"{name} is damaged: its checksum does not fit its content.")
-    try:
-        return msgspec.json.decode(envelope.document, type=document_type)
-    except msgspec.DecodeError as error:
-        raise DamagedCheckpointError(f"{name} cannot be read: {error}") from error
+# files ------------------------------------------------------------------------------------------------------------
 
 
 def _referenced(retained: Iterable[CheckpointMetadata]) -> set[str]:
@@ -338,20 +244,3 @@ def _verify(file: FileHandle, size: int, checksum: str) -> None:
         raise DamagedCheckpointError(f"{file.name} is damaged: it has {size} bytes, expected are {file.size_bytes}.")
     if checksum != file.checksum:
         raise DamagedCheckpointError(f"{file.name} is damaged: its checksum does not fit its content.")
-
-
-__all__ = [
-    "CheckpointError",
-    "CheckpointStore",
-    "JobDescription",
-    "JobRecord",
-    "Uploads",
-    "fetch",
-    "fetch_bytes",
-    "find_latest",
-    "list_jobs",
-    "metadata_name",
-    "metadata_name_of_path",
-    "read_metadata",
-    "register_job",
-]

@@ -11,8 +11,8 @@ stands there, and learns so that it is deposed. Taking over a job and completing
 name, so an old master can never complete a checkpoint after a new one has read which to restore.
 
 Who won is never read off the store's answer alone. A put that times out may have been done; one that answers
-"already exists" may have met itself. Each append therefore carries a nonce, and is read back when in doubt
-(objects.py, create_once): mine = won, another's = lost, absent = try again. When the budget of tries is spent the
+"already exists" may have met itself. Each append is therefore sealed with a nonce (documents.py), and read back when
+in doubt (objects.py, create_once): mine = won, another's = lost, absent = try again. When the budget of tries is spent the
 outcome is *unknown*: the append raises ObjectStoreUnavailable, and the entry may still appear, even later. So until
 an entry of anybody stands at that place, nothing that the entry names may be deleted. Appending anything resolves it:
 either the new entry is first, or the old one is found there, as an entry of the same writer.
@@ -32,9 +32,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import msgspec
-import xxhash
 
-from .errors import CheckpointError, DeposedError, ObjectNotFound, ProtocolError
+from .documents import seal, unseal
+from .errors import DeposedError, ObjectNotFound, ProtocolError
 from .ids import Attempt, CheckpointId, Generation, JobId
 from .objects import Get, Program, create_once, with_retries
 
@@ -89,7 +89,6 @@ class LogEntry:
     seq: int
     writer: str
     """The JobLog that wrote it."""
-    nonce: str
     record: LogRecord
 
 
@@ -181,17 +180,6 @@ class LogState:
         return None if record.checkpoint_id > newest else f"checkpoint {newest} is completed"
 
 
-class _Envelope(msgspec.Struct):
-    """The object of one entry. `checksum` is of the record's bytes as they stand here."""
-
-    penstock_log: int
-    seq: int
-    writer: str
-    nonce: str
-    checksum: str
-    record: msgspec.Raw
-
-
 class JobLog:
     """One writer's view of a job's log. `new_name` gives names that nobody else uses."""
 
@@ -211,12 +199,12 @@ class JobLog:
         """The entries after those already read or written here, in order; they are folded into `state`."""
         entries: list[LogEntry] = []
         while True:
-            seq = self.state.seq + 1
+            name = log_entry_name(self.job_id, self.state.seq + 1)
             try:
-                data = yield from with_retries(Get(self._name(seq)))
+                data = yield from with_retries(Get(name))
             except ObjectNotFound:
                 return entries
-            entry = self._decode(seq, data)
+            entry = unseal(name, "log entry", LOG_VERSION, data, LogEntry)
             self.state = self.state.apply(entry)
             entries.append(entry)
 
@@ -224,10 +212,10 @@ class JobLog:
         """Write the next entry, unless somebody (see Conflict) has written it.
 
         ObjectStoreUnavailable: unknown whether it is written, see above. ProtocolError: it would be illegal here."""
-        entry = LogEntry(self.state.seq + 1, self.writer, self._new_name(), record)
+        entry = LogEntry(self.state.seq + 1, self.writer, record)
         state = self.state.apply(entry)
-        name, data = self._name(entry.seq), _encode(entry)
-        standing = yield from create_once(name, data)
+        data = seal("log entry", LOG_VERSION, self._new_name(), entry)
+        standing = yield from create_once(log_entry_name(self.job_id, entry.seq), data)
         if standing == data:
             self.state = state
             return Appended(entry)
@@ -248,31 +236,6 @@ class JobLog:
                 if entry.writer == self.writer and entry.record == record:
                     return entry
 
-    def _name(self, seq: int) -> str:
-        return log_entry_name(self.job_id, seq)
-
-    def _decode(self, seq: int, data: bytes) -> LogEntry:
-        name = self._name(seq)
-        try:
-            envelope = msgspec.json.decode(data, type=_Envelope)
-            record = msgspec.json.decode(envelope.record, type=LogRecord)
-        except msgspec.DecodeError as error:
-            raise CheckpointError(f"{name} is damaged or no entry of a job's log: {error}") from error
-        if envelope.penstock_log != LOG_VERSION:
-            raise CheckpointError(f"{name} has format version {envelope.penstock_log}, this penstock {LOG_VERSION}.")
-        if (envelope.seq, envelope.checksum) != (seq, _checksum(envelope.record)):
-            raise CheckpointError(f"{name} is damaged: its checksum or sequence number {envelope.seq} does not fit.")
-        return LogEntry(seq, envelope.writer, envelope.nonce, record)
-
 
 def log_entry_name(job_id: JobId, seq: int) -> str:
     return f"{job_id}/log/{seq:020}"
-
-
-def _encode(entry: LogEntry) -> bytes:
-    record = msgspec.Raw(msgspec.json.encode(entry.record))
-    return msgspec.json.encode(_Envelope(LOG_VERSION, entry.seq, entry.writer, entry.nonce, _checksum(record), record))
-
-
-def _checksum(data: bytes | msgspec.Raw) -> str:
-    return xxhash.xxh3_128_hexdigest(bytes(data))

@@ -1,0 +1,74 @@
+"""Which jobs there are in a store: how a job is found again by its name (`-s latest`).
+
+    jobs/<name>-<hash>/<created>-<job>      a sealed JobDescription, create-only
+
+The listing of one name is short, and in the order of creation; what became of a job, its log says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import xxhash
+
+from .documents import seal, unseal
+from .ids import JobId
+from .job_log import JobLog, LogState
+from .objects import Get, List, Program, create_once, with_retries
+
+DESCRIPTION_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class JobDescription:
+    job_id: JobId
+    job_name: str
+    created_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job found in the store, with what its log says."""
+
+    description: JobDescription
+    state: LogState
+
+    @property
+    def job_id(self) -> JobId:
+        return self.description.job_id
+
+
+def register_job(description: JobDescription, new_name: Callable[[], str]) -> Program[None]:
+    """Make the job findable by its name. Before its log's first entry; done again it changes nothing."""
+    name = f"{_jobs_of(description.job_name)}{description.created_at_ms:015}-{description.job_id}"
+    yield from create_once(name, seal("job", DESCRIPTION_VERSION, new_name(), description))
+
+
+def list_jobs(job_name: str | None = None) -> Program[list[JobDescription]]:
+    """Jobs of that name, or all, oldest first."""
+    names: list[str] = yield from with_retries(List("jobs/" if job_name is None else _jobs_of(job_name)))
+    jobs = []
+    for name in names:
+        data = yield from with_retries(Get(name))
+        jobs.append(unseal(name, "job", DESCRIPTION_VERSION, data, JobDescription))
+    jobs = [job for job in jobs if job_name in (None, job.job_name)]
+    return sorted(jobs, key=lambda job: (job.created_at_ms, job.job_id))
+
+
+def find_latest(job_name: str, new_name: Callable[[], str]) -> Program[JobRecord | None]:
+    """What `-s latest` continues: the newest job of that name that has not ended, or ended (cancelled, failed) and
+    retained its last checkpoint. None: there is no such job."""
+    for description in reversed((yield from list_jobs(job_name))):
+        log = JobLog(description.job_id, new_name)
+        yield from log.read()
+        finished = log.state.finished
+        if finished is None or (finished.state != "FINISHED" and finished.retained and log.state.completed):
+            return JobRecord(description, log.state)
+    return None
+
+
+def _jobs_of(job_name: str) -> str:
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", job_name)[:60].strip("-")
+    return f"jobs/{readable}-{xxhash.xxh64_hexdigest(job_name.encode())}/"
