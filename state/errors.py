@@ -86,3 +86,7 @@ class UserCodeError(PenstockError):
 
 class JobFailedError(PenstockError):
     """The job ended in FAILED: its restart strategy gave up. The cause is the last failure."""
+
+
+class AggregateError(PenstockError):
+    """An aggregate cannot hold its result, or its column has nothing to aggregate. Names the column."""

@@ -55,7 +55,8 @@ def encode_key(key: Any) -> bytes:
     if kind is str:
         return _STR + utf8(key)
     if kind is bytes:
-        return _BYTES + key
+        own: bytes = key
+        return _BYTES + own
     return _element_encoder(kind)(key)
 
 
