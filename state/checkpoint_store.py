@@ -209,8 +209,8 @@ def why_incomplete(metadata: CheckpointMetadata) -> str | None:
     """Every subtask of every vertex is in it exactly once, or the reason why not."""
     seen = sorted((str(s.vertex_id), s.subtask) for s in metadata.subtasks)
     expected = sorted((vertex, index) for vertex, p in metadata.parallelism.items() for index in range(p))
-    for vertex, index in sorted(set(expected) - set(seen)):
-        return f"subtask {index} of {vertex} is missing"
+    if missing := sorted(set(expected) - set(seen)):
+        return f"subtask {missing[0][1]} of {missing[0][0]} is missing"
     return None if seen == expected else f"its subtasks are {seen}, expected are {expected}"
 
 

@@ -12,10 +12,10 @@ name, so an old master can never complete a checkpoint after a new one has read 
 
 Who won is never read off the store's answer alone. A put that times out may have been done; one that answers
 "already exists" may have met itself. Each append is therefore sealed with a nonce (documents.py), and read back when
-in doubt (objects.py, create_once): mine = won, another's = lost, absent = try again. When the budget of tries is spent the
-outcome is *unknown*: the append raises ObjectStoreUnavailable, and the entry may still appear, even later. So until
-an entry of anybody stands at that place, nothing that the entry names may be deleted. Appending anything resolves it:
-either the new entry is first, or the old one is found there, as an entry of the same writer.
+in doubt (objects.py, create_once): mine = won, another's = lost, absent = try again. When the budget of tries is
+spent the outcome is *unknown*: the append raises ObjectStoreUnavailable, and the entry may still appear, even later.
+So until an entry of anybody stands at that place, nothing that the entry names may be deleted. Appending anything
+resolves it: either the new entry is first, or the old one is found there, as an entry of the same writer.
 
 `LogState` folds entries into what holds now, and refuses a sequence that cannot be: a generation or attempt that is
 not the next one, an entry of a writer that does not lead, a completion of another attempt, anything after Finished.
