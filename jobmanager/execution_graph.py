@@ -189,6 +189,7 @@ class ExecutionGraph:
             ),
             target_parallelism={i: self.vertices[edge.target].parallelism for i, edge in leaving},
             target_max_parallelism={i: self.vertices[edge.target].max_parallelism for i, edge in leaving},
+            topological_index=self.job_graph.vertices.index(vertex),
             restore=restore,
             reusable_checkpoint=reusable_checkpoint,
             config=graph.config,
