@@ -160,8 +160,8 @@ MAX_CONCURRENT_CHECKPOINTS = Option(
     "execution.checkpointing.max-concurrent-checkpoints", COUNT, 1, "How many checkpoints may be under way at once."
 )
 TOLERABLE_FAILED_CHECKPOINTS = Option(
-    "execution.checkpointing.tolerable-failed-checkpoints", INT, 0,
-    "How many checkpoints in a row may fail before the job fails.",
+    "execution.checkpointing.tolerable-failed-checkpoints", INT, -1,
+    "How many checkpoints in a row may fail; one more fails the attempt. -1: any number.",
 )  # fmt: skip
 CHECKPOINTS_DIR = Option(
     "state.checkpoints.dir", TEXT, None,
@@ -210,10 +210,6 @@ BACKOFF_MULTIPLIER = Option(
     "restart-strategy.exponential-delay.backoff-multiplier", FLOAT, 1.5,
     "exponential-delay: each pause is this much longer than the one before.",
 )  # fmt: skip
-BACKOFF_JITTER = Option(
-    "restart-strategy.exponential-delay.jitter-factor", FLOAT, 0.1,
-    "exponential-delay: share of the pause that is random, so that jobs do not restart in step.",
-)  # fmt: skip
 RESET_BACKOFF = Option(
     "restart-strategy.exponential-delay.reset-backoff-threshold", DURATION, 600_000,
     "exponential-delay: after so long without a failure the pause starts anew.",
@@ -248,6 +244,7 @@ IGNORED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"pipeline\.(closure-cleaner-level|default-kryo-serializers|registered-\w+-types)", _JVM),
         (r"jobmanager\.memory\..*|taskmanager\.memory\.(process|flink|jvm|framework|task|segment-size)\b.*", _JVM),
         (r"taskmanager\.memory\.network\.(min|fraction)", _JVM),
+        (r"restart-strategy\.exponential-delay\.jitter-factor", "restarts are not spread at random"),
         (r"state\.backend\.(rocksdb|incremental|latency-track|local-recovery|changelog|fs)\b.*", _TUNING),
         (r"(rest|high-availability|jobmanager|web|heartbeat|cluster|kubernetes|metrics|slotmanager)\..*", _CLUSTER),
         (r"high-availability|taskmanager\.(numberOfTaskSlots|memory\.managed\..*|host|rpc\..*|data\..*)", _CLUSTER),

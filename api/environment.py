@@ -1,0 +1,228 @@
+"""StreamExecutionEnvironment: where a pipeline starts, is configured and is run.
+
+Configuration comes in layers: what the script sets here beats the flags of `penstock run`, which beat environment
+variables, which beat penstock.yaml, which beats the defaults (runtime/options.py lists every option).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..runtime import options
+from ..runtime.config import Configuration, load
+from ..runtime.graph.chaining import build_job_graph
+from ..runtime.graph.describe import describe, plan
+from ..runtime.graph.job_graph import JobGraph
+from ..runtime.graph.transformations import Transformation
+from ..runtime.options import Duration
+from ..runtime.record_types import record_type_of
+from ..state.errors import PipelineError
+from . import session
+from .steps import Pipeline, Step, Upstream, freeze, with_upstream
+from .streams import DataStream
+
+if TYPE_CHECKING:
+    from ..connectors.formats import Format
+    from ..runtime.connector import Source
+    from ..runtime.watermarks import WatermarkStrategy
+    from .job_client import JobClient, JobResult
+
+DEFAULT_JOB_NAME = "penstock job"
+
+
+class StreamExecutionEnvironment:
+    def __init__(self, configuration: Configuration | None = None) -> None:
+        """`configuration`: set by the script, so it beats flags, environment variables and penstock.yaml."""
+        self.pipeline = Pipeline()
+        self._outside = load(os.environ, Path.cwd(), session.flags)
+        self._own = Configuration() if configuration is None else configuration
+        self._executed: set[int] = set()
+
+    @staticmethod
+    def get_execution_environment(configuration: Configuration | None = None) -> StreamExecutionEnvironment:
+        return StreamExecutionEnvironment(configuration)
+
+    # configuration ---------------------------------------------------------------------------------------------
+
+    @property
+    def configuration(self) -> Configuration:
+        """All options that are set, whoever set them."""
+        return self._outside.merged(self._own)
+
+    def configure(self, configuration: Configuration) -> StreamExecutionEnvironment:
+        self._own = self._own.merged(configuration)
+        return self
+
+    def set_parallelism(self, parallelism: int) -> StreamExecutionEnvironment:
+        self._own.set(options.PARALLELISM, parallelism)
+        return self
+
+    def get_parallelism(self) -> int:
+        return self.configuration.get(options.PARALLELISM)
+
+    def set_max_parallelism(self, max_parallelism: int) -> StreamExecutionEnvironment:
+        self._own.set(options.MAX_PARALLELISM, max_parallelism)
+        return self
+
+    def get_max_parallelism(self) -> int:
+        return self.configuration.get(options.MAX_PARALLELISM)
+
+    def enable_checkpointing(
+        self,
+        interval: Duration,
+        mode: str | None = None,
+        *,
+        storage: str | os.PathLike[str] | None = None,
+        timeout: Duration | None = None,
+        min_pause: Duration | None = None,
+        max_concurrent: int | None = None,
+        tolerable_failures: int | None = None,
+        retained: int | None = None,
+    ) -> StreamExecutionEnvironment:
+        """Take a checkpoint every `interval`, in the directory `storage`. mode: 'exactly-once' or 'at-least-once'."""
+        self._own.set(options.CHECKPOINT_INTERVAL, interval)
+        given: list[tuple[options.Option[Any], Any]] = [
+            (options.CHECKPOINT_MODE, mode),
+            (options.CHECKPOINTS_DIR, None if storage is None else os.fspath(storage)),
+            (options.CHECKPOINT_TIMEOUT, timeout),
+            (options.CHECKPOINT_MIN_PAUSE, min_pause),
+            (options.MAX_CONCURRENT_CHECKPOINTS, max_concurrent),
+            (options.TOLERABLE_FAILED_CHECKPOINTS, tolerable_failures),
+            (options.RETAINED_CHECKPOINTS, retained),
+        ]
+        for option, value in given:
+            if value is not None:
+                self._own.set(option, value)
+        return self
+
+    def disable_checkpointing(self) -> StreamExecutionEnvironment:
+        self._own.set(options.CHECKPOINT_INTERVAL, 0)
+        return self
+
+    def set_restart_strategy(self, strategy: str, **settings: Any) -> StreamExecutionEnvironment:
+        """'none', 'fixed-delay' (attempts, delay) or 'exponential-delay' (initial_backoff, max_backoff, …)."""
+        self._own.set(options.RESTART_STRATEGY, strategy)
+        name = self._own.get(options.RESTART_STRATEGY)
+        for setting, value in settings.items():
+            self._own.set(f"restart-strategy.{name}.{setting.replace('_', '-')}", value)
+        return self
+
+    def set_state_backend(self, backend: str) -> StreamExecutionEnvironment:
+        """'rocksdb' or 'heap'."""
+        self._own.set(options.STATE_BACKEND, backend)
+        return self
+
+    def set_buffer_timeout(self, timeout: Duration) -> StreamExecutionEnvironment:
+        self._own.set(options.BUFFER_TIMEOUT, timeout)
+        return self
+
+    def disable_operator_chaining(self) -> StreamExecutionEnvironment:
+        self._own.set(options.CHAINING, False)
+        return self
+
+    # sources ---------------------------------------------------------------------------------------------------
+
+    def from_source(
+        self,
+        source: Source[Any],
+        watermark_strategy: WatermarkStrategy | None = None,
+        name: str | None = None,
+        *,
+        output_type: Any = None,
+    ) -> DataStream:
+        """The records of a connector. Without a strategy there are no watermarks before the end of input."""
+        from ..runtime.operators.source import SourceOperator
+        from ..runtime.watermarks import WatermarkStrategy
+
+        strategy = watermark_strategy or WatermarkStrategy.no_watermarks()
+        record_type = source.record_type if output_type is None else record_type_of(output_type)
+        step = self.pipeline.add(
+            "source", lambda: SourceOperator(source, strategy, record_type), (), name=name, source=source
+        )
+        return DataStream(self, [Upstream(step)], step.output_type, step)
+
+    def from_collection(
+        self,
+        collection: Iterable[Any],
+        type: Any = None,  # PyFlink's third argument is called type_info; ours is the annotation
+        *,
+        name: str | None = None,
+        watermark_strategy: WatermarkStrategy | None = None,
+    ) -> DataStream:
+        """A bounded stream of values at hand, read by one subtask. Their type is `type`, or that of the values."""
+        from ..connectors.collections import CollectionSource
+
+        source = CollectionSource(collection, type)
+        name = name or self.pipeline.free_name("collection")
+        return self.from_source(source, watermark_strategy, name).set_parallelism(1)
+
+    def from_sequence(self, start: int, end: int, *, name: str | None = None) -> DataStream:
+        """The integers from start to end, both included."""
+        from ..connectors.collections import SequenceSource
+
+        return self.from_source(SequenceSource(start, end), None, name or self.pipeline.free_name("sequence"))
+
+    def read_files(
+        self,
+        path: str | os.PathLike[str],
+        format: Format,
+        watermark_strategy: WatermarkStrategy | None = None,
+        *,
+        name: str | None = None,
+        **settings: Any,
+    ) -> DataStream:
+        """A file, a directory or a glob; settings as in FileSource(…)."""
+        from ..connectors.files import FileSource
+
+        return self.from_source(FileSource(path, format, **settings), watermark_strategy, name)
+
+    # the plan --------------------------------------------------------------------------------------------------
+
+    def job_graph(self, job_name: str | None = None, steps: Sequence[Step] | None = None) -> JobGraph:
+        """What execute() would run. Raises one PipelineError that names everything that is wrong."""
+        config = self.configuration
+        name = job_name or config.get(options.JOB_NAME) or DEFAULT_JOB_NAME
+        chosen = self._pending() if steps is None else with_upstream(steps)
+        if not chosen:
+            raise PipelineError("there is nothing to execute: the pipeline has no operators")
+        transformations = self._transformations(chosen, config)
+        return build_job_graph(transformations, config, name, self.pipeline.problems_in(chosen))
+
+    def describe(self, steps: Sequence[Step] | None = None) -> str:
+        """How the pipeline will run: tasks, chains, types, and what would make it faster."""
+        return describe(self.job_graph(steps=steps))
+
+    def get_execution_plan(self) -> str:
+        """The same as JSON."""
+        import json
+
+        return json.dumps(plan(self.job_graph()), indent=2)
+
+    def _pending(self) -> list[Step]:
+        """Steps that no execute() has run yet, with all they read."""
+        return with_upstream([step for step in self.pipeline.steps if step.id not in self._executed])
+
+    @staticmethod
+    def _transformations(steps: Sequence[Step], config: Configuration) -> list[Transformation]:
+        return freeze(steps, config.get(options.PARALLELISM), config.get(options.MAX_PARALLELISM))
+
+    # running ---------------------------------------------------------------------------------------------------
+
+    def execute(self, job_name: str | None = None) -> JobResult:
+        """Run the pipeline to its end. Raises JobFailedError, whose cause is what the user's function raised."""
+        return self.execute_async(job_name).run()
+
+    def execute_async(self, job_name: str | None = None) -> JobClient:
+        """A handle of the job, which runs in the background once its methods are used."""
+        from .job_client import JobClient
+
+        graph = self.job_graph(job_name)
+        self._executed.update(step.id for step in self.pipeline.steps)
+        return JobClient(graph, self.configuration)
+
+
+def get_execution_environment(configuration: Configuration | None = None) -> StreamExecutionEnvironment:
+    return StreamExecutionEnvironment(configuration)

@@ -1,0 +1,135 @@
+"""KeyedStream: a stream partitioned by key, where functions have state per key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..runtime.graph.partitioning import Hash
+from ..runtime.keys import KeyByColumns, KeyByFunction, KeySelector
+from ..runtime.operators.operator import Operator
+from ..runtime.record_types import RecordType, record_type_of
+from ..state.errors import KeyTypeError, PipelineError
+from .signatures import UNKNOWN, output_tags, return_annotation
+from .steps import Upstream
+from .streams import DataStream, check_function, named, returned_type, yielded_type
+
+if TYPE_CHECKING:
+    from ..runtime.windows.assigners import WindowAssigner
+    from .windowed import WindowedStream
+
+
+class KeyedStream(DataStream):
+    """What key_by gives. Operations of DataStream work too; their records arrive partitioned by key."""
+
+    def __init__(self, stream: DataStream, selector: KeySelector, mistake: str) -> None:
+        inputs = [Upstream(each.step, Hash(selector), each.tag) for each in stream._inputs]
+        super().__init__(stream._env, inputs, stream.record_type)
+        self.selector = selector
+        self._mistake = mistake
+
+    def process(self, function: Any, output_type: Any = None, *, name: str | None = None) -> DataStream:
+        """Any number of results per record, with state and timers per key: a KeyedProcessFunction."""
+        from ..runtime.operators.keyed_process import KeyedProcessOperator
+
+        def make() -> Operator:
+            check_function(function, "process_element")
+            result = yielded_type(function, "process_element", output_type)
+            return KeyedProcessOperator(function, self.selector, result, output_tags(function, "process_element"))
+
+        return self._add("process", make, name or named("process", function))
+
+    def reduce(self, function: Any, *, name: str | None = None) -> DataStream:
+        """A running reduce: for every record the combination of all of its key so far."""
+        from ..runtime.operators.keyed_process import RunningReduceOperator
+
+        def make() -> Operator:
+            check_function(function, "reduce")
+            return RunningReduceOperator(self.selector, function, self.record_type)
+
+        return self._add("reduce", make, name or named("reduce", function))
+
+    def sum(self, field: int | str = 0, *, name: str | None = None) -> DataStream:
+        """For every record, the record with the field's sum of all of its key so far."""
+        return self._running("sum", field, name)
+
+    def min(self, field: int | str = 0, *, name: str | None = None) -> DataStream:
+        """For every record, the key's first record with the field's minimum so far."""
+        return self._running("min", field, name)
+
+    def max(self, field: int | str = 0, *, name: str | None = None) -> DataStream:
+        """For every record, the key's first record with the field's maximum so far."""
+        return self._running("max", field, name)
+
+    def min_by(self, field: int | str = 0, *, name: str | None = None) -> DataStream:
+        """For every record, the key's record that has the minimum of the field so far."""
+        return self._running("min_by", field, name)
+
+    def max_by(self, field: int | str = 0, *, name: str | None = None) -> DataStream:
+        """For every record, the key's record that has the maximum of the field so far."""
+        return self._running("max_by", field, name)
+
+    def count(self, *, name: str | None = None) -> DataStream:
+        """For every record, how many of its key have come so far: an int."""
+        return self._running("count", 0, name)
+
+    def window(self, assigner: WindowAssigner) -> WindowedStream:
+        from .windowed import WindowedStream
+
+        return WindowedStream(self, assigner)
+
+    def _running(self, kind: str, field: int | str, name: str | None) -> DataStream:
+        from ..runtime.operators.keyed_process import RunningAggregateOperator
+
+        def make() -> Operator:
+            result = record_type_of(int) if kind == "count" else self.record_type
+            if kind != "count":
+                check_field(self.record_type, field, kind)
+            return RunningAggregateOperator(self.selector, kind, field, result)
+
+        return self._add(kind.replace("_", " "), make, name)
+
+    def _add(self, kind: str, make: Callable[[], Operator], name: str | None) -> DataStream:
+        def checked() -> Operator:
+            if self._mistake:
+                raise PipelineError(self._mistake)
+            return make()
+
+        return super()._add(kind, checked, name)
+
+
+def keyed_stream(stream: DataStream, key: tuple[Any, ...], key_type: Any) -> KeyedStream:
+    """A mistake in the key is reported with the operator that uses it."""
+    try:
+        return KeyedStream(stream, _selector(stream.record_type, key, key_type), "")
+    except (PipelineError, KeyTypeError) as error:
+        message = str(error)
+        return KeyedStream(stream, KeyByColumns(()), message if message.startswith("key_by") else f"key_by: {message}")
+
+
+def _selector(record_type: RecordType, key: tuple[Any, ...], key_type: Any) -> KeySelector:
+    if key and all(isinstance(name, str) for name in key):
+        for name in key:
+            check_field(record_type, name, "key_by")
+        return KeyByColumns(key, key_type)
+    if len(key) != 1:
+        raise PipelineError("key_by takes one function, or the names of columns")
+    function = key[0]
+    check_function(function, "get_key")
+    if key_type is None:
+        annotation = return_annotation(function, "get_key")
+        key_type = None if annotation is UNKNOWN else annotation
+    return KeyByFunction(function, key_type)
+
+
+def check_field(record_type: RecordType, field: int | str, what: str) -> None:
+    """PipelineError if the stream's type is known and has no such field."""
+    if record_type.schema is None:
+        return
+    names = record_type.schema.names
+    there = field in names if isinstance(field, str) else 0 <= field < len(names)
+    if not there:
+        raise PipelineError(f"{what}: there is no column {field!r}; there are {', '.join(names)}")
+
+
+__all__ = ["KeyedStream", "check_field", "keyed_stream", "returned_type"]

@@ -1,0 +1,311 @@
+"""DataStream: a stream of records, and what can be done with it.
+
+Every method adds a step to the environment's pipeline and gives the stream of its results; nothing runs before
+`execute()`. The type of a result comes from the annotation of the function or from `output_type=`; a stream whose
+type is not known is opaque: everything works on it except operations on columns, and its records are pickled.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from ..runtime.functions import OutputTag
+from ..runtime.graph.partitioning import (
+    Broadcast,
+    Custom,
+    Forward,
+    Global,
+    Partitioning,
+    Rebalance,
+    Rescale,
+)
+from ..runtime.operators.operator import Operator
+from ..runtime.record_types import OPAQUE, OpaqueType, RecordType, record_type_of
+from ..state.errors import PipelineError
+from .signatures import UNKNOWN, display_name, element_annotation, is_async, output_tags, return_annotation, yields
+from .steps import Configurable, Step, Upstream
+
+if TYPE_CHECKING:
+    from ..runtime.connector import Sink
+    from ..runtime.watermarks import WatermarkStrategy
+    from .collected import Collected
+    from .environment import StreamExecutionEnvironment
+    from .keyed import KeyedStream
+
+_BATCH_FACES = ("arrow", "polars", "numpy")
+_NO_RECORDS = (str, bytes, dict)
+"""Iterable, but returning one from flat_map is always a mistake: it would come apart into characters or keys."""
+
+
+class DataStream(Configurable):
+    def __init__(
+        self,
+        env: StreamExecutionEnvironment,
+        inputs: Iterable[Upstream],
+        record_type: RecordType,
+        step: Step | None = None,
+    ) -> None:
+        self._env = env
+        self._inputs = tuple(inputs)
+        self._step = step
+        self.record_type = record_type
+
+    # one record at a time --------------------------------------------------------------------------------------
+
+    def map(self, function: Any, output_type: Any = None, *, name: str | None = None) -> DataStream:
+        """One result per record: a callable or a MapFunction."""
+        from ..runtime.operators.stateless import MapOperator
+
+        def make() -> Operator:
+            check_function(function, "map")
+            if yields(function, "map"):
+                raise PipelineError("map takes a function that returns one value, but this one yields; use flat_map")
+            return MapOperator(function, returned_type(function, "map", output_type))
+
+        return self._add("map", make, name or named("map", function))
+
+    def flat_map(self, function: Any, output_type: Any = None, *, name: str | None = None) -> DataStream:
+        """Any number of results per record: the function yields, or returns an iterable or None."""
+        from ..runtime.operators.stateless import FlatMapOperator
+
+        def make() -> Operator:
+            check_function(function, "flat_map")
+            returned = return_annotation(function, "flat_map")
+            if isinstance(returned, type) and issubclass(returned, _NO_RECORDS):
+                raise PipelineError(
+                    f"flat_map takes a function that yields records, but this one returns a {returned.__name__}, "
+                    "which would be taken apart; return it in a list, or use map"
+                )
+            result = yielded_type(function, "flat_map", output_type)
+            return FlatMapOperator(function, result, output_tags(function, "flat_map"))
+
+        return self._add("flat map", make, name or named("flat map", function))
+
+    def filter(self, function: Any, *, name: str | None = None) -> DataStream:
+        """The records for which a callable, a FilterFunction or a polars expression says yes."""
+        from ..runtime.operators.stateless import FilterOperator
+
+        def make() -> Operator:
+            if is_expression(function):
+                from ..runtime.operators.columnar import FilterExpressionOperator
+
+                return FilterExpressionOperator(function, self._columns_for("filter with an expression"))
+            check_function(function, "filter")
+            return FilterOperator(function, self.record_type)
+
+        return self._add("filter", make, name or ("filter" if is_expression(function) else named("filter", function)))
+
+    def process(self, function: Any, output_type: Any = None, *, name: str | None = None) -> DataStream:
+        """Any number of results per record, with time and side outputs: a ProcessFunction."""
+        from ..runtime.functions import KeyedProcessFunction
+        from ..runtime.operators.stateless import ProcessOperator
+
+        def make() -> Operator:
+            check_function(function, "process_element")
+            if isinstance(function, KeyedProcessFunction):
+                raise PipelineError("a KeyedProcessFunction needs keys; call key_by(...) before process")
+            result = yielded_type(function, "process_element", output_type)
+            return ProcessOperator(function, result, output_tags(function, "process_element"))
+
+        return self._add("process", make, name or named("process", function))
+
+    # whole batches ---------------------------------------------------------------------------------------------
+
+    def map_batches(
+        self, function: Any, face: str = "arrow", output_type: Any = None, *, name: str | None = None
+    ) -> DataStream:
+        """A function over whole batches: 'arrow' (pa.RecordBatch), 'polars' (DataFrame) or 'numpy' (dict of arrays).
+
+        It returns the same kind. Without `output_type` (a pa.Schema or a class) the columns stay as they are.
+        """
+        from ..runtime.operators.stateless import MapBatchesOperator
+
+        def make() -> Operator:
+            check_function(function, "map_batches")
+            if face not in _BATCH_FACES:
+                raise PipelineError(f"there are no {face!r} batches; choose one of {', '.join(_BATCH_FACES)}")
+            given = self._columns_for("map_batches")
+            return MapBatchesOperator(function, face, given if output_type is None else record_type_of(output_type))  # type: ignore[arg-type]
+
+        return self._add("map batches", make, name or named("map batches", function))
+
+    def with_columns(self, *expressions: Any, name: str | None = None, **named_expressions: Any) -> DataStream:
+        """The same records with columns added or replaced: polars expressions."""
+        from ..runtime.operators.columnar import WithColumnsOperator, with_columns_type
+
+        def make() -> Operator:
+            given = self._columns_for("with_columns")
+            result = with_columns_type(given, expressions, named_expressions)
+            return WithColumnsOperator(expressions, named_expressions, given, result)
+
+        return self._add("with columns", make, name)
+
+    def select(self, *expressions: Any, name: str | None = None, **named_expressions: Any) -> DataStream:
+        """Columns, by name or as polars expressions."""
+        from ..runtime.operators.columnar import SelectOperator, select_type
+
+        def make() -> Operator:
+            given = self._columns_for("select")
+            result = select_type(given, expressions, named_expressions)
+            return SelectOperator(expressions, named_expressions, given, result)
+
+        return self._add("select", make, name)
+
+    # time ------------------------------------------------------------------------------------------------------
+
+    def assign_timestamps_and_watermarks(self, strategy: WatermarkStrategy, *, name: str | None = None) -> DataStream:
+        """Event time for the records from here on; watermarks from upstream end here."""
+        from ..runtime.operators.stateless import WatermarksOperator
+
+        return self._add("timestamps", lambda: WatermarksOperator(strategy, self.record_type), name)
+
+    # streams together, and how records reach the next operator ---------------------------------------------------
+
+    def key_by(self, *key: Any, key_type: Any = None) -> KeyedStream:
+        """By a callable, `key_by(lambda r: r.user)`, or by columns, `key_by("user", "day")`."""
+        from .keyed import keyed_stream
+
+        return keyed_stream(self, key, key_type)
+
+    def union(self, *others: DataStream) -> DataStream:
+        """All records of these streams, in no particular order."""
+        streams = (self, *others)
+        same = all(stream.record_type == self.record_type for stream in streams)
+        record_type = self.record_type if same else OpaqueType("it is a union of streams of different types")
+        return DataStream(self._env, [upstream for stream in streams for upstream in stream._inputs], record_type)
+
+    def get_side_output(self, tag: OutputTag[Any]) -> DataStream:
+        step = self._own_step("get_side_output()")
+        step.consumed_tags.add(tag.name)
+        if tag.type is not None:
+            record_type = record_type_of(tag.type)
+        else:
+            record_type = step.tag_types.get(tag.name, OpaqueType("its tag has no type"))
+        return DataStream(self._env, [Upstream(step, None, tag.name)], record_type)
+
+    def forward(self) -> DataStream:
+        """Subtask i to subtask i; needs equal parallelism."""
+        return self._partitioned(Forward())
+
+    def rebalance(self) -> DataStream:
+        """Round robin over all subtasks."""
+        return self._partitioned(Rebalance())
+
+    def shuffle(self) -> DataStream:
+        """Evenly over all subtasks, in no promised order."""
+        return self._partitioned(Rebalance())
+
+    def rescale(self) -> DataStream:
+        """Round robin over few subtasks each, so that there are fewer connections than with rebalance."""
+        return self._partitioned(Rescale())
+
+    def broadcast(self) -> DataStream:
+        """Every record to every subtask."""
+        return self._partitioned(Broadcast())
+
+    def global_(self) -> DataStream:
+        """All records to the first subtask."""
+        return self._partitioned(Global())
+
+    def partition_custom(self, partitioner: Callable[[Any, int], int], key: Any) -> DataStream:
+        """`partitioner(key, number of subtasks)` answers the subtask; `key` as in key_by."""
+        return self._partitioned(Custom(partitioner, self.key_by(key).selector))
+
+    # where it ends ---------------------------------------------------------------------------------------------
+
+    def sink_to(self, sink: Sink, *, name: str | None = None) -> DataStreamSink:
+        from ..runtime.operators.sink import SinkOperator
+
+        step = self._env.pipeline.add(
+            "sink", lambda: SinkOperator(sink, self.record_type), self._inputs, name=name, sink=sink
+        )
+        return DataStreamSink(self._env, step)
+
+    def print(self, sink_identifier: str | None = None, *, name: str | None = None) -> DataStreamSink:
+        """Write every record to standard output, after the identifier if there is one."""
+        from ..connectors.print import PrintSink
+
+        return self.sink_to(PrintSink(sink_identifier or ""), name=name or self._env.pipeline.free_name("print"))
+
+    def execute_and_collect(self, job_name: str | None = None, limit: int | None = None) -> Collected:
+        """Run the pipeline and give this stream's records: all of a bounded stream, the first `limit` of any."""
+        from .collected import collect
+
+        return collect(self, job_name, limit)
+
+    def describe(self) -> str:
+        """How the pipeline up to this stream will run: chains, types, and what would make it faster."""
+        return self._env.describe([upstream.step for upstream in self._inputs])
+
+    # ---------------------------------------------------------------------------------------------------------------
+
+    def _add(self, kind: str, make: Callable[[], Operator], name: str | None) -> DataStream:
+        step = self._env.pipeline.add(kind, make, self._inputs, name=name)
+        return DataStream(self._env, [Upstream(step)], step.output_type, step)
+
+    def _partitioned(self, partitioning: Partitioning) -> DataStream:
+        inputs = [Upstream(upstream.step, partitioning, upstream.tag) for upstream in self._inputs]
+        return DataStream(self._env, inputs, self.record_type)
+
+    def _columns_for(self, what: str) -> RecordType:
+        if self.record_type.opaque:
+            reason = getattr(self.record_type, "reason", "its type is not declared")
+            raise PipelineError(
+                f"{what} needs columns, and its input has none, because {reason}; annotate what the function before "
+                "it returns, or give output_type=…"
+            )
+        return self.record_type
+
+
+class DataStreamSink(Configurable):
+    """A sink, to be named and configured."""
+
+    def __init__(self, env: StreamExecutionEnvironment, step: Step) -> None:
+        self._env = env
+        self._step = step
+
+
+def is_expression(value: Any) -> bool:
+    """Whether it is a polars expression; asked without importing polars."""
+    polars = sys.modules.get("polars")
+    return polars is not None and isinstance(value, polars.Expr)
+
+
+def named(kind: str, function: Any) -> str | None:
+    """'map parse', from the function's name; None (a default name) for a lambda."""
+    own = display_name(function)
+    return f"{kind} {own}" if own else None
+
+
+def check_function(function: Any, method: str) -> None:
+    """PipelineError if it is no function, or an asynchronous one."""
+    if not callable(getattr(function, method, function)):
+        raise PipelineError(f"a function is needed, but {function!r} is not callable and has no method {method}()")
+    if is_async(function, method):
+        raise PipelineError(
+            f"'{display_name(function)}' is async def, whose result would be a coroutine and not a record; "
+            "use a plain function"
+        )
+
+
+def returned_type(function: Any, method: str, output_type: Any) -> RecordType:
+    if output_type is not None:
+        return record_type_of(output_type)
+    return _of_annotation(return_annotation(function, method), function, "returns")
+
+
+def yielded_type(function: Any, method: str, output_type: Any) -> RecordType:
+    if output_type is not None:
+        return record_type_of(output_type)
+    return _of_annotation(element_annotation(return_annotation(function, method)), function, "yields")
+
+
+def _of_annotation(annotation: Any, function: Any, verb: str) -> RecordType:
+    if annotation is UNKNOWN:
+        return OpaqueType(f"'{display_name(function) or 'lambda'}' is not annotated with what it {verb}")
+    return record_type_of(annotation)
+
+
+__all__ = ["OPAQUE", "DataStream", "DataStreamSink"]

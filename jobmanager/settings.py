@@ -1,0 +1,49 @@
+"""From a job's configuration to the options of its master."""
+
+from __future__ import annotations
+
+from ..runtime import options
+from ..runtime.config import Configuration
+from .options import CheckpointOptions, JobMasterOptions
+from .restarts import ExponentialDelay, FixedDelay, NoRestart, RestartStrategy
+
+
+def job_master_options(config: Configuration) -> JobMasterOptions:
+    return JobMasterOptions(
+        checkpoints=checkpoint_options(config),
+        restarts=restart_strategy(config),
+        allow_non_restored_state=config.get(options.ALLOW_NON_RESTORED),
+    )
+
+
+def checkpoint_options(config: Configuration) -> CheckpointOptions | None:
+    """None: checkpoints are switched off."""
+    interval_ms = config.get(options.CHECKPOINT_INTERVAL)
+    if interval_ms == 0:
+        return None
+    tolerable = config.get(options.TOLERABLE_FAILED_CHECKPOINTS)
+    return CheckpointOptions(
+        interval_ms=interval_ms,
+        timeout_ms=config.get(options.CHECKPOINT_TIMEOUT),
+        min_pause_ms=config.get(options.CHECKPOINT_MIN_PAUSE),
+        max_concurrent=config.get(options.MAX_CONCURRENT_CHECKPOINTS),
+        tolerable_failures=None if tolerable < 0 else tolerable,
+        exactly_once=config.get(options.CHECKPOINT_MODE) == "exactly-once",
+        retained=config.get(options.RETAINED_CHECKPOINTS),
+    )
+
+
+def restart_strategy(config: Configuration) -> RestartStrategy:
+    match config.get(options.RESTART_STRATEGY):
+        case "none":
+            return NoRestart()
+        case "fixed-delay":
+            return FixedDelay(config.get(options.FIXED_DELAY_ATTEMPTS), config.get(options.FIXED_DELAY))
+        case _:
+            return ExponentialDelay(
+                config.get(options.INITIAL_BACKOFF),
+                config.get(options.MAX_BACKOFF),
+                config.get(options.BACKOFF_MULTIPLIER),
+                config.get(options.RESET_BACKOFF),
+                config.get(options.BACKOFF_ATTEMPTS) or None,
+            )
