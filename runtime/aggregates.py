@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from ..state.accumulators import AccumulatorSpec, Word, overflow_error
+from ..state.accumulator_spec import AccumulatorSpec, Word, overflow_error
 from ..state.errors import PipelineError
 from .fields import field_getter
 from .functions import AggregateFunction

@@ -8,34 +8,17 @@ than every number for minimum and maximum, as in SQL.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from . import kernels
+from .accumulator_spec import AccumulatorSpec, Word, overflow_error
 from .errors import AggregateError
 from .hash_index import Slots, grown
 from .key_groups import nulls, values_of
-
-Word = Literal["int64", "float64"]
-
-
-@dataclass(frozen=True, slots=True)
-class AccumulatorSpec:
-    """What is folded: `count` of rows (column None) or of non-null values, `sum`, `min` or `max` of a column."""
-
-    kind: Literal["count", "sum", "min", "max"]
-    column: str | None
-    word: Word
-
-    @property
-    def name(self) -> str:
-        """Under this name it is in snapshots."""
-        return f"{self.kind}:{self.column or '*'}:{self.word}"
-
 
 _INT_LIMITS = np.iinfo(np.int64)
 _NEUTRAL: dict[tuple[str, str], Any] = {
@@ -116,12 +99,6 @@ class Accumulator:
         elif self._seen is not None:
             self._seen[slots] = True
         self._values[slots] = values_of(column, self.spec.word)
-
-
-def overflow_error(column: str) -> AggregateError:
-    return AggregateError(
-        f"the sum of column {column!r} does not fit 64 bits; convert the column to float before the aggregation"
-    )
 
 
 def words_of(column: pa.Array, word: Word, name: str) -> npt.NDArray[Any]:

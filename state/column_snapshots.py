@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .accumulators import AccumulatorSpec
+from .accumulator_spec import AccumulatorSpec
 from .column_store import ColumnStore
 from .errors import IncompatibleStateError, StateError
 from .ids import CheckpointId

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from . import kernels
-from .accumulators import Accumulator, AccumulatorSpec
+from .accumulator_spec import AccumulatorSpec
+from .accumulators import Accumulator
 from .hash_index import HashIndex, Slots, grown
 
 _FIRST_SLOTS = 1024
