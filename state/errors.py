@@ -75,6 +75,10 @@ class DeposedError(PenstockError):
     """Another master leads this job now; this one must stop (PROTOCOLS 1)."""
 
 
+class ConnectionLostError(PenstockError):
+    """The connection between two slots broke: frames may be lost, so both ends fail their attempt."""
+
+
 class UserCodeError(PenstockError):
     """A user's function raised. Carries operator and subtask; the cause is the user's own exception."""
 

@@ -75,10 +75,12 @@ class _Deployment:
             services.clock.monotonic_ns,
             self.config.get(options.ENCODE_EVERY_EDGE),
         )
+        self.sources: list[SlotId] = []
+        """Slots of the input channels."""
         self.input = self._input(operators[0])
         self.task = Task(
             deploy, self.chain, self.input, writers, self._open, services.clock, services.executor, services.send,
-            self.directory,
+            self.directory, frozenset([*self.sources, *(channel.target for channel in writers.channels)]),
         )  # fmt: skip
         self.task.initialize(fetch_restored(deploy.restore, self.store, self.directory / "restored"))
 
@@ -129,6 +131,7 @@ class _Deployment:
                     channel = ChannelId(edge.edge, source_index, self.deploy.index)
                     channels.append(InputChannel(channel, edge.input_index, window))
                     slots[channel] = source_slot
+                    self.sources.append(source_slot)
         attempt, transport = self.deploy.attempt, self.services.transport
         return InputGate(
             channels,

@@ -17,7 +17,10 @@ class LocalTransport:
         self._receivers[slot] = receiver
 
     def detach(self, slot: SlotId) -> None:
-        self._receivers.pop(slot, None)
+        """The slot is gone; all others learn that."""
+        if self._receivers.pop(slot, None) is not None:
+            for receiver in self._receivers.values():
+                receiver.disconnected(slot)
 
     def send(self, target: SlotId, frame: Frame) -> None:
         receiver = self._receivers.get(target)

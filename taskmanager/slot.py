@@ -6,6 +6,9 @@ transport), mail posted through SlotServices.post, and `step`. Between steps it 
 
 Fencing (PROTOCOLS 5): the slot remembers the highest (generation, attempt) it was spoken to with and refuses lower
 ones; a deployment of a higher attempt ends what is left of older ones. Frames of another attempt are dropped.
+
+A lost connection fails the tasks that have a channel to that peer, because frames may be lost; but it is a symptom,
+and the master may be about to cancel them for its cause, so they fail a little later (PROTOCOLS 18).
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import shutil
 
 from ..runtime.elements import Barrier
+from ..state.errors import ConnectionLostError
 from ..state.ids import Attempt, SlotId
 from . import messages
 from .deployment import SlotServices, deploy_task
@@ -24,6 +28,8 @@ from .task import Task, TaskState
 from .transport import Frame
 
 REPORT_NS = 1_000_000_000
+LOST_CONNECTION_NS = 100_000_000
+"""What a lost connection waits for its cause: the death of a slot is known within some tens of milliseconds."""
 
 
 class Slot:
@@ -38,6 +44,8 @@ class Slot:
         self._inputs: dict[ChannelId, Task] = {}
         self._outputs: dict[ChannelId, Task] = {}
         self._next_report_ns = 0
+        self._doomed: list[tuple[int, SlotId, Task]] = []
+        """Tasks that lost a connection, and when they fail of it."""
 
     # control
 
@@ -111,10 +119,24 @@ class Slot:
         if task is not None and task.attempt == attempt:
             task.writers.granted(channel, nbytes)
 
+    def disconnected(self, peer: SlotId) -> None:
+        at_ns = self._services.clock.monotonic_ns() + LOST_CONNECTION_NS
+        self._doomed += [(at_ns, peer, task) for task in self.tasks if peer in task.peers]
+
+    def _fail_doomed(self) -> None:
+        if not self._doomed:
+            return
+        now_ns = self._services.clock.monotonic_ns()
+        due = [doomed for doomed in self._doomed if doomed[0] <= now_ns]
+        self._doomed = [doomed for doomed in self._doomed if doomed[0] > now_ns]
+        for _, peer, task in due:
+            task.fail(ConnectionLostError(f"the connection of slot {self.id} to slot {peer} was lost"))
+
     # running
 
     def step(self) -> bool:
         """One step of every task. True if any of them did something."""
+        self._fail_doomed()
         progressed = False
         for task in list(self.tasks):
             progressed |= task.step()
@@ -134,6 +156,7 @@ class Slot:
         due_ns = [at for task in self.tasks if (at := task.next_wakeup_ns()) is not None]
         if due_ns:
             due_ns.append(self._next_report_ns)
+        due_ns += [at_ns for at_ns, _, _ in self._doomed]
         return min(due_ns, default=None)
 
     def _forget_closed(self) -> None:

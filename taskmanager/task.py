@@ -25,7 +25,7 @@ from ..runtime.batch import Batch
 from ..runtime.clock import Clock
 from ..runtime.elements import Barrier, EndOfInput, LatencyMarker, Watermark, WatermarkStatus
 from ..runtime.operators.operator import Firing, RestoredState
-from ..state.ids import CheckpointId, OperatorId
+from ..state.ids import CheckpointId, OperatorId, SlotId
 from ..state.objects import Program
 from ..state.snapshots import SplitSnapshot
 from . import messages
@@ -73,9 +73,12 @@ class Task:
         executor: Executor,
         send: Callable[[messages.FromSlot], None],
         directory: Path,
+        peers: frozenset[SlotId] = frozenset(),
     ) -> None:
         self.deploy = deploy
         self.directory = directory
+        self.peers = peers
+        """Slots it has channels to or from."""
         self.id = messages.SubtaskId(deploy.vertex.id, deploy.index)
         self.attempt = deploy.attempt
         self.state = TaskState.INITIALIZING

@@ -32,6 +32,10 @@ class Receiver(Protocol):
 
     def granted(self, attempt: Attempt, channel: ChannelId, nbytes: int) -> None: ...
 
+    def disconnected(self, peer: SlotId) -> None:
+        """The connection to that slot is lost, and with it, perhaps, frames and grants of attempts so far."""
+        ...
+
 
 class Transport(Protocol):
     def send(self, target: SlotId, frame: Frame) -> None:
