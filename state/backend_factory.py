@@ -1,0 +1,127 @@
+"""Creates the keyed state of an operator subtask, empty or from the snapshots of the subtasks before.
+
+A snapshot of any backend restores into any other, and any range of key groups from any number of snapshots: rows
+outside the range are left out. RocksDB takes the largest snapshot of its own kind as it is, by hard links, and
+deletes what is not in its range; the rows of the others are written into it. That base's uploaded files are files of
+a completed checkpoint, so later snapshots may refer to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from .backend import KeyedStateBackend
+from .backend_meta import StateRegistry, decode_meta
+from .errors import StateError
+from .heap import ROWS_FILE, HeapStore, read_rows_file
+from .ids import CheckpointId
+from .key_groups import KeyGroupRange
+from .keyed_backend import BackendOptions, RowBackend
+from .row_keys import state_of, with_state
+from .snapshots import KeyedHandle
+from .write_queue import PIECE_ROWS, Row, RowStore, Uploads
+
+BackendKind = Literal["heap", "rocksdb"]
+Restored = tuple[KeyedHandle, Path]
+"""A snapshot, and the directory its files were fetched into; nothing in it is changed."""
+
+
+def create_keyed_backend(
+    kind: BackendKind,
+    *,
+    operator_name: str,
+    key_groups: KeyGroupRange,
+    max_parallelism: int,
+    directory: Path,
+    uploads: Callable[[CheckpointId], Uploads],
+    restored: Sequence[Restored] = (),
+    options: BackendOptions | None = None,
+) -> KeyedStateBackend:
+    """`directory` is this attempt's own and new. DamagedCheckpointError, IncompatibleStateError."""
+    options = options or BackendOptions()
+    registry = StateRegistry(operator_name, max_parallelism)
+    parts = [part for part in restored if len(_range_of(part[0]).intersection(key_groups))]
+    if kind == "rocksdb":
+        store = _restored_rocksdb(directory, parts, key_groups, registry, options)
+    else:
+        store = HeapStore()
+        for part in parts:
+            _copy_rows(part, store, key_groups, registry, directory, options)
+    return RowBackend(
+        store,
+        registry,
+        operator_name=operator_name,
+        key_groups=key_groups,
+        max_parallelism=max_parallelism,
+        uploads=uploads,
+        options=options,
+    )
+
+
+def _range_of(handle: KeyedHandle) -> KeyGroupRange:
+    return KeyGroupRange(handle.first_key_group, handle.last_key_group)
+
+
+def _restored_rocksdb(
+    directory: Path,
+    parts: list[Restored],
+    key_groups: KeyGroupRange,
+    registry: StateRegistry,
+    options: BackendOptions,
+) -> RowStore:
+    from . import rocksdb  # loads the native library
+
+    database = rocksdb.database_options(options.block_cache_bytes, options.write_buffer_bytes)
+    own = [part for part in parts if part[0].backend == rocksdb.RocksStore.kind]
+    if not own:
+        store = rocksdb.RocksStore(directory, database)
+    else:
+        base = max(own, key=lambda part: sum(file.size_bytes for file in part[0].files.values()))
+        parts = [part for part in parts if part is not base]
+        handle, fetched = base
+        registry.merge(decode_meta(handle.meta))
+        rocksdb.lay_out(fetched, directory)
+        tables = {name: file for name, file in handle.files.items() if file.shared}
+        store = rocksdb.RocksStore(directory, database, tables)
+        if _range_of(handle).intersection(key_groups) != _range_of(handle):
+            store.keep_only(key_groups)
+    for part in parts:
+        _copy_rows(part, store, key_groups, registry, directory, options)
+    return store
+
+
+def _copy_rows(
+    part: Restored,
+    store: RowStore,
+    key_groups: KeyGroupRange,
+    registry: StateRegistry,
+    directory: Path,
+    options: BackendOptions,
+) -> None:
+    """Write the rows of one snapshot that belong here into the store, under the ids its states have here."""
+    moved = registry.merge(decode_meta(part[0].meta))
+    rows = _rows_of(part, key_groups, directory, options)
+    while batch := list(islice(rows, PIECE_ROWS)):
+        if moved:
+            batch = [(with_state(key, moved.get(state_of(key), state_of(key))), value) for key, value in batch]
+            batch.sort()
+        changes: list[Row] = [*batch]
+        store.write(changes)
+
+
+def _rows_of(
+    part: Restored, key_groups: KeyGroupRange, directory: Path, options: BackendOptions
+) -> Iterator[tuple[bytes, bytes]]:
+    handle, fetched = part
+    wanted = _range_of(handle).intersection(key_groups)
+    if handle.backend == HeapStore.kind:
+        return read_rows_file(fetched / ROWS_FILE, wanted) if handle.files else iter(())
+    if handle.backend == "rocksdb":
+        from . import rocksdb
+
+        database = rocksdb.database_options(options.block_cache_bytes, options.write_buffer_bytes)
+        return rocksdb.read_rows(fetched, directory / "import", database, wanted)
+    raise StateError(f"a snapshot of the backend '{handle.backend}' cannot be restored into a row store")

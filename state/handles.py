@@ -1,0 +1,293 @@
+"""The state handles of a row backend: the current key's value, list or map, over the cells of the cache.
+
+All handles of a backend share one `Cursor`; each keeps a table of cells per namespace.
+"""
+
+from __future__ import annotations
+
+import typing
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+from .backend import VOID_NAMESPACE, ListState, MapState, ValueState
+from .cell_cache import MISSING, ListTable, MapCell, MapTable, Table, ValueTable
+from .errors import KeyTypeError, StateError
+from .serializers import ATOMIC_TYPES, Serializer
+from .write_queue import Layer, WriteQueue
+
+K = TypeVar("K")
+V = TypeVar("V")
+AnyTable = TypeVar("AnyTable", bound=Table[Any])
+
+
+class Cursor:
+    """Where all handles of one backend stand, and how much they have brought into the cache."""
+
+    __slots__ = ("admitted", "key", "namespace")
+
+    def __init__(self) -> None:
+        self.key: Any = MISSING
+        self.namespace = VOID_NAMESPACE
+        self.admitted = 0
+        """Cells that came into the young generation since it began."""
+
+    def current_key(self) -> Any:
+        if self.key is MISSING:
+            raise StateError("keyed state was used without a current key: it belongs to functions on keyed streams")
+        return self.key
+
+
+class Handle(Generic[AnyTable]):
+    """What the kinds of state have in common: an id, tables, and where errors say they are."""
+
+    def __init__(self, cursor: Cursor, queue: WriteQueue, state_id: int, max_parallelism: int, where: str) -> None:
+        self._cursor = cursor
+        self._tables: dict[int, AnyTable] = {}
+        self._place = (queue, state_id, max_parallelism)
+        self._where = where
+
+    def _table(self) -> AnyTable:
+        """Of the current namespace."""
+        namespace = self._cursor.namespace
+        table = self._tables.get(namespace)
+        if table is None:
+            queue, state_id, max_parallelism = self._place
+            table = self._new_table(queue, state_id, namespace, max_parallelism, self._where)
+            self._tables[namespace] = table
+        return table
+
+    @abstractmethod
+    def _new_table(self, *place: Any) -> AnyTable: ...
+
+    def rotate(self, layer: Layer, generation: int) -> None:
+        for table in self._tables.values():
+            table.rotate(layer, generation)
+        for namespace in [n for n, table in self._tables.items() if table.is_empty()]:
+            del self._tables[namespace]
+
+    def flush(self, layer: Layer, generation: int, *, mutable_only: bool = False) -> None:
+        for table in self._tables.values():
+            if table.mutable or not mutable_only:
+                table.flush(layer, generation)
+
+    def changed_mutable(self) -> int:
+        """Cells that the slot's thread would have to encode if the barrier came now."""
+        return sum(len(table.dirty) for table in self._tables.values() if table.mutable)
+
+    def _refuse_unlike(self, serializer: Serializer, values: Iterable[Any]) -> None:
+        """A value of an undeclared type is refused where it comes in: later nobody knows who wrote it."""
+        accepted = serializer.accepts
+        if accepted is not None and not accepted.issuperset(set(map(type, values))):
+            wrong = next(value for value in values if type(value) not in accepted)
+            try:
+                serializer.encode(wrong)
+            except StateError as error:
+                raise StateError(f"{self._where}: {error}") from None
+
+
+class CachedValueState(Handle[ValueTable], ValueState[V]):
+    def __init__(self, *place: Any, serializer: Serializer, default: V | None) -> None:
+        super().__init__(*place)
+        self._serializer = serializer
+        self._default = default
+        self._immutable = serializer.immutable
+        accepted = serializer.accepts
+        self._accepted = None if accepted is None else accepted | {type(None)}
+        self._refuse_unlike(serializer, () if default is None else (default,))
+
+    def _new_table(self, *place: Any) -> ValueTable:
+        return ValueTable(*place, serializer=self._serializer, default=self._default)
+
+    def value(self) -> V | None:
+        cursor = self._cursor
+        key = cursor.key if cursor.key is not MISSING else cursor.current_key()
+        table = self._table()
+        value = table.young.get(key, MISSING)
+        if value is MISSING:
+            cursor.admitted += 1
+            value = table.load(key)
+        if value is None:
+            if self._default is None:
+                return None
+            value = table.new_default(key)
+        if not self._immutable and type(value) not in ATOMIC_TYPES:
+            table.dirty.add(key)
+        found: V = value
+        return found
+
+    def update(self, value: V | None) -> None:
+        cursor = self._cursor
+        key = cursor.key if cursor.key is not MISSING else cursor.current_key()
+        if self._accepted is not None and type(value) not in self._accepted:
+            self._refuse_unlike(self._serializer, (value,))
+        table = self._table()
+        if key not in table.young:
+            cursor.admitted += 1
+        table.young[key] = value
+        table.dirty.add(key)
+
+    def clear(self) -> None:
+        self.update(None)
+
+    def fold(self, keys: Sequence[Any], records: Sequence[Any], function: Callable[[V | None, Any], V]) -> list[V]:
+        cursor = self._cursor
+        cursor.key = MISSING
+        table = self._table()
+        young, load = table.young, table.load
+        get, before = young.get, len(young)
+        results: list[Any] = []
+        append = results.append
+        try:
+            for key, record in zip(keys, records, strict=True):
+                value = get(key, MISSING)
+                if value is MISSING:
+                    value = load(key)
+                young[key] = value = function(value, record)
+                append(value)
+        finally:
+            if len(results) == len(keys):
+                table.dirty.update(keys)
+            else:  # also the one that failed: its value may have been changed in place
+                table.dirty.update(key for key in keys[: len(results) + 1] if key in young)
+            cursor.admitted += len(young) - before
+        if self._accepted is not None and not self._accepted.issuperset(set(map(type, results))):
+            self._refuse_unlike(self._serializer, [value for value in results if value is not None])
+        return results
+
+
+class CachedListState(Handle[ListTable], ListState[V]):
+    def __init__(self, *place: Any, element_serializer: Serializer, chunk_serializer: Serializer) -> None:
+        super().__init__(*place)
+        self._elements = element_serializer
+        self._chunks = chunk_serializer
+
+    def _new_table(self, *place: Any) -> ListTable:
+        return ListTable(*place, chunk_serializer=self._chunks)
+
+    def get(self) -> list[V]:
+        key = self._cursor.current_key()
+        table = self._table()
+        return table.read(key, self._cell(table, key))
+
+    def add(self, value: V) -> None:
+        self.add_all((value,))
+
+    def add_all(self, values: Iterable[V]) -> None:
+        values = list(values)
+        if not values:
+            return
+        self._refuse_unlike(self._elements, values)
+        key = self._cursor.current_key()
+        table = self._table()
+        cell = self._cell(table, key)
+        cell.tail += values
+        if cell.values is not None:
+            cell.values += values
+        table.dirty.add(key)
+
+    def update(self, values: Iterable[V]) -> None:
+        values = list(values)
+        self._refuse_unlike(self._elements, values)
+        key = self._cursor.current_key()
+        table = self._table()
+        cell = self._cell(table, key)
+        cell.values, cell.tail, cell.rewrite = values, [], True
+        table.dirty.add(key)
+
+    def clear(self) -> None:
+        self.update(())
+
+    def _cell(self, table: ListTable, key: Any) -> Any:
+        cell = table.young.get(key)
+        if cell is None:
+            self._cursor.admitted += 1
+            cell = table.load(key)
+        return cell
+
+
+class CachedMapState(Handle[MapTable], MapState[K, V]):
+    def __init__(self, *place: Any, key_type: Any, serializer: Serializer) -> None:
+        super().__init__(*place)
+        self._serializer = serializer
+        plain = typing.get_origin(key_type) or key_type
+        self._key_kind: type | None = plain if isinstance(plain, type) else None
+        """Map keys have one type, because 1, 1.0 and True would meet in one entry."""
+
+    def _new_table(self, *place: Any) -> MapTable:
+        return MapTable(*place, serializer=self._serializer)
+
+    def get(self, key: K) -> V | None:
+        table, current, cell = self._place_of(key)
+        value = table.lookup(current, cell, key)
+        if value is MISSING:
+            return None
+        self._read(table, current, cell, key, value)
+        found: V = value
+        return found
+
+    def put(self, key: K, value: V) -> None:
+        self.put_all({key: value})
+
+    def put_all(self, entries: dict[K, V]) -> None:
+        self._refuse_unlike(self._serializer, entries.values())
+        for key, value in entries.items():
+            table, current, cell = self._place_of(key)
+            if cell.order is not None and cell.entries.get(key, MISSING) is MISSING:
+                cell.order = None
+            cell.entries[key] = value
+            table.touched(current, cell, key)
+
+    def remove(self, key: K) -> None:
+        table, current, cell = self._place_of(key)
+        cell.entries[key] = MISSING
+        cell.order = None
+        table.touched(current, cell, key)
+
+    def contains(self, key: K) -> bool:
+        table, current, cell = self._place_of(key)
+        return table.lookup(current, cell, key) is not MISSING
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        table, current, cell = self._cell()
+        for key in list(table.complete(current, cell)):
+            self._read(table, current, cell, key, cell.entries[key])
+        return iter([(key, cell.entries[key]) for key in table.complete(current, cell)])
+
+    def keys(self) -> Iterator[K]:
+        table, current, cell = self._cell()
+        return iter(list(table.complete(current, cell)))
+
+    def values(self) -> Iterator[V]:
+        return iter([value for _key, value in self.items()])
+
+    def is_empty(self) -> bool:
+        table, current, cell = self._cell()
+        return not table.complete(current, cell)
+
+    def clear(self) -> None:
+        table, current, cell = self._cell()
+        table.clear(current, cell)
+
+    def _cell(self) -> tuple[MapTable, Any, MapCell]:
+        key = self._cursor.current_key()
+        table = self._table()
+        cell = table.young.get(key)
+        if cell is None:
+            self._cursor.admitted += 1
+            cell = table.load(key)
+        return table, key, cell
+
+    def _place_of(self, user_key: K) -> tuple[MapTable, Any, MapCell]:
+        kind = type(user_key)
+        if kind is not self._key_kind:
+            if self._key_kind is not None:
+                raise KeyTypeError(
+                    f"{self._where}: its keys are of type {self._key_kind.__qualname__}, {user_key!r} is not"
+                )
+            self._key_kind = kind
+        return self._cell()
+
+    def _read(self, table: MapTable, current: Any, cell: MapCell, user_key: K, value: Any) -> None:
+        if not self._serializer.immutable and type(value) not in ATOMIC_TYPES:
+            table.touched(current, cell, user_key)

@@ -1,0 +1,242 @@
+"""Rows in RocksDB, for state of any size; checkpoints upload only files the store does not have.
+
+The database is a cache of the last checkpoint: no write-ahead log, a new directory for every attempt, never restored
+from. Writes are sorted and small (write_queue.py), and `flush` comes before the checkpoint, because both
+`write(WriteBatch)` and `create_checkpoint` hold the GIL while flushing does not. A local checkpoint is a directory
+of hard links that lives until it is uploaded.
+
+Which uploaded files a snapshot may refer to (PROTOCOLS 7): those of the last checkpoint of whose completion we were
+told, and no others. If there were snapshots since then of which we know neither completion nor abortion, one of them
+may be complete and have subsumed that checkpoint; so a file must be in all of those, under the same object, too.
+Within one database a file's number is never used twice; across databases it is, so objects have names of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rocksdict import (
+    AccessType,
+    BlockBasedIndexType,
+    BlockBasedOptions,
+    Cache,
+    Checkpoint,
+    DBCompressionType,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+    WriteBufferManager,
+    WriteOptions,
+)
+
+from .errors import DamagedCheckpointError
+from .key_groups import KeyGroupRange
+from .objects import Program
+from .row_keys import first_of_group, state_prefix
+from .snapshots import FileHandle
+from .write_queue import Row, Uploads
+
+SMALL_FILES = "rocksdb.meta"
+"""One object for everything of a checkpoint that is not a table file: manifest, options, current."""
+
+_ABOVE_ALL = b"\xff" * 8
+_CLIP_BATCH = 10_000
+
+
+@lru_cache(maxsize=8)
+def _block_cache(size_bytes: int) -> Cache:
+    """One for all databases of the process."""
+    return Cache(size_bytes)
+
+
+@lru_cache(maxsize=8)
+def _write_buffers(size_bytes: int) -> WriteBufferManager:
+    return WriteBufferManager(size_bytes, False)
+
+
+def database_options(block_cache_bytes: int, write_buffer_bytes: int) -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(min(64 << 20, write_buffer_bytes))
+    options.set_max_write_buffer_number(3)
+    options.set_write_buffer_manager(_write_buffers(write_buffer_bytes))
+    options.set_level_zero_slowdown_writes_trigger(40)  # a stalled write holds the GIL
+    options.set_level_zero_stop_writes_trigger(60)
+    options.set_max_background_jobs(2)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_level_compaction_dynamic_level_bytes(True)
+    options.set_target_file_size_base(64 << 20)
+    options.set_max_bytes_for_level_base(256 << 20)
+    options.set_bytes_per_sync(1 << 20)
+    options.set_keep_log_file_num(1)
+    tables = BlockBasedOptions()
+    tables.set_block_cache(_block_cache(block_cache_bytes))
+    tables.set_bloom_filter(10, False)
+    tables.set_block_size(16 << 10)
+    tables.set_format_version(5)
+    tables.set_cache_index_and_filter_blocks(True)
+    tables.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    tables.set_index_type(BlockBasedIndexType.two_level_index_search())
+    tables.set_partition_filters(True)
+    options.set_block_based_table_factory(tables)
+    return options
+
+
+class RocksCheckpoint:
+    """Hard links to the files of one moment, and what of them is uploaded already."""
+
+    def __init__(self, directory: Path, reused: dict[str, FileHandle]) -> None:
+        self._directory = directory
+        self.reused = reused
+        self.tables: dict[str, FileHandle] = {}
+        """All table files, once they are uploaded."""
+
+    def upload(self, uploads: Uploads) -> Program[dict[str, FileHandle]]:
+        names = sorted(os.listdir(self._directory))
+        small = {}
+        for name in names:
+            if name in self.reused:
+                self.tables[name] = self.reused[name]
+            elif name.endswith(".sst"):
+                self.tables[name] = yield from uploads.put_file(self._directory / name, shared=True)
+            else:
+                small[name] = (self._directory / name).read_bytes()
+        packed = yield from uploads.put_bytes(msgspec.msgpack.encode(small))
+        return {**self.tables, SMALL_FILES: packed}
+
+    def discard(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class RocksStore:
+    kind = "rocksdb"
+
+    def __init__(self, directory: Path, options: Options, uploaded: dict[str, FileHandle] | None = None) -> None:
+        """Open or create the database in a directory. `uploaded`: its table files that a completed checkpoint has."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._without_log = WriteOptions()
+        self._without_log.disable_wal = True  # type: ignore[method-assign,assignment]  # the stub says it is a method
+        self._database = Rdict(str(directory / "db"), options)
+        self._database.set_write_options(self._without_log)
+        self._completed: tuple[int, dict[str, FileHandle]] = (-1, uploaded or {})
+        self._unresolved: dict[int, RocksCheckpoint] = {}
+        self._checkpoints = 0
+
+    def get(self, key: bytes) -> bytes | None:
+        value: bytes | None = self._database.get(key)
+        return value
+
+    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        return list(self._between(prefix, _after(prefix)))
+
+    def rows_of_state(self, state_id: int, groups: KeyGroupRange) -> Iterator[tuple[bytes, bytes]]:
+        for group in range(groups.first, groups.last + 1):
+            yield from self.scan(state_prefix(group, state_id))
+
+    def _between(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return rows_between(self._database, start, end)
+
+    def write(self, rows: list[Row]) -> None:
+        batch = WriteBatch(raw_mode=True)
+        for key, value in rows:
+            if value is None:
+                del batch[key]
+            else:
+                batch[key] = value
+        self._database.write(batch, self._without_log)
+
+    def keep_only(self, groups: KeyGroupRange) -> None:
+        """Delete the rows of all other key groups; compaction frees their space later."""
+        self._database.delete_range(b"", first_of_group(groups.first), self._without_log)
+        self._database.delete_range(first_of_group(groups.last + 1), _ABOVE_ALL, self._without_log)
+
+    def checkpoint(self, checkpoint_id: int) -> RocksCheckpoint:
+        self._database.flush()
+        self._checkpoints += 1
+        directory = self._directory / f"checkpoint-{checkpoint_id}-{self._checkpoints}"
+        Checkpoint(self._database).create_checkpoint(str(directory))
+        taken = RocksCheckpoint(directory, self._reusable(os.listdir(directory)))
+        self._unresolved[checkpoint_id] = taken
+        return taken
+
+    def _reusable(self, names: list[str]) -> dict[str, FileHandle]:
+        completed, uploaded = self._completed
+        later = [taken.reused for number, taken in list(self._unresolved.items()) if number > completed]
+        return {
+            name: uploaded[name]
+            for name in sorted(names)
+            if name in uploaded and all(reused.get(name) == uploaded[name] for reused in later)
+        }
+
+    def checkpoint_completed(self, checkpoint_id: int) -> None:
+        taken = self._unresolved.get(checkpoint_id)
+        if taken is not None and checkpoint_id > self._completed[0]:
+            self._completed = (checkpoint_id, taken.tables)
+        for number in [number for number in self._unresolved if number <= checkpoint_id]:
+            del self._unresolved[number]
+
+    def checkpoint_aborted(self, checkpoint_id: int) -> None:
+        self._unresolved.pop(checkpoint_id, None)
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def rows_between(database: Rdict, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Start <= key < end. The database stays locked while the iterator lives, even when it is closed."""
+    bounds = ReadOptions()
+    bounds.set_iterate_upper_bound(end)
+    rows: Any = database.items(from_key=start, read_opt=bounds)
+    yield from rows
+
+
+def _after(prefix: bytes) -> bytes:
+    """The first key above all that begin with the prefix."""
+    return (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big")
+
+
+# ---- files of a checkpoint that were fetched
+
+
+def lay_out(fetched: Path, directory: Path) -> None:
+    """Make a database directory from fetched files, which stay as they are: table files are linked, or copied."""
+    target = directory / "db"
+    target.mkdir(parents=True, exist_ok=True)
+    for source in sorted(fetched.iterdir()):
+        if source.name.endswith(".sst"):
+            _link(source, target / source.name)
+    packed = fetched / SMALL_FILES
+    try:
+        small = msgspec.msgpack.decode(packed.read_bytes(), type=dict[str, bytes])
+    except (OSError, msgspec.DecodeError) as error:
+        raise DamagedCheckpointError(f"the state file {SMALL_FILES} cannot be read: {error}") from error
+    for name, data in small.items():
+        (target / Path(name).name).write_bytes(data)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
+def read_rows(fetched: Path, scratch: Path, options: Options, wanted: KeyGroupRange) -> Iterator[tuple[bytes, bytes]]:
+    """Rows of the wanted key groups of fetched files, in order."""
+    lay_out(fetched, scratch)
+    try:
+        database = Rdict(str(scratch / "db"), options, access_type=AccessType.read_only(False))
+        try:
+            yield from rows_between(database, first_of_group(wanted.first), first_of_group(wanted.last + 1))
+        finally:
+            database.close()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
