@@ -11,11 +11,12 @@ from typing import Any, Generic, TypeVar
 
 from .errors import StateError
 
+# no slots: `ValueStateDescriptor[int]("count")` of a frozen dataclass with slots raises in Python 3.11
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ValueStateDescriptor(Generic[V]):
     """One value per key. `default` is what `value()` gives while there is none; a mutable one is copied."""
 
@@ -27,7 +28,7 @@ class ValueStateDescriptor(Generic[V]):
         _check_name(self.name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ListStateDescriptor(Generic[V]):
     """A list per key; `type` is that of one element."""
 
@@ -38,7 +39,7 @@ class ListStateDescriptor(Generic[V]):
         _check_name(self.name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MapStateDescriptor(Generic[K, V]):
     """A map per key. Its keys obey the rules of stream keys: hashable and of one type (key_encoding.py)."""
 
