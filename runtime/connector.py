@@ -206,9 +206,10 @@ class Sink(ABC):
     def create_committer(self) -> Committer | None:
         return None
 
-    def cleanup(self, job_id: str, live: frozenset[str]) -> None:
-        """After a restore, before writers start: remove pending output of dead attempts of this job, where the
-        connector can find it (PROTOCOLS 16). Runs on a helper thread."""
+    def cleanup(self, job_id: str, attempt: Attempt) -> None:
+        """Before the writers of this attempt start: remove pending output of all attempts below it, where the connector
+        can find it (PROTOCOLS 16), and of no other: a master that was replaced may still be at it when a later attempt
+        writes already. Runs on a helper thread."""
 
     def validate(self, input_type: RecordType) -> None:
         """Raise PipelineError for what cannot work, before submission."""
