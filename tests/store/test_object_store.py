@@ -1,0 +1,124 @@
+"""The contract of an object store, held by every store that programs may meet."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from penstock.state.errors import ObjectAlreadyExists, ObjectNotFound, ObjectStoreDenied
+from penstock.state.objects import Delete, Get, GetFile, List, ObjectStore, Pause, Put, PutFile
+from penstock.state.obstore_objects import ObstoreObjects
+
+
+@pytest.fixture(params=["memory", "directory", "file-url"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    locations = {"memory": "memory://", "directory": str(tmp_path / "s"), "file-url": f"file://{tmp_path}/s"}
+    return ObstoreObjects(locations[request.param])
+
+
+def test_an_object_is_given_back(store: ObjectStore) -> None:
+    assert store.execute(Put("job/log/1", b"entry")) is None
+    data = store.execute(Get("job/log/1"))
+    assert (type(data), data) == (bytes, b"entry")
+
+
+def test_empty_and_large_objects(store: ObjectStore) -> None:
+    large = bytes(range(256)) * 50_000
+    store.execute(Put("a/empty", b""))
+    store.execute(Put("a/large", large))
+    assert store.execute(Get("a/empty")) == b""
+    assert store.execute(Get("a/large")) == large
+
+
+def test_create_only_does_not_overwrite(store: ObjectStore) -> None:
+    store.execute(Put("a/b", b"first"))
+    with pytest.raises(ObjectAlreadyExists, match="a/b"):
+        store.execute(Put("a/b", b"second"))
+    assert store.execute(Get("a/b")) == b"first"
+
+
+def test_other_puts_overwrite(store: ObjectStore) -> None:
+    store.execute(Put("a/beat", b"a long one", create_only=False))
+    store.execute(Put("a/beat", b"2", create_only=False))
+    assert store.execute(Get("a/beat")) == b"2"
+
+
+def test_of_many_who_create_at_once_one_wins(store: ObjectStore) -> None:
+    winners = []
+    start = threading.Barrier(8)
+
+    def create(number: int) -> None:
+        start.wait()
+        try:
+            store.execute(Put("job/log/1", bytes([number])))
+            winners.append(number)
+        except ObjectAlreadyExists:
+            pass
+
+    threads = [threading.Thread(target=create, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(winners) == 1
+    assert store.execute(Get("job/log/1")) == bytes(winners)
+
+
+def test_missing_objects(store: ObjectStore, tmp_path: Path) -> None:
+    for op in (Get("nothing/here"), GetFile("nothing/here", tmp_path / "x")):
+        with pytest.raises(ObjectNotFound, match="nothing/here"):
+            store.execute(op)
+    assert store.execute(List("nothing")) == []
+
+
+def test_files_go_up_and_down(store: ObjectStore, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "new" / "folder" / "target"
+    source.write_bytes(b"0123456789" * 1_000_000)
+    store.execute(PutFile("job/shared/1-a", source))
+    store.execute(GetFile("job/shared/1-a", target))
+    assert target.read_bytes() == source.read_bytes()
+
+
+def test_a_file_is_uploaded_again_over_a_first_try(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"content")
+    store.execute(PutFile("a/b", tmp_path / "f"))
+    store.execute(PutFile("a/b", tmp_path / "f"))
+    assert store.execute(Get("a/b")) == b"content"
+
+
+def test_a_local_file_that_is_not_there_is_not_a_missing_object(store: ObjectStore, tmp_path: Path) -> None:
+    with pytest.raises(ObjectStoreDenied, match="gone"):
+        store.execute(PutFile("a/b", tmp_path / "gone"))
+
+
+def test_lists_by_any_prefix_in_order(store: ObjectStore) -> None:
+    for name in ("j/chk-2-1/b", "j/chk-10-1/a", "j/chk-2-1/a", "j/shared/1-x", "jj/log/1"):
+        store.execute(Put(name, b""))
+    assert store.execute(List("j/chk-")) == ["j/chk-10-1/a", "j/chk-2-1/a", "j/chk-2-1/b"]
+    assert store.execute(List("j/chk-2-1/")) == ["j/chk-2-1/a", "j/chk-2-1/b"]
+    assert store.execute(List("j/shared/1-")) == ["j/shared/1-x"]
+    assert store.execute(List("j/")) == ["j/chk-10-1/a", "j/chk-2-1/a", "j/chk-2-1/b", "j/shared/1-x"]
+    assert len(store.execute(List(""))) == 5
+
+
+def test_deletes_many_and_does_not_mind_missing_ones(store: ObjectStore) -> None:
+    for name in ("a/1", "a/2", "a/3"):
+        store.execute(Put(name, b""))
+    store.execute(Delete(("a/0", "a/1", "a/gone", "a/3", "b/gone")))
+    assert store.execute(List("")) == ["a/2"]
+    store.execute(Delete(()))
+
+
+def test_a_deleted_name_can_be_created_again(store: ObjectStore) -> None:
+    store.execute(Put("a/b", b"1"))
+    store.execute(Delete(("a/b",)))
+    store.execute(Put("a/b", b"2"))
+    assert store.execute(Get("a/b")) == b"2"
+
+
+def test_pauses_are_slept(tmp_path: Path) -> None:
+    slept: list[float] = []
+    ObstoreObjects("memory://", slept.append).execute(Pause(250))
+    assert slept == [0.25]
