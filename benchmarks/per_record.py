@@ -59,18 +59,18 @@ def customer_of(order: Order) -> int:
     return order.customer
 
 
-def run_penstock(path: Path) -> float:
-    """Records a second."""
+def run_penstock(path: Path, interval: str = "10s") -> float:
+    """Records a second, with a checkpoint every `interval` ("0s": none)."""
     import penstock as ps
+    from penstock.connectors.discard import DiscardingSink
     from penstock.connectors.files import FileSource
     from penstock.connectors.formats import Parquet
-    from penstock.connectors.discard import DiscardingSink
 
     with tempfile.TemporaryDirectory() as checkpoints:
         env = ps.StreamExecutionEnvironment()
         env.set_parallelism(1)
         env.set_state_backend("rocksdb")
-        env.enable_checkpointing("10s", storage=checkpoints)
+        env.enable_checkpointing(interval, storage=checkpoints)
         (
             env.from_source(FileSource(str(path), Parquet(Order)), ps.WatermarkStrategy.no_watermarks(), name="orders")
             .map(with_tax)

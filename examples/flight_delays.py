@@ -25,8 +25,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import penstock as ps
 import polars as pl
+
+import penstock as ps
 from penstock.connectors.files import FileSink, FileSource
 from penstock.connectors.formats import Csv, Json, Parquet
 
@@ -183,13 +184,13 @@ def build(env: ps.StreamExecutionEnvironment, data: Path, out: Path, bound: str,
         .uid("delays")
     )
     carriers = flights.key_by(lambda f: f.carrier).process(
-        Carriers(), output_type=CarrierRecord, side_outputs=[late], name="carriers"
+        Carriers(), output_type=CarrierRecord, name="carriers"
     )
     carriers.uid("carriers")
     turnarounds = (
         flights.filter(lambda f: f.tailnum is not None and f.air_time is not None, name="flew")
         .key_by(lambda f: f.tailnum)
-        .process(Turnarounds(), output_type=Turnaround, side_outputs=[late], name="turnarounds")
+        .process(Turnarounds(), output_type=Turnaround, name="turnarounds")
     )
     turnarounds.uid("turnarounds")
     by_month = "month=%Y-%m"
