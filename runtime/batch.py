@@ -64,7 +64,9 @@ class Batch:
         self.row_kinds: npt.NDArray[np.int8] | None = None
 
     @classmethod
-    def of_rows(cls, record_type: RecordType, rows: list[Any], timestamps: list[int] | Int64Array | None = None) -> Batch:
+    def of_rows(
+        cls, record_type: RecordType, rows: list[Any], timestamps: list[int] | Int64Array | None = None
+    ) -> Batch:
         if isinstance(timestamps, list):
             return cls(record_type, len(rows), rows, None, None, timestamps)
         return cls(record_type, len(rows), rows, None, timestamps, None)
@@ -126,6 +128,12 @@ class Batch:
                 self._timestamp_list = self._timestamps.tolist()
         return self._timestamp_list
 
+    def newest_timestamp(self) -> int:
+        """The greatest timestamp, in whichever form they are there; NO_TIMESTAMP if no record has one."""
+        if self._timestamps is not None:
+            return int(self._timestamps.max(initial=NO_TIMESTAMP))
+        return max(self._timestamp_list or (), default=NO_TIMESTAMP)
+
     def _like(
         self,
         length: int,
@@ -164,7 +172,9 @@ class Batch:
         if columns is None and self._rows is not None:
             own = self._rows
             rows = [own[i] for i in positions]
-        part = self._like(len(indices), rows, columns, self.timestamps()[indices] if self.has_timestamps else None, None)
+        part = self._like(
+            len(indices), rows, columns, self.timestamps()[indices] if self.has_timestamps else None, None
+        )
         if self.keys is not None:
             keys = self.keys
             part.keys = [keys[i] for i in positions]
@@ -184,6 +194,28 @@ class Batch:
         )
         other.keys, other.key_groups, other.row_kinds = self.keys, self.key_groups, self.row_kinds
         return other
+
+    def with_rows(self, record_type: RecordType, rows: list[Any]) -> Batch:
+        """Other records, one for each of these, with their timestamps and row kinds."""
+        other = Batch(record_type, self._length, rows, None, self._timestamps, self._timestamp_list)
+        other.row_kinds = self.row_kinds
+        return other
+
+    def keep(self, positions: list[int]) -> Batch:
+        """The records at these positions, in this order, on every face that exists."""
+        rows, indices = self._rows, np.array(positions, np.int64)
+        part = self._like(
+            len(positions),
+            None if rows is None else [rows[i] for i in positions],
+            None if self._columns is None else self._columns.take(pa.array(indices)),
+            None if self._timestamps is None else self._timestamps[indices],
+            None if self._timestamp_list is None else [self._timestamp_list[i] for i in positions],
+        )
+        keys = self.keys
+        part.keys = None if keys is None else [keys[i] for i in positions]
+        part.key_groups = None if self.key_groups is None else self.key_groups[indices]
+        part.row_kinds = None if self.row_kinds is None else self.row_kinds[indices]
+        return part
 
     def branch(self) -> Batch:
         """The same records for one more consumer, who may change its rows (PROTOCOLS 24)."""

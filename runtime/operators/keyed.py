@@ -1,0 +1,64 @@
+"""What operators after a key_by have in common: keys, a state backend, timers of both kinds, snapshots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...state.backend import KeyedStateBackend
+from ...state.ids import CheckpointId
+from ...state.objects import Program
+from ...state.snapshots import OperatorSnapshot
+from ..batch import Batch
+from ..elements import MIN_WATERMARK
+from ..keys import KeySelector
+from ..record_types import RecordType
+from .operator import Operator, OperatorContext, RestoredState
+from .user_code import keys_by
+
+TIMERS_AT_ONCE = 64
+"""So many timers fire before the operator lets itself be interrupted (PROTOCOLS 19)."""
+
+
+class KeyedOperator(Operator):
+    stateful = True
+
+    def __init__(self, selector: KeySelector, output_type: RecordType, side_tags: frozenset[str] = frozenset()) -> None:
+        self.selector = selector
+        self.output_type = output_type
+        self.side_tags = side_tags
+        self.current_watermark = MIN_WATERMARK
+        self._backend: KeyedStateBackend | None = None
+
+    def open(self, context: OperatorContext, restored: RestoredState) -> None:
+        super().open(context, restored)
+        self.current_watermark = restored.watermark
+        self._idle = restored.idle
+        self._backend = context.keyed_backend()
+
+    @property
+    def backend(self) -> KeyedStateBackend:
+        assert self._backend is not None
+        return self._backend
+
+    def keys(self, batch: Batch) -> list[Any]:
+        return keys_by(self.selector, batch, self.context)
+
+    def between_batches(self) -> None:
+        self.backend.between_batches()
+
+    def snapshot(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot]:
+        return self._snapshot(self.backend.snapshot(checkpoint_id), self.current_watermark)
+
+    def _snapshot(self, frozen: Program[Any], watermark: int) -> Program[OperatorSnapshot]:
+        handles = yield from frozen
+        return OperatorSnapshot(self.context.operator_id, keyed=handles, watermark=watermark, idle=self._idle)
+
+    def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:
+        self.backend.checkpoint_completed(checkpoint_id)
+
+    def checkpoint_aborted(self, checkpoint_id: CheckpointId) -> None:
+        self.backend.checkpoint_aborted(checkpoint_id)
+
+    def close(self) -> None:
+        if self._backend is not None:
+            self._backend.close()

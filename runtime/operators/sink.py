@@ -1,0 +1,63 @@
+"""The sink operator: records to the connector's writer; committables into the checkpoint (PROTOCOLS 16).
+
+Without checkpoints the barrier at the end of the input takes the last committables along (Barrier.persist).
+"""
+
+from __future__ import annotations
+
+from ...state.ids import CheckpointId
+from ...state.objects import Program
+from ...state.snapshots import OperatorSnapshot
+from ..batch import Batch
+from ..connector import Sink, SinkWriter, WriterContext
+from ..record_types import RecordType
+from .operator import Firing, Operator, OperatorContext, RestoredState, immediate
+
+
+class SinkOperator(Operator):
+    def __init__(self, sink: Sink, output_type: RecordType) -> None:
+        """output_type: of the records that are written."""
+        self.sink = sink
+        self.output_type = output_type
+        self._writer: SinkWriter | None = None
+
+    def open(self, context: OperatorContext, restored: RestoredState) -> None:
+        super().open(context, restored)
+        self._writer = self.sink.create_writer(
+            WriterContext(
+                job_id=context.job_id,
+                operator_id=context.operator_id,
+                subtask=context.subtask,
+                parallelism=context.parallelism,
+                attempt=context.attempt,
+                clock=context.clock,
+                metrics=context.metrics,
+                new_name=context.new_name,
+            )
+        )
+
+    @property
+    def writer(self) -> SinkWriter:
+        assert self._writer is not None
+        return self._writer
+
+    def process_batch(self, batch: Batch, input_index: int) -> None:
+        self.writer.write(batch)
+
+    def between_batches(self) -> None:
+        self.writer.between_batches()
+
+    def next_processing_timer(self) -> int | None:
+        return self.writer.next_timer()
+
+    def advance_processing_time(self, now_ms: int) -> Firing:
+        self.writer.between_batches()
+        yield from ()
+
+    def snapshot(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot]:
+        committables = tuple(self.writer.prepare_commit(checkpoint_id))
+        return immediate(OperatorSnapshot(self.context.operator_id, committables=committables))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,197 @@
+"""The source operator: splits to batches, timestamps and watermarks.
+
+Every split has its own watermark generator; the subtask's watermark is the minimum over its active splits, and is
+emitted behind the batch that advanced it. A split that has given nothing for the strategy's idleness does not hold
+the others back, and a finished one never does. Time in which the subtask did not ask its reader (backpressure) does
+not count as silence of a split.
+
+A subtask that waits for a split has no say in the watermark only once it is idle: after the idleness; else, if the
+source is unbounded, after a second. (At once would be wrong: while splits are being handed out at the start, the
+subtasks that have theirs already would run ahead and make the others' records late.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...state.ids import CheckpointId
+from ...state.objects import Program
+from ...state.snapshots import OperatorSnapshot, SplitSnapshot
+from ..batch import Batch
+from ..connector import NeedsSplit, NotReady, ReaderContext, ReaderEnd, Source, SplitBatch, SplitFinished
+from ..elements import MAX_WATERMARK, Watermark, WatermarkStatus
+from ..record_types import RecordType
+from ..watermarks import WatermarkGenerator, WatermarkMerge, WatermarkStrategy
+from .operator import Firing, Operator, OperatorContext, RestoredState, immediate
+from .user_code import assigned_by
+
+WAITING_IDLE_MS = 1_000
+_LONGEST_POLL_SHARE = 8
+"""Between two polls that found something at most this part of the idleness counts as a split's silence."""
+
+
+@dataclass(slots=True)
+class _Split:
+    generator: WatermarkGenerator
+    heard_ms: int
+    """When it gave something last, on the operator's own watch."""
+
+
+class SourceOperator(Operator):
+    """Polled by its task. The task sets `wake`, which readers call when they have something again."""
+
+    def __init__(self, source: Source[Any], strategy: WatermarkStrategy, output_type: RecordType) -> None:
+        self.source = source
+        self.strategy = strategy
+        self.output_type = output_type
+        self.side_tags = source.side_tags
+        self.wake: Callable[[], None] = lambda: None
+        self._idle_ms = strategy.idleness_ms
+        self._reader: Any = None
+
+    def open(self, context: OperatorContext, restored: RestoredState) -> None:
+        super().open(context, restored)
+        self._splits: dict[str, _Split] = {}
+        self._merge = WatermarkMerge()
+        self._asked = False
+        self._ended = False
+        self._waiting = False
+        self._watch_ms = 0
+        self._looked_ms = context.clock.now_ms()
+        self._waiting_since_ms: int | None = None
+        self._reader = self.source.create_reader(
+            ReaderContext(context.subtask, context.parallelism, context.clock, context.metrics, lambda: self.wake())
+        )
+        self._take(restored.splits)
+
+    # splits
+
+    def add_splits(self, splits: Sequence[SplitSnapshot], last: bool) -> None:
+        """The enumerator's answer. last: no more will come."""
+        self._asked = False
+        self._take(splits)
+        if last:
+            self._reader.no_more_splits()
+
+    def _take(self, splits: Sequence[SplitSnapshot]) -> None:
+        if not splits:
+            return
+        self._waiting_since_ms = None
+        for split in splits:
+            generator = self.strategy.create_generator(split.watermark_state)
+            self._splits[split.split_id] = _Split(generator, self._watch_ms)
+            self._give_out(self._merge.add(split.split_id, generator.watermark))
+        self._reader.add_splits([self.source.decode_split(split.state) for split in splits])
+
+    # polling
+
+    def poll(self, max_rows: int) -> NotReady | ReaderEnd | None:
+        """Emit what the reader has next. None: ask again; NotReady: later; ReaderEnd: all is read and emitted."""
+        if self._ended:
+            return ReaderEnd()
+        self._look_at_the_clock()
+        result = self._reader.poll(max_rows)
+        self._waiting = isinstance(result, (NotReady, NeedsSplit))
+        match result:
+            case SplitBatch(split_id, batch, side):
+                self._emit(split_id, batch)
+                if side is not None:
+                    self.output.emit_side(*side)
+            case SplitFinished(split_id):
+                self._splits.pop(split_id, None)
+                self._give_out(self._merge.remove(split_id))
+            case NeedsSplit():
+                return self._wait_for_split()
+            case ReaderEnd():
+                self._ended = True
+                self._give_out([Watermark(MAX_WATERMARK)])
+        self._mark_idle()
+        return result if isinstance(result, (NotReady, ReaderEnd)) else None
+
+    def _emit(self, split_id: str, batch: Batch) -> None:
+        split = self._splits[split_id]
+        split.heard_ms = self._watch_ms
+        if not len(batch):
+            return
+        timed = assigned_by(self.strategy, batch, self.context)
+        self._give_out(self._merge.set_idle(split_id, False))
+        self.output.emit(timed)
+        split.generator.on_batch(timed)
+        self._give_out(self._merge.advance(split_id, split.generator.watermark))
+
+    def _wait_for_split(self) -> NotReady:
+        if not self._asked:
+            self._asked = True
+            self.context.request_input()
+        if self._waiting_since_ms is None and not self._splits:
+            self._waiting_since_ms = self._watch_ms
+        self._mark_idle()
+        return NotReady()
+
+    def _give_out(self, elements: Sequence[Watermark | WatermarkStatus]) -> None:
+        for element in elements:
+            if isinstance(element, Watermark):
+                self.output.emit_watermark(element)
+            else:
+                self.output.emit_status(element)
+
+    # idleness
+
+    def _look_at_the_clock(self) -> None:
+        now_ms = self.context.clock.now_ms()
+        passed_ms = max(0, now_ms - self._looked_ms)
+        if not self._waiting and self._idle_ms is not None:
+            passed_ms = min(passed_ms, self._idle_ms // _LONGEST_POLL_SHARE)
+        self._watch_ms += passed_ms
+        self._looked_ms = now_ms
+
+    def _silences(self) -> list[tuple[str | None, int]]:
+        """(split, or None for the wait for one; the time on the watch from which on it is idle)."""
+        merge = self._merge
+        silences: list[tuple[str | None, int]] = []
+        if self._idle_ms is not None:
+            silences = [(id_, s.heard_ms + self._idle_ms) for id_, s in self._splits.items() if not merge.is_idle(id_)]
+        wait_ms = self._idle_ms if self._idle_ms is not None or self.source.bounded else WAITING_IDLE_MS
+        if self._waiting_since_ms is not None and wait_ms is not None and not merge.idle:
+            silences.append((None, self._waiting_since_ms + wait_ms))
+        return silences
+
+    def _mark_idle(self) -> None:
+        for split_id, from_ms in self._silences():
+            if from_ms <= self._watch_ms:
+                self._give_out(self._merge.no_inputs() if split_id is None else self._merge.set_idle(split_id, True))
+
+    def next_processing_timer(self) -> int | None:
+        """Only while nothing comes; otherwise polling looks after it."""
+        if not self._waiting:
+            return None
+        due_ms = min((from_ms for _, from_ms in self._silences()), default=None)
+        return None if due_ms is None else self._looked_ms + max(0, due_ms - self._watch_ms)
+
+    def advance_processing_time(self, now_ms: int) -> Firing:
+        self._look_at_the_clock()
+        self._mark_idle()
+        yield from ()
+
+    # checkpoints
+
+    def snapshot(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot]:
+        splits = []
+        for split in self._reader.snapshot():
+            split_id = self.source.split_id(split)
+            generator = self._splits[split_id].generator
+            splits.append(SplitSnapshot(split_id, self.source.encode_split(split), generator.snapshot()))
+        return immediate(
+            OperatorSnapshot(
+                self.context.operator_id, watermark=self._merge.watermark, idle=self._merge.idle, splits=tuple(splits)
+            )
+        )
+
+    def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:
+        self._reader.checkpoint_completed(checkpoint_id)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()

@@ -1,0 +1,148 @@
+"""Running users' functions over a batch: their errors, what they produce, and where it goes.
+
+A function is called once per record and never a second time. Its error becomes a UserCodeError that names operator,
+subtask and record; the position is read off the iterator over the rows, so knowing it costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NoReturn
+
+from ...state.errors import KeyTypeError, RecordTypeError, UserCodeError
+from ..batch import Batch
+from ..functions import OutputTag
+from ..keys import KeySelector
+from ..record_types import OPAQUE, RecordType, record_type_of
+from ..watermarks import WatermarkStrategy
+from .operator import OperatorContext, Output
+
+_NO_RESULTS = frozenset({str, bytes, dict})
+"""Iterables that nobody means to be taken apart."""
+_SHOWN = 200
+
+
+def shown(value: Any) -> str:
+    """A record in an error message."""
+    try:
+        text = repr(value)
+    except Exception as error:  # a user's __repr__
+        text = f"a {type(value).__name__} whose repr fails with {type(error).__name__}"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def raise_user_error(context: OperatorContext, error: Exception, doing: str) -> NoReturn:
+    """`doing`: 'on the record ...', 'in the timer at ...'. The user's error is the cause, so it is printed first."""
+    if isinstance(error, UserCodeError):
+        raise error
+    raise UserCodeError(
+        f"operator '{context.operator_name}', subtask {context.subtask}: {type(error).__name__}: {error} ({doing})",
+        operator=context.operator_name,
+        subtask=context.subtask,
+    ) from error
+
+
+def call_each(context: OperatorContext, function: Callable[[Any], Any], rows: list[Any]) -> list[Any]:
+    """function(row) of every row. A StopIteration of the function is an error like any other, not the end."""
+    iterator = iter(rows)
+    try:
+        results = list(map(function, iterator))
+    except Exception as error:
+        position = _position(iterator, rows)
+        raise_user_error(context, error, f"on the record {shown(rows[position])}")
+    if len(results) < len(rows):
+        stopped = RuntimeError("the function raised StopIteration")
+        raise_user_error(context, stopped, f"on the record {shown(rows[len(results)])}")
+    return results
+
+
+def _position(iterator: Iterator[Any], rows: list[Any]) -> int:
+    left: int = iterator.__length_hint__()  # type: ignore[attr-defined]
+    return len(rows) - left - 1
+
+
+def check_produced(produced: Any) -> None:
+    """A function that yields or returns an iterable gave this: TypeError if it can only be a mistake."""
+    if type(produced) in _NO_RESULTS:
+        raise TypeError(
+            f"the function returned a {type(produced).__name__}, which would be taken apart; yield it or return a list"
+        )
+    if not isinstance(produced, Iterable):
+        raise TypeError(f"the function returned a {type(produced).__name__}; yield results, or return a list or None")
+
+
+class Collector:
+    """Results of a function, their timestamps, and what goes to side outputs, until they are emitted as batches."""
+
+    def __init__(self, output_type: RecordType, output: Output, tagged: bool) -> None:
+        """tagged: side outputs are declared, so `yield tag, value` is looked for."""
+        self.rows: list[Any] = []
+        self.timestamps: list[int] = []
+        self._output_type = output_type
+        self._output = output
+        self._tagged = tagged
+        self._sides: dict[str, tuple[RecordType, list[Any], list[int]]] = {}
+
+    def take(self, produced: Any, timestamp: int) -> None:
+        """Everything a function produced for one record or timer; a generator is drained here."""
+        if type(produced) is not list:
+            check_produced(produced)
+        rows = self.rows
+        before = len(rows)
+        rows.extend(produced)
+        count = len(rows) - before
+        if count == 1:
+            self.timestamps.append(timestamp)
+        elif count:
+            self.timestamps.extend([timestamp] * count)
+
+    def side(self, tag: OutputTag[Any], value: Any, timestamp: int) -> None:
+        if not isinstance(tag, OutputTag):
+            raise TypeError(f"output() takes an OutputTag first, not {shown(tag)}")
+        if tag.name not in self._sides:
+            self._sides[tag.name] = (OPAQUE if tag.type is None else record_type_of(tag.type), [], [])
+        _, values, timestamps = self._sides[tag.name]
+        values.append(value)
+        timestamps.append(timestamp)
+
+    def emit(self) -> None:
+        if self._tagged and tuple in set(map(type, self.rows)):
+            self._move_tagged()
+        if self.rows:
+            batch = Batch.of_rows(self._output_type, self.rows, self.timestamps)
+            self.rows, self.timestamps = [], []
+            self._output.emit(batch)
+        if self._sides:
+            sides, self._sides = self._sides, {}
+            for tag, (record_type, values, timestamps) in sides.items():
+                self._output.emit_side(tag, Batch.of_rows(record_type, values, timestamps))
+
+    def _move_tagged(self) -> None:
+        rows, timestamps = self.rows, self.timestamps
+        self.rows, self.timestamps = [], []
+        for row, timestamp in zip(rows, timestamps, strict=True):
+            if type(row) is tuple and len(row) == 2 and isinstance(row[0], OutputTag):
+                self.side(row[0], row[1], timestamp)
+            else:
+                self.rows.append(row)
+                self.timestamps.append(timestamp)
+
+
+def assigned_by(strategy: WatermarkStrategy, batch: Batch, context: OperatorContext) -> Batch:
+    """The batch with the strategy's timestamps."""
+    try:
+        return strategy.assign(batch)
+    except RecordTypeError as error:
+        raise RecordTypeError(f"operator '{context.operator_name}': {error}") from error
+    except Exception as error:
+        raise_user_error(context, error, f"in the timestamp assigner, on a batch of {len(batch)} records")
+
+
+def keys_by(selector: KeySelector, batch: Batch, context: OperatorContext) -> list[Any]:
+    """The batch's keys, with the user's errors named."""
+    try:
+        return selector.keys(batch)
+    except (KeyTypeError, RecordTypeError) as error:
+        raise type(error)(f"operator '{context.operator_name}': {error}") from error
+    except Exception as error:
+        raise_user_error(context, error, f"in the key function, on a batch of {len(batch)} records")
