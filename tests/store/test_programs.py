@@ -29,11 +29,6 @@ from penstock.state.objects import (
 BUDGET = RetryBudget(tries=3, first_pause_ms=100, max_pause_ms=150)
 LOST, EXISTS = ObjectStoreUnavailable("?"), ObjectAlreadyExists()
 MISSING, DENIED = ObjectNotFound(), ObjectStoreDenied()
-    ObjectStoreUnavailable("?"),
-    ObjectAlreadyExists(),
-    ObjectNotFound(),
-    ObjectStoreDenied(),
-)
 
 
 class Scripted:
