@@ -24,7 +24,7 @@ class _Identity(msgspec.Struct, frozen=True):
     """In clock ticks since the boot."""
 
 
-def process_identity() -> str:
+def this_process() -> str:
     """Of this process; empty where it cannot be told."""
     place, pid = _place(), os.getpid()
     status = _status(pid)
