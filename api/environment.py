@@ -17,12 +17,13 @@ from ..runtime.graph.chaining import build_job_graph
 from ..runtime.graph.describe import describe, plan
 from ..runtime.graph.job_graph import JobGraph
 from ..runtime.graph.transformations import Transformation
+from ..runtime.operators.operator import Operator
 from ..runtime.options import Duration
 from ..runtime.record_types import record_type_of
 from ..state.errors import PipelineError
 from . import session
 from .steps import Pipeline, Step, Upstream, freeze, with_upstream
-from .streams import DataStream
+from .streams import DataStream, check_strategy
 
 if TYPE_CHECKING:
     from ..connectors.formats import Format
@@ -131,6 +132,7 @@ class StreamExecutionEnvironment:
         watermark_strategy: WatermarkStrategy | None = None,
         name: str | None = None,
         *,
+        uid: str | None = None,
         output_type: Any = None,
     ) -> DataStream:
         """The records of a connector. Without a strategy there are no watermarks before the end of input."""
@@ -139,9 +141,13 @@ class StreamExecutionEnvironment:
 
         strategy = watermark_strategy or WatermarkStrategy.no_watermarks()
         record_type = source.record_type if output_type is None else record_type_of(output_type)
-        step = self.pipeline.add(
-            "source", lambda: SourceOperator(source, strategy, record_type), (), name=name, source=source
-        )
+
+        def make() -> Operator:
+            check_strategy(strategy, record_type)
+            return SourceOperator(source, strategy, record_type)
+
+        step = self.pipeline.add("source", make, (), name=name, source=source)
+        step.uid = uid
         return DataStream(self, [Upstream(step)], step.output_type, step)
 
     def from_collection(

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from ..runtime.graph.partitioning import Hash
 from ..runtime.keys import KeyByColumns, KeyByFunction, KeySelector
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import RecordType, record_type_of
+from ..runtime.record_types import record_type_of
 from ..state.errors import KeyTypeError, PipelineError
 from .signatures import UNKNOWN, output_tags, return_annotation
 from .steps import Upstream
-from .streams import DataStream, check_function, named, returned_type, yielded_type
+from .streams import DataStream, check_field, check_function, named, yielded_type
 
 if TYPE_CHECKING:
     from ..runtime.windows.assigners import WindowAssigner
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 class KeyedStream(DataStream):
     """What key_by gives. Operations of DataStream work too; their records arrive partitioned by key."""
 
-    def __init__(self, stream: DataStream, selector: KeySelector, mistake: str) -> None:
+    def __init__(self, stream: DataStream, selector: KeySelector, key_annotation: Any = Any, mistake: str = "") -> None:
         inputs = [Upstream(each.step, Hash(selector), each.tag) for each in stream._inputs]
         super().__init__(stream._env, inputs, stream.record_type)
         self.selector = selector
+        self.key_annotation = key_annotation
         self._mistake = mistake
 
     def process(self, function: Any, output_type: Any = None, *, name: str | None = None) -> DataStream:
@@ -41,7 +42,7 @@ class KeyedStream(DataStream):
 
     def reduce(self, function: Any, *, name: str | None = None) -> DataStream:
         """A running reduce: for every record the combination of all of its key so far."""
-        from ..runtime.operators.keyed_process import RunningReduceOperator
+        from ..runtime.operators.running import RunningReduceOperator
 
         def make() -> Operator:
             check_function(function, "reduce")
@@ -79,7 +80,7 @@ class KeyedStream(DataStream):
         return WindowedStream(self, assigner)
 
     def _running(self, kind: str, field: int | str, name: str | None) -> DataStream:
-        from ..runtime.operators.keyed_process import RunningAggregateOperator
+        from ..runtime.operators.running import RunningAggregateOperator
 
         def make() -> Operator:
             result = record_type_of(int) if kind == "count" else self.record_type
@@ -101,35 +102,21 @@ class KeyedStream(DataStream):
 def keyed_stream(stream: DataStream, key: tuple[Any, ...], key_type: Any) -> KeyedStream:
     """A mistake in the key is reported with the operator that uses it."""
     try:
-        return KeyedStream(stream, _selector(stream.record_type, key, key_type), "")
+        if key and all(isinstance(name, str) for name in key):
+            for name in key:
+                check_field(stream.record_type, name, "key_by")
+            return KeyedStream(stream, KeyByColumns(key, key_type), key_type)
+        return _by_function(stream, key, key_type)
     except (PipelineError, KeyTypeError) as error:
         message = str(error)
-        return KeyedStream(stream, KeyByColumns(()), message if message.startswith("key_by") else f"key_by: {message}")
+        mistake = message if message.startswith("key_by") else f"key_by: {message}"
+        return KeyedStream(stream, KeyByColumns(()), mistake=mistake)
 
 
-def _selector(record_type: RecordType, key: tuple[Any, ...], key_type: Any) -> KeySelector:
-    if key and all(isinstance(name, str) for name in key):
-        for name in key:
-            check_field(record_type, name, "key_by")
-        return KeyByColumns(key, key_type)
+def _by_function(stream: DataStream, key: tuple[Any, ...], key_type: Any) -> KeyedStream:
     if len(key) != 1:
         raise PipelineError("key_by takes one function, or the names of columns")
-    function = key[0]
-    check_function(function, "get_key")
-    if key_type is None:
-        annotation = return_annotation(function, "get_key")
-        key_type = None if annotation is UNKNOWN else annotation
-    return KeyByFunction(function, key_type)
-
-
-def check_field(record_type: RecordType, field: int | str, what: str) -> None:
-    """PipelineError if the stream's type is known and has no such field."""
-    if record_type.schema is None:
-        return
-    names = record_type.schema.names
-    there = field in names if isinstance(field, str) else 0 <= field < len(names)
-    if not there:
-        raise PipelineError(f"{what}: there is no column {field!r}; there are {', '.join(names)}")
-
-
-__all__ = ["KeyedStream", "check_field", "keyed_stream", "returned_type"]
+    check_function(key[0], "get_key")
+    annotation = return_annotation(key[0], "get_key") if key_type is None else key_type
+    known = annotation is not UNKNOWN
+    return KeyedStream(stream, KeyByFunction(key[0], annotation if known else None), annotation if known else Any)

@@ -1,8 +1,30 @@
-"""What the command line hands to the script that it runs: the flags, and where reports go."""
+"""What the command line and the scripts it runs know of each other: flags go in, results of jobs come out."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .job_client import JobResult
 
 flags: Mapping[str, object] = {}
 """Options set by `penstock run`'s flags; empty when the script runs by itself."""
+
+results: list[JobResult] = []
+"""Of the jobs that have ended in this process, in order. At most MAX_RESULTS, the newest."""
+
+MAX_RESULTS = 100
+"""A script may run jobs in a loop for ever."""
+
+
+def finished(result: JobResult) -> None:
+    results.append(result)
+    del results[:-MAX_RESULTS]
+
+
+def say(text: str) -> None:
+    """To people: standard error, so that a pipeline's own output stays clean."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

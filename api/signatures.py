@@ -109,9 +109,11 @@ def _is_tagged(annotation: Any) -> bool:
 
 
 def output_tags(function: Any, method: str) -> frozenset[str]:
-    """Names of the side outputs a function refers to: OutputTags among its globals, closure and attributes."""
-    roots = [function, getattr(type(function), method, None), getattr(type(function), "on_timer", None)]
-    found = {root.name for root in roots if isinstance(root, OutputTag)}
+    """Names of the side outputs a function refers to: OutputTags among its globals, closure, attributes and methods."""
+    roots = [function, getattr(function, method, None)]
+    if not inspect.isfunction(function):
+        roots += [member for _, member in inspect.getmembers(type(function), inspect.isfunction)]
+    found: set[str] = set()
     for root in roots:
         for _, used in references(root):
             if isinstance(used, OutputTag):

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from ..runtime.functions import OutputTag
 from ..runtime.graph.partitioning import (
     Broadcast,
@@ -22,7 +24,7 @@ from ..runtime.graph.partitioning import (
     Rescale,
 )
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import OPAQUE, OpaqueType, RecordType, record_type_of
+from ..runtime.record_types import OpaqueType, RecordType, record_type_of
 from ..state.errors import PipelineError
 from .signatures import UNKNOWN, display_name, element_annotation, is_async, output_tags, return_annotation, yields
 from .steps import Configurable, Step, Upstream
@@ -127,7 +129,8 @@ class DataStream(Configurable):
             if face not in _BATCH_FACES:
                 raise PipelineError(f"there are no {face!r} batches; choose one of {', '.join(_BATCH_FACES)}")
             given = self._columns_for("map_batches")
-            return MapBatchesOperator(function, face, given if output_type is None else record_type_of(output_type))  # type: ignore[arg-type]
+            result = given if output_type is None else record_type_of(output_type)
+            return MapBatchesOperator(function, face, result)
 
         return self._add("map batches", make, name or named("map batches", function))
 
@@ -157,9 +160,13 @@ class DataStream(Configurable):
 
     def assign_timestamps_and_watermarks(self, strategy: WatermarkStrategy, *, name: str | None = None) -> DataStream:
         """Event time for the records from here on; watermarks from upstream end here."""
-        from ..runtime.operators.stateless import WatermarksOperator
+        from ..runtime.operators.watermarks import WatermarksOperator
 
-        return self._add("timestamps", lambda: WatermarksOperator(strategy, self.record_type), name)
+        def make() -> Operator:
+            check_strategy(strategy, self.record_type)
+            return WatermarksOperator(strategy, self.record_type)
+
+        return self._add("timestamps", make, name)
 
     # streams together, and how records reach the next operator ---------------------------------------------------
 
@@ -290,6 +297,34 @@ def check_function(function: Any, method: str) -> None:
         )
 
 
+def check_field(record_type: RecordType, field: int | str, what: str) -> None:
+    """PipelineError if the stream's type is known and has no such field."""
+    if record_type.schema is None:
+        return
+    names = record_type.schema.names
+    there = field in names if isinstance(field, str) else 0 <= field < len(names)
+    if not there:
+        raise PipelineError(f"{what}: there is no column {field!r}; there are {', '.join(names)}")
+
+
+def check_strategy(strategy: WatermarkStrategy, record_type: RecordType) -> None:
+    """PipelineError for a timestamp column that is not there, or holds no points in time."""
+    column = strategy.timestamp_assigner
+    if not isinstance(column, str) or record_type.schema is None:
+        return
+    check_field(record_type, column, "timestamp assigner")
+    kind = record_type.schema.field(column).type
+    if pa.types.is_timestamp(kind) and kind.tz is None:
+        raise PipelineError(
+            f"timestamp assigner: column {column!r} holds naive datetimes, which are no points in time; "
+            "give them a time zone"
+        )
+    if not (pa.types.is_integer(kind) or pa.types.is_timestamp(kind)):
+        raise PipelineError(
+            f"timestamp assigner: column {column!r} is of type {kind}; timestamps are ints (ms) or aware datetimes"
+        )
+
+
 def returned_type(function: Any, method: str, output_type: Any) -> RecordType:
     if output_type is not None:
         return record_type_of(output_type)
@@ -306,6 +341,3 @@ def _of_annotation(annotation: Any, function: Any, verb: str) -> RecordType:
     if annotation is UNKNOWN:
         return OpaqueType(f"'{display_name(function) or 'lambda'}' is not annotated with what it {verb}")
     return record_type_of(annotation)
-
-
-__all__ = ["OPAQUE", "DataStream", "DataStreamSink"]

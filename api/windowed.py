@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime.functions import OutputTag
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import RecordType, record_type_of
+from ..runtime.record_types import RecordType
 from ..runtime.units import parse_duration_ms
 from ..state.errors import PipelineError
-from .keyed import KeyedStream, check_field
+from .keyed import KeyedStream
 from .signatures import output_tags
 from .streams import DataStream, check_function, named, returned_type, yielded_type
 
@@ -134,6 +134,3 @@ def _check_aggregate(function: Any) -> None:
         if not callable(getattr(function, method, None)):
             raise PipelineError(f"aggregate needs an AggregateFunction, but {function!r} has no method {method}()")
         check_function(function, method)
-
-
-__all__ = ["WindowedStream", "check_field", "record_type_of"]

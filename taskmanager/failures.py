@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import traceback
-
 import cloudpickle
 
+from ..runtime.tracebacks import user_traceback
 from ..state.errors import PenstockError, UserCodeError
 from ..state.ids import Attempt
 from .messages import Failed, SubtaskId
@@ -18,7 +17,7 @@ def failed(attempt: Attempt, subtask: SubtaskId, operator: str, error: Exception
         operator = error.operator
         cause = error.__cause__ or error
     message = str(cause) if isinstance(cause, PenstockError) else f"{type(cause).__name__}: {cause}"
-    return Failed(attempt, subtask, operator, message, "".join(traceback.format_exception(cause)), _pickled(cause))
+    return Failed(attempt, subtask, operator, message, user_traceback(cause), _pickled(cause))
 
 
 def _pickled(cause: BaseException) -> bytes | None:

@@ -1,0 +1,32 @@
+"""Tracebacks of users' code: without the frames of penstock that called it."""
+
+from __future__ import annotations
+
+import runpy
+import traceback
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[1]
+_HIDDEN = (
+    *(f"{_ROOT / floor}/" for floor in ("state", "runtime", "connectors", "taskmanager", "jobmanager", "api")),
+    runpy.__file__,
+    "<frozen runpy>",
+)
+
+
+def user_traceback(error: BaseException) -> str:
+    """As Python prints it, without our frames; with all frames where none is the user's, for then it is our bug."""
+    shown = traceback.TracebackException.from_exception(error)
+    if not _hide(shown):
+        shown = traceback.TracebackException.from_exception(error)
+    return "".join(shown.format())
+
+
+def _hide(shown: traceback.TracebackException) -> bool:
+    """Take our frames out, also of what it was raised from. False if no frame is left in the end."""
+    frames = [frame for frame in shown.stack if not frame.filename.startswith(_HIDDEN)]
+    shown.stack = traceback.StackSummary.from_list(frames)
+    for before in (shown.__cause__, shown.__context__):
+        if before is not None:
+            _hide(before)
+    return bool(frames)
