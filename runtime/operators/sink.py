@@ -1,5 +1,8 @@
 """The sink operator: records to the connector's writer; committables into the checkpoint (PROTOCOLS 16).
 
+Committables go into every checkpoint until one with them is known to be complete: the checkpoint they were prepared
+for may be aborted, and a younger one then stands for their records (jobmanager/checkpoint_coordinator.py).
+
 Without checkpoints the barrier at the end of the input takes the last committables along (Barrier.persist).
 """
 
@@ -20,6 +23,8 @@ class SinkOperator(Operator):
         self.sink = sink
         self.output_type = output_type
         self._writer: SinkWriter | None = None
+        self._prepared: dict[CheckpointId, tuple[bytes, ...]] = {}
+        """Committables by the checkpoint they were prepared for, of those not known to be complete."""
 
     def open(self, context: OperatorContext, restored: RestoredState) -> None:
         super().open(context, restored)
@@ -55,8 +60,12 @@ class SinkOperator(Operator):
         yield from ()
 
     def snapshot(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot]:
-        committables = tuple(self.writer.prepare_commit(checkpoint_id))
+        self._prepared[checkpoint_id] = tuple(self.writer.prepare_commit(checkpoint_id))
+        committables = tuple(each for prepared in self._prepared.values() for each in prepared)
         return immediate(OperatorSnapshot(self.context.operator_id, committables=committables))
+
+    def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:
+        self._prepared = {id_: prepared for id_, prepared in self._prepared.items() if id_ > checkpoint_id}
 
     def close(self) -> None:
         if self._writer is not None:
