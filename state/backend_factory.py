@@ -125,3 +125,6 @@ def _rows_of(
         database = rocksdb.database_options(options.block_cache_bytes, options.write_buffer_bytes)
         return rocksdb.read_rows(fetched, directory / "import", database, wanted)
     raise StateError(f"a snapshot of the backend '{handle.backend}' cannot be restored into a row store")
+
+
+__all__ = ["BackendKind", "BackendOptions", "Restored", "create_keyed_backend"]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from .errors import StateError
@@ -65,6 +66,20 @@ class Table(ABC, Generic[Cell]):
         self.young[key] = cell
         return cell
 
+    def load_all(self, keys: Sequence[Any]) -> None:
+        """Every key has its cell in the young generation afterwards. Cheaper than one by one."""
+        young, old = self.young, self.old
+        unknown = []
+        for key in dict.fromkeys(keys):
+            if key not in young:
+                cell = old.get(key, MISSING)
+                if cell is MISSING:
+                    unknown.append(key)
+                else:
+                    young[key] = cell
+        if unknown:
+            young.update(zip(unknown, self._fetch_all(unknown), strict=True))
+
     def rotate(self, layer: Layer, generation: int) -> None:
         old = self.old
         falling = self.dirty.difference(self.young)
@@ -86,6 +101,9 @@ class Table(ABC, Generic[Cell]):
     @abstractmethod
     def _fetch(self, key: Any) -> Cell:
         """From below the cache."""
+
+    def _fetch_all(self, keys: list[Any]) -> list[Cell]:
+        return list(map(self._fetch, keys))
 
     @abstractmethod
     def _write(self, cells: dict[Any, Cell], layer: Layer, generation: int) -> None:
@@ -114,6 +132,16 @@ class ValueTable(Table[Any]):
             data = self.queue.stored(self.prefix(key))
         return None if data is None else self._serializer.decode(data)
 
+    def _fetch_all(self, keys: list[Any]) -> list[Any]:
+        queue, decode = self.queue, self._serializer.decode
+        if self.mutable or not queue.waiting:
+            return [None if data is None else decode(data) for data in queue.get_all(self.prefixes(keys))]
+        leaving = {key: value for key in keys if (value := queue.value(self, key, MISSING)) is not MISSING}
+        below = [key for key in keys if key not in leaving]
+        for key, data in zip(below, queue.stored_all(self.prefixes(below)) if below else (), strict=True):
+            leaving[key] = None if data is None else decode(data)
+        return [leaving[key] for key in keys]
+
     def _write(self, cells: dict[Any, Any], layer: Layer, generation: int) -> None:
         if self.mutable:
             layer.rows.update(self.encode_rows(list(cells.items())))
@@ -131,7 +159,7 @@ class ValueTable(Table[Any]):
         return list(zip(self.prefixes(keys), data, strict=True))
 
     def _is_default(self, value: Any) -> bool:
-        """A mutable default is in its cell once it was read, so that changes in place are seen; alone it is no state."""
+        """A mutable default is kept once it was read, so that changes in place are seen; unchanged it is no state."""
         return self.mutable and self._default is not None and bool(value == self._default)
 
     def new_default(self, key: Any) -> Any:
@@ -183,7 +211,7 @@ class ListTable(Table[ListCell]):
 
     def _write(self, cells: dict[Any, ListCell], layer: Layer, generation: int) -> None:
         chunk = encode_word(generation)
-        for (key, cell), prefix in zip(cells.items(), self.prefixes(list(cells)), strict=True):
+        for cell, prefix in zip(cells.values(), self.prefixes(list(cells)), strict=True):
             changes: dict[bytes, bytes | None] = {}
             if cell.rewrite:
                 if cell.chunks is None:

@@ -134,7 +134,7 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         cursor = self._cursor
         cursor.key = MISSING
         table = self._table()
-        young, load = table.young, table.load
+        young = table.young
         get, before = young.get, len(young)
         results: list[Any] = []
         append = results.append
@@ -142,7 +142,8 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
             for key, record in zip(keys, records, strict=True):
                 value = get(key, MISSING)
                 if value is MISSING:
-                    value = load(key)
+                    table.load_all(keys)
+                    value = young[key]
                 young[key] = value = function(value, record)
                 append(value)
         finally:

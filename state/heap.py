@@ -56,6 +56,9 @@ class HeapStore:
         cell = self._cells.get(key[:cut])
         return None if cell is None else cell.get(key)
 
+    def get_all(self, keys: list[bytes]) -> list[bytes | None]:
+        return list(map(self.get, keys))
+
     def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         cell = self._cells.get(prefix)
         return [] if cell is None else sorted(list(cell.items()))  # noqa: C414  the copy is atomic, sorting is not

@@ -13,6 +13,9 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from .key_encoding import decode_key, encode_key
 from .key_groups import key_group, key_groups_of
 
@@ -40,11 +43,35 @@ def cell_prefix(key: Any, state_id: int, namespace: bytes, max_parallelism: int)
 
 
 def cell_prefixes(keys: Sequence[Any], state_id: int, namespace: bytes, max_parallelism: int) -> list[bytes]:
-    """The same for many keys, cheaper."""
+    """The same for many keys, several times cheaper."""
+    groups = key_groups_of(keys, max_parallelism)
+    if set(map(type, keys)) == {int}:
+        try:
+            return _int_prefixes(np.array(keys, np.int64), groups, state_id, namespace)
+        except OverflowError:
+            pass
     pack = _HEAD.pack
     encoded = list(map(encode_key, keys))
-    groups = key_groups_of(keys, max_parallelism).tolist()
-    return [pack(group, state_id, len(key)) + key + namespace for group, key in zip(groups, encoded, strict=True)]
+    return [
+        pack(group, state_id, len(key)) + key + namespace for group, key in zip(groups.tolist(), encoded, strict=True)
+    ]
+
+
+_INT_KEY = encode_key(0)
+"""A tag and eight bytes with the sign flipped, for every int of 64 bits (key_encoding.py)."""
+
+
+def _int_prefixes(
+    keys: npt.NDArray[np.int64], groups: npt.NDArray[np.uint16], state_id: int, namespace: bytes
+) -> list[bytes]:
+    fields = [("group", ">u2"), ("state", ">u2"), ("length", ">u4"), ("tag", "u1"), ("key", ">u8")]
+    rows = np.empty(len(keys), np.dtype([*fields, ("namespace", f"V{len(namespace)}")] if namespace else fields))
+    rows["group"], rows["state"], rows["length"] = groups, state_id, len(_INT_KEY)
+    rows["tag"], rows["key"] = _INT_KEY[0], keys.view(np.uint64) ^ np.uint64(_SIGN)
+    if namespace:
+        rows["namespace"] = np.void(namespace)
+    data, width = rows.tobytes(), rows.itemsize
+    return [data[start : start + width] for start in range(0, len(data), width)]
 
 
 def prefix_length(row_key: bytes) -> int:

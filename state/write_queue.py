@@ -77,6 +77,8 @@ class RowStore(Protocol):
 
     def get(self, key: bytes) -> bytes | None: ...
 
+    def get_all(self, keys: list[bytes]) -> list[bytes | None]: ...
+
     def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         """The rows of one cell, in order."""
         ...
@@ -200,6 +202,12 @@ class WriteQueue:
     def stored(self, row_key: bytes) -> bytes | None:
         """What the store has, after `value` has found nothing."""
         return self._store.get(row_key)
+
+    def stored_all(self, row_keys: list[bytes]) -> list[bytes | None]:
+        return self._store.get_all(row_keys)
+
+    def get_all(self, row_keys: list[bytes]) -> list[bytes | None]:
+        return list(map(self.get, row_keys)) if self._layers else self._store.get_all(row_keys)
 
     def get(self, row_key: bytes) -> bytes | None:
         layers = self._layers

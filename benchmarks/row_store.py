@@ -1,0 +1,196 @@
+"""The row store against raw rocksdict: read-modify-writes per second of CPU, in one run.
+
+Work: a counter per key, zipf-distributed keys over a database that holds all of them, so that about a third of the
+accesses miss the cache. The limit is what a program does without us: get, unpack, add, pack, put, in the same kind of
+database with the same options, over the same keys in the same order.
+
+    python benchmarks/row_store.py [--keys N] [--operations N]
+
+One JSON line per result; CPU time of the thread that owns the state, since the machine may be shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import shutil
+import struct
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rocksdict import Rdict, WriteOptions
+
+from penstock.state.backend import KeyedStateBackend, ListState, ValueState
+from penstock.state.backend_factory import create_keyed_backend
+from penstock.state.descriptors import ListStateDescriptor, ValueStateDescriptor
+from penstock.state.ids import CheckpointId
+from penstock.state.key_groups import KeyGroupRange
+from penstock.state.keyed_backend import BackendOptions
+from penstock.state.rocksdb import database_options
+from penstock.state.write_queue import Uploads
+
+BATCH = 1_000
+TURNS = 10
+CACHE = 256 << 20
+BYTE_KEY, COUNTER = struct.Struct(">HQ"), struct.Struct("<q")
+
+
+def zipf_keys(keys: int, operations: int, seed: int) -> list[int]:
+    """Ids 0 .. keys - 1, each with a probability of 1 / rank, in random places."""
+    generator = np.random.default_rng(seed)
+    ranks = np.exp(generator.random(operations) * np.log(keys)).astype(np.int64) - 1
+    places: npt.NDArray[np.int64] = np.random.default_rng(0).permutation(keys)
+    chosen: list[int] = places[ranks % keys].tolist()
+    return chosen
+
+
+def no_uploads(checkpoint_id: CheckpointId) -> Uploads:
+    raise NotImplementedError("nothing is uploaded here")
+
+
+def cpu_seconds(work: Callable[[], None]) -> float:
+    start = time.thread_time()
+    work()
+    return time.thread_time() - start
+
+
+def batches_of(keys: list[int]) -> list[list[int]]:
+    return [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]
+
+
+def backend_in(directory: Path, cache_cells: int) -> KeyedStateBackend:
+    return create_keyed_backend(
+        "rocksdb",
+        operator_name="benchmark",
+        key_groups=KeyGroupRange(0, 127),
+        max_parallelism=128,
+        directory=directory,
+        uploads=no_uploads,
+        options=BackendOptions(cache_cells=cache_cells, block_cache_bytes=CACHE),
+    )
+
+
+def count(value: int | None, record: int) -> int:
+    return (value or 0) + record
+
+
+def fold_all(backend: KeyedStateBackend, state: ValueState[int], batches: list[list[int]]) -> None:
+    ones = [1] * BATCH
+    for batch in batches:
+        state.fold(batch, ones[: len(batch)], count)
+        backend.between_batches()
+
+
+class RawCounters:
+    """What a program does without us."""
+
+    def __init__(self, directory: Path, keys: int) -> None:
+        self.database = Rdict(str(directory), database_options(CACHE, CACHE))
+        options = WriteOptions()
+        options.disable_wal = True  # type: ignore[method-assign,assignment]
+        self.database.set_write_options(options)
+        for key in range(keys):
+            self.database[BYTE_KEY.pack(key & 127, key)] = COUNTER.pack(0)
+        self.database.flush()
+
+    def run(self, batches: list[list[int]]) -> None:
+        database, pack, counter, unpack = self.database, BYTE_KEY.pack, COUNTER.pack, COUNTER.unpack
+        for batch in batches:
+            for key in batch:
+                row = pack(key & 127, key)
+                (value,) = unpack(database[row])
+                database[row] = counter(value + 1)
+
+
+def misses_of(backend: KeyedStateBackend, state: ValueState[int], batches: list[list[int]]) -> int:
+    """How many accesses of the next folds leave the cache; counted apart from the measured run."""
+    table_of = state._table  # type: ignore[attr-defined]
+    missed = 0
+    ones = [1] * BATCH
+    for batch in batches:
+        table = table_of()
+        missed += len({key for key in batch if key not in table.young and key not in table.old})
+        state.fold(batch, ones[: len(batch)], count)
+        backend.between_batches()
+    return missed
+
+
+def against_raw(directory: Path, keys: int, accesses: list[int], cache_cells: int) -> tuple[float, float, float]:
+    """Operations per second of ours and of raw rocksdict, in turns, and the share of accesses that miss our cache."""
+    backend = backend_in(directory / "own", cache_cells)
+    state = backend.value_state(ValueStateDescriptor[int]("count", int))
+    fold_all(backend, state, batches_of(list(range(keys))))
+    raw = RawCounters(directory / "raw", keys)
+    batches = batches_of(accesses)
+    warm = batches[: len(batches) // 4]
+    share = misses_of(backend, state, warm) / sum(map(len, warm))
+    raw.run(warm)
+    own_seconds = raw_seconds = 0.0
+    for turn in range(TURNS):
+        part = batches[turn::TURNS]
+        own_seconds += cpu_seconds(partial(fold_all, backend, state, part))
+        raw_seconds += cpu_seconds(partial(raw.run, part))
+    backend.close()
+    raw.database.close()
+    return len(accesses) / own_seconds, len(accesses) / raw_seconds, share
+
+
+def hit_rate(directory: Path, accesses: list[int]) -> float:
+    backend = backend_in(directory, 200_000)
+    state = backend.value_state(ValueStateDescriptor[int]("count", int))
+    batches = batches_of([key % 10_000 for key in accesses])
+    fold_all(backend, state, batches)
+    seconds = cpu_seconds(lambda: fold_all(backend, state, batches))
+    backend.close()
+    return len(accesses) / seconds
+
+
+def append_rate(directory: Path, accesses: list[int]) -> float:
+    backend = backend_in(directory, 200_000)
+    state: ListState[int] = backend.list_state(ListStateDescriptor[int]("events", int))
+    batches = batches_of(accesses)
+
+    def work() -> None:
+        for batch in batches:
+            for key in batch:
+                backend.set_current_key(key)
+                state.add(key)
+            backend.between_batches()
+
+    seconds = cpu_seconds(work)
+    backend.close()
+    return len(accesses) / seconds
+
+
+def report(benchmark: str, value: float, limit: float | None = None, **more: float) -> None:
+    line: dict[str, object] = {"benchmark": benchmark, "value": round(value), "unit": "operations/s"}
+    if limit is not None:
+        line |= {"limit": round(limit), "ratio": round(value / limit, 2)}
+    print(json.dumps(line | more), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--keys", type=int, default=2_000_000)
+    parser.add_argument("--operations", type=int, default=600_000)
+    arguments = parser.parse_args()
+    gc.set_threshold(50_000, 50, 1_000)  # as slots do
+    directory = Path(tempfile.mkdtemp(prefix="row-store-"))
+    try:
+        accesses = zipf_keys(arguments.keys, arguments.operations, seed=1)
+        own, raw, share = against_raw(directory, arguments.keys, accesses, cache_cells=arguments.keys // 20)
+        report("row store: value state, zipf keys", own, raw, required=2.5, miss_share=round(share, 3))
+        report("row store: value state, all hits", hit_rate(directory / "hits", accesses))
+        report("row store: list append", append_rate(directory / "lists", accesses))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
