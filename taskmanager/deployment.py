@@ -119,6 +119,7 @@ class _Deployment:
             rows = MAX_COLUMNAR_ROWS if self.chain.columnar else MAX_ROWS
             source = SourceInput(head, self.services.clock, rows)
             source.sides = self.chain.outputs[0]
+            head.wake = lambda: self.services.post(source.wake)
             return source
         window = self.config.get(options.CHANNEL_WINDOW)
         channels, slots = [], {}
@@ -169,7 +170,6 @@ class _Deployment:
             job_name=deploy.job_name,
             job_parameters=self.config.get(options.JOB_PARAMETERS),
             request_input=lambda: services.send(SplitRequest(deploy.attempt, self.subtask, described.id)),
-            wake=(lambda: services.post(source.wake)) if source else lambda: None,
         )
 
     def _keyed_backend(self, index: int, restored: RestoredState) -> KeyedStateBackend:

@@ -112,12 +112,12 @@ class InputGate:
         """Consume one frame of a channel; what it changes downstream becomes ready."""
         channel = self.channels[index]
         frame = channel.queue.popleft()
+        channel.queued_bytes -= frame.nbytes
+        grant = channel.window.consume(frame.nbytes, not channel.queue)
+        if grant:
+            self._grant(channel.id, grant)
         match frame.element:
             case Batch() as batch:
-                channel.queued_bytes -= frame.nbytes
-                grant = channel.window.consume(frame.nbytes, not channel.queue)
-                if grant:
-                    self._grant(channel.id, grant)
                 self._ready.append(Data(batch, channel.input_index))
             case Watermark(timestamp):
                 self._ready.extend(self._merge.advance(index, timestamp))

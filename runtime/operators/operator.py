@@ -99,8 +99,6 @@ class OperatorContext:
     job_parameters: dict[str, str] = field(default_factory=dict)
     request_input: Callable[[], None] = lambda: None
     """Sources: ask the enumerator for a split."""
-    wake: Callable[[], None] = lambda: None
-    """Sources, thread-safe: poll again, there is something."""
 
 
 class Operator(ABC):
