@@ -219,15 +219,23 @@ class StreamExecutionEnvironment:
 
     def execute(self, job_name: str | None = None) -> JobResult:
         """Run the pipeline to its end. Raises JobFailedError, whose cause is what the user's function raised."""
-        return self.execute_async(job_name).run()
+        return self.submit(job_name).run()
 
     def execute_async(self, job_name: str | None = None) -> JobClient:
-        """A handle of the job, which runs in the background once its methods are used."""
+        """Start the pipeline in the background and give a handle of it."""
+        return self.submit(job_name).start()
+
+    def submit(self, job_name: str | None = None) -> JobClient:
+        """A handle of the job, which is not run yet. What is added to the pipeline from now on is another job."""
         from .job_client import JobClient
 
-        graph = self.job_graph(job_name)
+        client = JobClient(self.job_graph(job_name), self.configuration)
         self._executed.update(step.id for step in self.pipeline.steps)
-        return JobClient(graph, self.configuration)
+        return client
+
+    def is_bounded(self) -> bool:
+        """Whether every source of what execute() would run has an end."""
+        return all(step.source is None or step.source.bounded for step in self._pending())
 
 
 def get_execution_environment(configuration: Configuration | None = None) -> StreamExecutionEnvironment:

@@ -1,0 +1,147 @@
+"""What execute() and execute_async() give: results, and handles of jobs that run."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from ..jobmanager.events import JobState, JobStatus
+from ..jobmanager.local_job import LocalJob
+from ..runtime.config import Configuration
+from ..runtime.graph.describe import describe
+from ..runtime.graph.job_graph import JobGraph
+from . import session
+from .progress import ProgressLine
+
+REPORT_INTERVAL_MS = 250
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    job_id: str
+    job_name: str
+    state: JobState
+    duration_ms: int
+    status: JobStatus
+    """Counters and checkpoints as they were in the end."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "job_id": self.job_id,
+            "job_name": self.job_name,
+            "state": self.state.value,
+            "duration_ms": self.duration_ms,
+            "restarts": self.status.restarts,
+            "checkpoints": self.status.checkpoints.completed,
+        }
+
+
+class JobClient:
+    """A job of this process. Either `run` it here, or `start` it on a thread of its own."""
+
+    def __init__(self, graph: JobGraph, config: Configuration) -> None:
+        announce(graph, config)
+        self._job = LocalJob(graph, config)
+        self._began_ns = time.monotonic_ns()
+        self._thread: threading.Thread | None = None
+        self._progress = ProgressLine()
+        self._reported_ms = 0
+        if self._job.continued:
+            session.say(f"continuing job {self.job_id}")
+
+    @property
+    def job_id(self) -> str:
+        return self._job.job_id
+
+    def status(self) -> JobStatus:
+        return self._job.status()
+
+    def stop(self) -> None:
+        """A last checkpoint, its commits, and the end; `-s latest` continues from there."""
+        self._job.stop()
+
+    def cancel(self) -> None:
+        self._job.cancel()
+
+    def start(self) -> JobClient:
+        """Run in the background."""
+        self._thread = threading.Thread(target=self._job.run, name=f"job {self._job.graph.job_name}", daemon=True)
+        self._thread.start()
+        return self
+
+    def result(self, timeout_s: float | None = None) -> JobResult:
+        """Wait for the end of a job that was started. Raises JobFailedError, or TimeoutError."""
+        assert self._thread is not None, "start() the job first"
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            raise TimeoutError(f"job '{self._job.graph.job_name}' has not ended after {timeout_s} s")
+        return self.finish()
+
+    def run(self) -> JobResult:
+        """To its end, on this thread. Ctrl-C and SIGTERM stop it after a last checkpoint (KeyboardInterrupt)."""
+        with self._progress, stopping_on_signals(self._job.stop) as stopped:
+            self.run_until(lambda: False)
+        result = self.finish()
+        if stopped and result.state is not JobState.FINISHED:
+            session.say(f"stopped job {self.job_id}; continue it with -s latest")
+            raise KeyboardInterrupt
+        return result
+
+    def run_until(self, until: Callable[[], bool]) -> bool:
+        """Drive the job on this thread until then, or to its end (True)."""
+
+        def report_or_stop() -> bool:
+            now_ms = time.monotonic_ns() // 1_000_000
+            if now_ms - self._reported_ms >= REPORT_INTERVAL_MS:
+                self._reported_ms = now_ms
+                self._progress(self._job.status(), now_ms)
+            return until()
+
+        return self._job.run(report_or_stop)
+
+    def finish(self) -> JobResult:
+        """The result of a job that has ended; its temporary files are removed."""
+        self._job.close()
+        duration_ms = (time.monotonic_ns() - self._began_ns) // 1_000_000
+        status = self._job.status()
+        result = JobResult(self.job_id, self._job.graph.job_name, status.state, duration_ms, status)
+        session.finished(result)
+        self._job.result()
+        return result
+
+
+def announce(graph: JobGraph, config: Configuration) -> None:
+    """Where the job runs, how its operators run, and what should be known about it."""
+    session.say(f"job '{graph.job_name}' runs in this process (no cluster is addressed)")
+    session.say("\n".join(describe(graph).splitlines()[1:]))
+    for note in config.notes:
+        session.say(f"note: {note}")
+
+
+@contextmanager
+def stopping_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
+    """The first Ctrl-C or SIGTERM calls `stop`, a second one interrupts at once. Gives the signals that came."""
+    came: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            raise KeyboardInterrupt
+        session.say("stopping after a last checkpoint; once more to stop at once")
+        stop()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
