@@ -161,9 +161,10 @@ class CheckpointCoordinator:
         """A completion is on its way into the log."""
         return any(checkpoint.state is C.WRITTEN for checkpoint in self._active.values())
 
-    @property
-    def active(self) -> list[Checkpoint]:
-        return list(self._active.values())
+    def find(self, attempt: Attempt, checkpoint_id: CheckpointId) -> Checkpoint | None:
+        """One that is neither completed nor aborted."""
+        checkpoint = self._active.get(checkpoint_id)
+        return checkpoint if checkpoint is not None and checkpoint.attempt == attempt else None
 
     # ---- triggers
 

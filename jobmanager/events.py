@@ -23,7 +23,7 @@ Time is in ms and never jumps back: a shell anchors its monotonic clock at the w
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +32,8 @@ from ..state.ids import Attempt, CheckpointId, SlotId, VertexId
 from ..state.objects import Program
 from ..taskmanager.messages import FromSlot, ToSlot
 
-Tag = tuple[Hashable, ...]
-"""Made and understood by the job master alone; the first item says what it is about."""
+Tag = tuple[Any, ...]
+"""Hashable; made and understood by the job master alone. The first item says what it is about."""
 
 # events -----------------------------------------------------------------------------------------------------------
 

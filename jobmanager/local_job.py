@@ -13,10 +13,9 @@ from collections.abc import Callable
 from ..runtime import options
 from ..runtime.config import Configuration
 from ..runtime.graph.job_graph import JobGraph
-from ..state.checkpoint_store import CheckpointStore, metadata_name_of_path
+from ..state.checkpoint_store import metadata_name_of_path
 from ..state.errors import CheckpointError, ConfigurationError, JobFailedError
 from ..state.ids import JobId, new_job_id, new_nonce
-from ..state.job_log import JobLog
 from ..state.job_registry import JobDescription, find_latest, register_job
 from ..state.objects import ObjectStore, run_program
 from ..state.obstore_objects import ObstoreObjects
@@ -24,7 +23,7 @@ from .events import CancelRequested, JobState, JobStatus, StopRequested
 from .job_master import JobMaster
 from .local_cluster import LocalCluster
 from .options import RestoreRequest
-from .process_identity import is_dead, process_identity
+from .process_identity import this_process
 from .settings import job_master_options
 
 DEFAULT_DIRECTORY = ".penstock/checkpoints"
@@ -45,11 +44,9 @@ class LocalJob:
             graph,
             job_id=self.job_id,
             options=job_master_options(config),
-            store=CheckpointStore(self.job_id, new_nonce),
-            log=JobLog(self.job_id, new_nonce),
+            new_name=new_nonce,
             restore=restore,
-            process=process_identity(),
-            is_dead=is_dead,
+            process=this_process(),
         )
         self.cluster = LocalCluster(self._master, store)
 

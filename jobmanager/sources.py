@@ -69,7 +69,9 @@ class Sources:
             self._orders.give(RunBlocking(("discover", self._graph.attempt, operator_id), call))
 
     def discovered(self, operator_id: OperatorId, found: Any, now_ms: int) -> None:
-        coordinator = self._coordinators[operator_id]
+        coordinator = self._coordinators.get(operator_id)
+        if coordinator is None:  # the attempt has ended
+            return
         with self._named(operator_id):
             self._assign(operator_id, coordinator.discovered(found))
         interval_ms = coordinator.discovery_interval_ms
@@ -77,8 +79,9 @@ class Sources:
             self._orders.give(SetTimer(now_ms + interval_ms, ("discover", self._graph.attempt, operator_id)))
 
     def discovery_failed(self, operator_id: OperatorId, error: Exception) -> None:
-        with self._named(operator_id):
-            raise error
+        if operator_id in self._coordinators:
+            with self._named(operator_id):
+                raise error
 
     def request(self, subtask: SubtaskId, operator_id: OperatorId) -> None:
         if operator_id in self._coordinators:

@@ -1,0 +1,165 @@
+"""Setting up an attempt: from the entry in the log to deployed subtasks. The order is what keeps data safe.
+
+    LOGGING      AttemptStarted(n) goes into the log. Whatever completion was on its way there stands before it now,
+                 so what is restored is the last completion for good (PROTOCOLS 1, 6)
+    READING      the metadata of that checkpoint; the plan of who takes over what (restore.py)
+    COMMITTING   its committables, and all that are still waiting, are made visible ...
+    CLEANING     ... then pending output of dead attempts is removed ...
+    SLOTS        ... and only then writers may start (PROTOCOLS 16), once all slots are there
+    DEPLOYED     Deploy is sent to all
+
+Slots are asked for at the beginning, because they take longest. `advance` looks whether the step is over; the job
+master calls it after every event. Errors are raised, and fail the attempt.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from functools import partial
+
+from ..state.checkpoint_store import CheckpointStore
+from ..state.errors import DamagedCheckpointError, PenstockError
+from ..state.ids import Attempt, CheckpointId
+from ..state.job_log import AttemptStarted
+from ..state.objects import Program
+from ..state.snapshots import CheckpointMetadata
+from .events import RunBlocking, RunProgram, SendToSlot, SetTimer
+from .execution_graph import SubtaskState
+from .options import RestoreRequest
+from .parts import Parts
+from .restore import RestorePlan, plan_restore
+
+
+class Step(enum.Enum):
+    LOGGING = enum.auto()
+    READING = enum.auto()
+    COMMITTING = enum.auto()
+    CLEANING = enum.auto()
+    SLOTS = enum.auto()
+    DEPLOYED = enum.auto()
+
+
+class AttemptSetup:
+    def __init__(self, parts: Parts, restore: RestoreRequest | None) -> None:
+        self._parts = parts
+        self._restore = restore
+        self._took_over = False
+        """The log's retained checkpoints, and the commits of the last one, are known to this master."""
+        self._plan = RestorePlan()
+        self._reusable: CheckpointId | None = None
+        self._cleanups = 0
+        self.step = Step.DEPLOYED
+
+    @property
+    def commits_known(self) -> bool:
+        """What the last logged checkpoint promises has been handed to the committers."""
+        return self._took_over
+
+    def begin(self, now_ms: int) -> None:
+        parts = self._parts
+        self.step = Step.LOGGING
+        attempt = Attempt(parts.log.state.attempt + 1)
+        parts.orders.give(*parts.journal.append(AttemptStarted(attempt)))
+        parts.orders.give(*parts.pool.ensure(parts.graph.slots_needed))
+        parts.orders.give(SetTimer(now_ms + parts.options.slot_timeout_ms, ("slots", attempt)))
+
+    def attempt_logged(self, record: AttemptStarted) -> None:
+        parts = self._parts
+        parts.graph.begin_attempt(record.attempt)
+        self.step = Step.READING
+        program = _read([c.metadata_name for c in parts.log.state.completed[-1 if self._took_over else 0 :]])
+        if parts.log.state.last_completed is None and self._restore is not None:
+            program = _read([self._restore.metadata_name])
+        parts.orders.give(RunProgram(("restore", record.attempt), program))
+
+    def read_only(self) -> None:
+        """No attempt is to begin, but what the last checkpoint promises must be committed."""
+        self.step = Step.READING
+        program = _read([c.metadata_name for c in self._parts.log.state.completed])
+        self._parts.orders.give(RunProgram(("restore", self._parts.graph.attempt), program))
+
+    def read(self, found: Sequence[CheckpointMetadata]) -> None:
+        """The last one is to be restored; none: the job starts afresh."""
+        parts = self._parts
+        own = [metadata for metadata in found if metadata.job_id == parts.job_id]
+        self._plan = RestorePlan()
+        if found:
+            self._plan = plan_restore(
+                found[-1], parts.graph.job_graph, allow_non_restored_state=parts.options.allow_non_restored_state
+            )
+        parts.checkpointing.restored = self._plan.checkpoint_id
+        if not self._took_over:
+            parts.checkpointing.take_over(own)
+            parts.orders.give(*parts.commits.add(self._plan.committables))
+            self._took_over = True
+        self._reusable = found[-1].checkpoint_id if own else None
+        if parts.graph.attempt > 1:
+            program = parts.store.sweep(parts.graph.attempt, list(parts.checkpointing.retained.values()))
+            parts.orders.give(RunProgram(("sweep",), program))
+        self.step = Step.COMMITTING
+
+    def cleaned(self) -> None:
+        self._cleanups -= 1
+
+    def advance(self) -> None:
+        parts = self._parts
+        if self.step is Step.COMMITTING and parts.commits.idle:
+            self.step = Step.CLEANING
+            if parts.graph.attempt > 1 or self._plan.checkpoint_id is not None:
+                self._clean()
+        if self.step is Step.CLEANING and not self._cleanups:
+            self.step = Step.SLOTS
+        if self.step is Step.SLOTS and len(parts.pool.slots) >= parts.graph.slots_needed:
+            self.step = Step.DEPLOYED
+            self._deploy()
+
+    def slots_timed_out(self, attempt: Attempt) -> None:
+        parts = self._parts
+        there, needed = len(parts.pool.slots), parts.graph.slots_needed
+        if attempt == parts.log.state.attempt and self.step is not Step.DEPLOYED and there < needed:
+            raise PenstockError(
+                f"{there} of {needed} slots were there after {parts.options.slot_timeout_ms // 1_000} s"
+                + (f": {parts.pool.denial}" if parts.pool.denial else "")
+            )
+
+    @property
+    def next_checkpoint_id(self) -> CheckpointId:
+        """Above every id in the log, and above the one that was restored."""
+        state = self._parts.log.state
+        known = [state.subsumed, self._plan.checkpoint_id or 0, *(c.checkpoint_id for c in state.completed)]
+        return CheckpointId(max(known) + 1)
+
+    def _clean(self) -> None:
+        parts = self._parts
+        self._cleanups = len(parts.sinks)
+        for operator_id, sink in parts.sinks.items():
+            call = partial(sink.cleanup, parts.job_id, parts.graph.attempt)
+            parts.orders.give(RunBlocking(("cleanup", parts.graph.attempt, operator_id), call))
+
+    def _deploy(self) -> None:
+        parts, graph = self._parts, self._parts.graph
+        graph.assign(parts.pool.slots)
+        parts.sources.begin_attempt(self._plan)
+        for subtask in graph.subtasks:
+            deploy = graph.deployment(
+                subtask,
+                generation=parts.orders.generation,
+                job_id=parts.job_id,
+                restore=tuple(self._plan.subtasks.get(subtask, ())),
+                reusable_checkpoint=self._reusable,
+            )
+            graph.move(subtask, SubtaskState.DEPLOYING)
+            parts.orders.give(SendToSlot(graph.slot_of(subtask), deploy))
+
+
+def _read(names: Sequence[str]) -> Program[list[CheckpointMetadata]]:
+    """All of them; the last one must be readable, damaged older ones are left out."""
+    found = []
+    for name in names:
+        try:
+            found.append((yield from CheckpointStore.read_metadata(name)))
+        except DamagedCheckpointError:
+            if name == names[-1]:
+                raise
+    return found

@@ -1,0 +1,244 @@
+"""Checkpoints in the life of a job: what the coordinator decides becomes messages, programs and log entries.
+
+The way of a checkpoint (who does it in brackets):
+
+    trigger: snapshot the enumerators, hold splits back, send TriggerCheckpoint      (splits.py, here)
+    all acknowledged -> write the metadata, with commits that are still pending      (store program)
+    metadata written -> log CheckpointCompleted                                      (journal)
+    logged           -> tell the slots, commit its committables, and only then
+                        log SubsumedUpTo for older ones                              (journal)
+    logged           -> delete what nothing refers to any more                       (store program)
+
+A deletion that fails leaves garbage, which the sweep of the next attempt finds. Files of an aborted checkpoint stay
+until then, too: their uploads may still be under way (state/checkpoint_store.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..state.checkpoint_store import CheckpointStore
+from ..state.errors import CheckpointError, ProtocolError
+from ..state.ids import Attempt, CheckpointId, JobId, SlotId
+from ..state.job_log import CheckpointCompleted as CheckpointLogged
+from ..state.job_log import SubsumedUpTo
+from ..state.retained_checkpoints import RetainedCheckpoints
+from ..state.snapshots import CheckpointMetadata
+from ..taskmanager.messages import (
+    AbortCheckpoint,
+    Acknowledge,
+    BarrierInjected,
+    CheckpointCompleted,
+    Decline,
+    TriggerCheckpoint,
+)
+from .checkpoint_coordinator import (
+    Abort,
+    AckOutcome,
+    Checkpoint,
+    CheckpointCoordinator,
+    Decision,
+    FailAttempt,
+    Persist,
+    Purpose,
+    Trigger,
+)
+from .commits import Commits
+from .events import CheckpointStatus, RunProgram, SetTimer
+from .execution_graph import ANSWERS_BARRIERS, ExecutionGraph
+from .journal import Journal
+from .options import JobMasterOptions
+from .orders import Orders
+from .sources import Sources
+
+
+class Checkpointing:
+    """Of one job, over all its attempts. Raises CheckpointError when an attempt must fail because of checkpoints."""
+
+    def __init__(
+        self,
+        job_id: JobId,
+        options: JobMasterOptions,
+        graph: ExecutionGraph,
+        orders: Orders,
+        store: CheckpointStore,
+        journal: Journal,
+        sources: Sources,
+        commits: Commits,
+    ) -> None:
+        self._job_id = job_id
+        self._graph = graph
+        self._orders = orders
+        self._store = store
+        self._journal = journal
+        self._sources = sources
+        self._commits = commits
+        self.coordinator = CheckpointCoordinator(options.checkpoints, graph.subtasks)
+        self._options = self.coordinator.options
+        self.retained: dict[CheckpointId, CheckpointMetadata] = {}
+        """Own checkpoints that are in the log and not subsumed."""
+        self._files = RetainedCheckpoints(job_id, self._options.retained)
+        self._written: dict[CheckpointId, CheckpointMetadata] = {}
+        self.restored: CheckpointId | None = None
+        self._timer_ms: int | None = None
+
+    def take_over(self, completed: Iterable[CheckpointMetadata]) -> None:
+        """What the log retains, read by a master that has just become leader."""
+        self.retained = {metadata.checkpoint_id: metadata for metadata in completed}
+        self._files = RetainedCheckpoints(self._job_id, self._options.retained, self.retained.values())
+
+    # ---- attempts
+
+    def begin_attempt(self, next_id: CheckpointId, now_ms: int) -> None:
+        self.coordinator.begin_attempt(self._graph.attempt, next_id, now_ms)
+        self._set_timer(now_ms)
+
+    def end_attempt(self, reason: str, now_ms: int) -> None:
+        self._carry_out(self.coordinator.end_attempt(reason), now_ms)
+
+    def want(self, purpose: Purpose, now_ms: int) -> None:
+        self.coordinator.want(purpose, now_ms)
+        self.tick(now_ms)
+
+    def tick(self, now_ms: int) -> None:
+        self._carry_out(self.coordinator.tick(now_ms, ready=self._graph.all_in(ANSWERS_BARRIERS)), now_ms)
+        self._set_timer(now_ms)
+
+    def status(self) -> CheckpointStatus:
+        return self.coordinator.status(self.restored)
+
+    # ---- what slots say
+
+    def injected(self, message: BarrierInjected) -> None:
+        self._sources.injected(message.subtask, message.checkpoint_id)
+
+    def acknowledged(self, message: Acknowledge, now_ms: int) -> Checkpoint | None:
+        """A checkpoint that is complete by this alone, because nothing of it is persisted."""
+        outcome, decisions = self.coordinator.acknowledge(message.checkpoint_id, message.subtask, message.snapshot)
+        if outcome is not AckOutcome.COMPLETES:
+            return None
+        for decision in decisions:
+            if isinstance(decision, Persist) and not decision.checkpoint.persist:
+                self.coordinator.collected(decision.checkpoint)
+                return decision.checkpoint
+        self._carry_out(decisions, now_ms)
+        return None
+
+    def declined(self, message: Decline, now_ms: int) -> None:
+        self._carry_out(
+            self.coordinator.decline(message.checkpoint_id, message.subtask, message.reason, now_ms), now_ms
+        )
+        self._set_timer(now_ms)
+
+    # ---- what the store says
+
+    def metadata_written(self, attempt: Attempt, checkpoint_id: CheckpointId, name: str) -> None:
+        checkpoint = self.coordinator.find(attempt, checkpoint_id)
+        if checkpoint is not None and self.coordinator.written(checkpoint, name):
+            record = CheckpointLogged(checkpoint.attempt, checkpoint.id, name)
+            self._orders.give(*self._journal.append(record))
+
+    def metadata_failed(self, attempt: Attempt, checkpoint_id: CheckpointId, error: Exception, now_ms: int) -> None:
+        checkpoint = self.coordinator.find(attempt, checkpoint_id)
+        if checkpoint is not None:
+            self._carry_out(self.coordinator.not_written(checkpoint, error, now_ms), now_ms)
+            self._set_timer(now_ms)
+
+    def completion_logged(self, record: CheckpointLogged, now_ms: int) -> Checkpoint:
+        """The checkpoint counts: its attempt may have failed meanwhile, but it will be what is restored."""
+        checkpoint = self.coordinator.find(record.attempt, record.checkpoint_id)
+        if checkpoint is None:
+            raise ProtocolError(f"{record} is logged, but the checkpoint was given up")
+        metadata = self._written.pop(record.checkpoint_id)
+        self._orders.send(self._live_slots(), CheckpointCompleted, checkpoint.id)
+        self._orders.give(*self._commits.add(checkpoint.committables()))
+        self.retained[checkpoint.id] = metadata
+        superfluous = self._files.complete(metadata)
+        if superfluous is not None:
+            self._orders.give(*self._journal.append(SubsumedUpTo(superfluous)))
+        self._carry_out(self.coordinator.logged(checkpoint, now_ms), now_ms)
+        self._set_timer(now_ms)
+        return checkpoint
+
+    def subsumption_logged(self, record: SubsumedUpTo) -> None:
+        self.retained = {i: metadata for i, metadata in self.retained.items() if i > record.checkpoint_id}
+        self._delete(self._files.subsume(record.checkpoint_id))
+
+    # ---- decisions
+
+    def _carry_out(self, decisions: Iterable[Decision], now_ms: int) -> None:
+        for decision in decisions:
+            match decision:
+                case Trigger(checkpoint):
+                    self._trigger(checkpoint)
+                case Persist(checkpoint):
+                    self._persist(checkpoint, now_ms)
+                case Abort(checkpoint, _reason):
+                    self._abort(checkpoint)
+                case FailAttempt(reason):
+                    raise CheckpointError(reason)
+
+    def _trigger(self, checkpoint: Checkpoint) -> None:
+        self._files.begin(checkpoint.id)
+        checkpoint.enumerators = self._sources.snapshot(checkpoint.id)
+        self._orders.send(
+            self._sources.slots(), TriggerCheckpoint, checkpoint.id, checkpoint.triggered_at_ms,
+            self._options.exactly_once, checkpoint.persist,
+        )  # fmt: skip
+
+    def _persist(self, checkpoint: Checkpoint, now_ms: int) -> None:
+        gone = self._files.missing(checkpoint.snapshots.values())
+        if gone:
+            error = CheckpointError(f"it refers to {gone[0]}, which was deleted with the checkpoint that it came from")
+            self._carry_out(self.coordinator.not_written(checkpoint, error, now_ms), now_ms)
+            return
+        metadata = self._metadata(checkpoint, now_ms)
+        self._written[checkpoint.id] = metadata
+        tag = ("metadata", checkpoint.attempt, checkpoint.id)
+        self._orders.give(RunProgram(tag, self._store.write_metadata(metadata)))
+
+    def _metadata(self, checkpoint: Checkpoint, now_ms: int) -> CheckpointMetadata:
+        vertices = self._graph.job_graph.vertices
+        return CheckpointMetadata(
+            job_id=self._job_id,
+            job_name=self._graph.job_graph.job_name,
+            attempt=checkpoint.attempt,
+            checkpoint_id=checkpoint.id,
+            triggered_at_ms=checkpoint.triggered_at_ms,
+            completed_at_ms=now_ms,
+            parallelism={vertex.id: vertex.parallelism for vertex in vertices},
+            max_parallelism={vertex.id: vertex.max_parallelism for vertex in vertices},
+            subtasks=tuple(checkpoint.snapshots[subtask] for subtask in self._graph.subtasks),
+            enumerators=checkpoint.enumerators,
+            pending_commits=self._commits.pending(),
+        )
+
+    def _abort(self, checkpoint: Checkpoint) -> None:
+        self._written.pop(checkpoint.id, None)
+        self._orders.send(self._live_slots(), AbortCheckpoint, checkpoint.id)
+        self._sources.released(checkpoint.id)
+        self._delete(self._files.abort(checkpoint.id))
+
+    # ---- inside
+
+    def _live_slots(self) -> list[SlotId]:
+        """Whose subtasks run: those that are being stopped need not know."""
+        running = [s for s in self._graph.subtasks if self._graph.state(s) in ANSWERS_BARRIERS]
+        return list(dict.fromkeys(self._graph.slot_of(subtask) for subtask in running))
+
+    def _delete(self, names: tuple[str, ...]) -> None:
+        if names:
+            self._orders.give(RunProgram(("delete",), self._store.delete(names)))
+
+    def _set_timer(self, now_ms: int) -> None:
+        at_ms = self.coordinator.next_tick_ms()
+        if at_ms is None or (self._timer_ms is not None and now_ms < self._timer_ms <= at_ms):
+            return  # nothing to wait for, or a timer that fires early enough is set
+        self._timer_ms = at_ms
+        self._orders.give(SetTimer(at_ms, ("checkpoint", at_ms)))
+
+    def timer_fired(self, at_ms: Any, now_ms: int) -> None:
+        if at_ms == self._timer_ms:
+            self._timer_ms = None
+        self.tick(now_ms)

@@ -1,0 +1,56 @@
+"""What went wrong in a job, and whether it is worth another attempt."""
+
+from __future__ import annotations
+
+import cloudpickle
+
+from ..state.errors import JobFailedError, PenstockError, ProtocolError, UserCodeError
+from ..taskmanager.messages import Failed
+from .restarts import MAX_REMEMBERED_FAILURES, RestartStrategy, helped_by_restart
+
+
+class Failures:
+    """The memory of a restart strategy, and what is shown of the last failure."""
+
+    def __init__(self, strategy: RestartStrategy) -> None:
+        self._strategy = strategy
+        self._times_ms: list[int] = []
+        self.last: str | None = None
+        self.last_subtask: Failed | None = None
+        self.restarts = 0
+
+    def delay_ms(self, error: Exception, now_ms: int) -> int | None:
+        """An attempt has failed: when to begin the next one; None: not at all."""
+        self.last = str(error)
+        self._times_ms = [*self._times_ms[-MAX_REMEMBERED_FAILURES + 1 :], now_ms]
+        delay_ms = self._strategy.delay_ms(self._times_ms) if helped_by_restart(error) else None
+        self.restarts += delay_ms is not None
+        return delay_ms
+
+
+def job_failed(error: Exception) -> JobFailedError:
+    failure = JobFailedError(str(error))
+    failure.__cause__ = error
+    return failure
+
+
+def error_of(failed: Failed) -> Exception:
+    """What a subtask died of, with the user's own exception as cause if it could travel."""
+    error = UserCodeError(
+        f"{failed.operator}: {failed.message}", operator=failed.operator, subtask=failed.subtask.index
+    )
+    if failed.pickled_cause is not None:
+        try:
+            error.__cause__ = cloudpickle.loads(failed.pickled_cause)
+        except Exception:  # a class that cannot be imported here: the text must do
+            error.__cause__ = None
+    return error
+
+
+def as_ours(error: Exception, what: str) -> PenstockError:
+    """To be raised: an error of ours as it is, another's (or a bug's, far away) with what was being done."""
+    if isinstance(error, PenstockError) and not isinstance(error, ProtocolError):
+        return error
+    ours = PenstockError(f"{what}: {error}")
+    ours.__cause__ = error
+    return ours

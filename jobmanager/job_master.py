@@ -1,0 +1,422 @@
+"""The job master: leads one job from submission to its end. Pure: events in, commands out, time passed in.
+
+It ties together what decides in its own file: leadership, the execution graph, the setting up of an attempt,
+checkpoints, sources, commits, restarts. Here is the life of the job:
+
+    CREATED     become leader, read the log (leadership.py)
+    STARTING    an attempt is logged, restored, deployed (attempt_setup.py); Start when all subtasks are initialized
+    RUNNING     all subtasks run; checkpoints are triggered. When all are drained: the final checkpoint (PROTOCOLS 10)
+    FINISHING   it is logged (or, without checkpointing, all committables are here). From now on subtasks are not
+                needed any more: whatever happens to them, the output is safe. All commits -> FinishTasks -> Finished
+    RESTARTING  a subtask failed or a slot was lost: all subtasks are cancelled, slots that do not obey in time are
+                discarded; after the strategy's delay the next attempt begins
+    FAILING, CANCELING, SUSPENDING    the job is being ended (ending.py)
+
+What wins on a race. A failure while the job is being ended, or restarted, changes nothing. Requests to end the job
+are heeded once the commits of the last logged checkpoint are known; when FINISHING, they come too late. Whoever is
+deposed cancels what it can reach and writes nothing. A completion that is on its way into the log when its attempt
+fails counts if it gets there: the next attempt begins only after the log is written up to that point.
+
+Messages of an attempt that is over, and answers of programs begun for it, are recognised by their attempt and dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..runtime.graph.job_graph import JobGraph
+from ..state import job_log
+from ..state.errors import DeposedError, PenstockError, ProtocolError
+from ..state.ids import JobId, SlotId
+from ..state.job_log import LogRecord
+from ..taskmanager import messages
+from . import events, leadership
+from .attempt_setup import AttemptSetup, Step
+from .checkpoint_coordinator import Checkpoint, Purpose
+from .ending import IDLE, Ending, Stage, discard_disobedient, stop_tasks
+from .events import Command, Event, JobState, JobStatus, Tag
+from .execution_graph import ANSWERS_BARRIERS, NOT_DEPLOYED, TERMINAL, SubtaskState
+from .failures import Failures, as_ours, error_of, job_failed
+from .leadership import Leadership
+from .options import JobMasterOptions, RestoreRequest
+from .parts import make_parts
+from .process_identity import is_dead
+from .task_reports import TaskReports
+
+J = JobState
+
+ENDING_STATES = {
+    J.FINISHED: J.FINISHING, J.FAILED: J.FAILING, J.CANCELED: J.CANCELING, J.SUSPENDED: J.SUSPENDING,
+}  # fmt: skip
+LOST = frozenset({J.DEPOSED, J.FAILED})
+"""Where a master ends at any time, if another one leads or the store is out of reach."""
+
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    J.CREATED: LOST | {J.STARTING, J.CANCELING, J.SUSPENDING, J.FINISHED, J.CANCELED},
+    J.STARTING: LOST | {J.RUNNING, J.RESTARTING, J.SUSPENDING, J.CANCELING, J.FAILING},
+    J.RUNNING: LOST | {J.FINISHING, J.RESTARTING, J.SUSPENDING, J.CANCELING, J.FAILING},
+    J.FINISHING: LOST | {J.FINISHED, J.FAILING},
+    J.RESTARTING: LOST | {J.STARTING, J.SUSPENDING, J.CANCELING, J.FAILING},
+    J.SUSPENDING: LOST | {J.SUSPENDED, J.FINISHING, J.FAILING},
+    J.CANCELING: LOST | {J.CANCELED, J.FAILING},
+    J.FAILING: LOST,
+    **{state: frozenset[JobState]() for state in events.TERMINAL_STATES},
+}
+
+
+class JobMaster:
+    """`start` once, then `handle` every event; both answer the commands to carry out. After EndJob nothing follows."""
+
+    def __init__(
+        self,
+        job_graph: JobGraph,
+        *,
+        job_id: JobId,
+        options: JobMasterOptions,
+        new_name: Callable[[], str],
+        restore: RestoreRequest | None = None,
+        process: str = "",
+        is_dead: Callable[[str], bool] = is_dead,
+    ) -> None:
+        """`new_name` gives names that nobody else uses; `process`, `is_dead`: see leadership.py. Raises for what cannot
+        be led at all: PipelineError, and what a connector raises when it is unpickled."""
+        self.job_graph = job_graph
+        self.state = JobState.CREATED
+        self._parts = make_parts(job_graph, job_id, options, new_name)
+        beats = {"lease_ms": options.lease_ms, "beat_interval_ms": options.beat_interval_ms}
+        self._leader = Leadership(job_id, self._parts.log, **beats, process=process, is_dead=is_dead)
+        self._setup = AttemptSetup(self._parts, restore)
+        self._ending = Ending(self._parts, self._leader)
+        self._reports = TaskReports()
+        self._requested: JobState | None = None
+        self._request_overdue = False
+        self._failures = Failures(options.restarts)
+        self._restart_at_ms = 0
+
+    def start(self, now_ms: int) -> list[Command]:
+        self._lead(self._leader.start(now_ms), now_ms)
+        return self._parts.orders.take()
+
+    def handle(self, event: Event, now_ms: int) -> list[Command]:
+        """ProtocolError is a bug of penstock, and the only thing raised."""
+        if self.state.is_terminal:
+            return []
+        try:
+            self._receive(event, now_ms)
+        except ProtocolError:
+            raise
+        except PenstockError as error:
+            self._attempt_failed(error, now_ms)
+        try:
+            self._advance(now_ms)
+        except ProtocolError:
+            raise
+        except PenstockError as error:
+            self._attempt_failed(error, now_ms)
+            self._advance(now_ms)
+        return self._parts.orders.take()
+
+    def status(self) -> JobStatus:
+        subtask = self._failures.last_subtask
+        return JobStatus(
+            job_id=self._parts.job_id,
+            job_name=self.job_graph.job_name,
+            state=self.state,
+            attempt=self._parts.graph.attempt,
+            restarts=self._failures.restarts,
+            vertices=self._reports.vertices(self._parts.graph),
+            checkpoints=self._parts.checkpointing.status(),
+            last_failure=self._failures.last,
+            failed_operator=subtask.operator if subtask else None,
+            failure_traceback=subtask.traceback if subtask else None,
+        )
+
+    # ---- events, each to whom it concerns
+
+    def _receive(self, event: Event, now_ms: int) -> None:
+        parts = self._parts
+        match event:
+            case events.SlotMessage(slot, message):
+                if message.attempt == parts.graph.attempt and slot in parts.pool:
+                    self._slot_says(message, now_ms)
+            case events.WorkDone(tag, result):
+                self._work_done(tag, result, event, now_ms)
+            case events.WorkFailed(tag, error):
+                self._work_failed(tag, error, event, now_ms)
+            case events.TimerFired(tag):
+                self._timer_fired(tag, event, now_ms)
+            case events.SlotOffered(slot):
+                parts.pool.offered(slot)
+            case events.SlotsDenied(reason):
+                parts.pool.denied(reason)
+                if self.state is J.STARTING:
+                    raise PenstockError(f"no slots: {reason}")
+            case events.SlotLost(slot, reason):
+                self._slot_lost(slot, reason, now_ms)
+            case events.CancelRequested():
+                self._request(J.CANCELED, now_ms)
+            case events.StopRequested():
+                self._request(J.SUSPENDED if parts.options.checkpoints is not None else J.CANCELED, now_ms)
+
+    def _slot_says(self, message: messages.FromSlot, now_ms: int) -> None:
+        parts, graph = self._parts, self._parts.graph
+        match message:
+            case messages.TaskReport():
+                self._reports.received(message)
+            case messages.SplitRequest(subtask=subtask, operator_id=operator_id):
+                parts.sources.request(subtask, operator_id)
+            case messages.BarrierInjected():
+                parts.checkpointing.injected(message)
+            case messages.Acknowledge():
+                collected = parts.checkpointing.acknowledged(message, now_ms)
+                if collected is not None:
+                    parts.orders.give(*parts.commits.add(collected.committables()))
+                    self._complete(collected, now_ms)
+            case messages.Decline():
+                parts.checkpointing.declined(message, now_ms)
+            case messages.Initialized(subtask=subtask):
+                graph.report(subtask, SubtaskState.INITIALIZING)
+                if graph.all_in({SubtaskState.INITIALIZING}):
+                    parts.orders.send(dict.fromkeys(map(graph.slot_of, graph.subtasks)), messages.Start)
+            case messages.Running(subtask=subtask):
+                graph.report(subtask, SubtaskState.RUNNING)
+                if self.state is J.STARTING and graph.all_in(ANSWERS_BARRIERS):
+                    self._move(J.RUNNING)
+                    parts.checkpointing.begin_attempt(self._setup.next_checkpoint_id, now_ms)
+            case messages.Drained(subtask=subtask):
+                graph.report(subtask, SubtaskState.DRAINED)
+            case messages.Finished(subtask=subtask):
+                self._subtask_ended(subtask, SubtaskState.FINISHED, now_ms)
+            case messages.Canceled(subtask=subtask):
+                self._subtask_ended(subtask, SubtaskState.CANCELED, now_ms)
+            case messages.Failed(subtask=subtask):
+                if graph.report(subtask, SubtaskState.FAILED, message.message):
+                    self._failures.last_subtask = message
+                    self._attempt_failed(error_of(message), now_ms)
+
+    def _subtask_ended(self, subtask: messages.SubtaskId, state: SubtaskState, now_ms: int) -> None:
+        unasked = self._parts.graph.state(subtask) is not SubtaskState.CANCELING and self.state is not J.FINISHING
+        if self._parts.graph.report(subtask, state, "unasked" if unasked else "") and unasked:
+            self._attempt_failed(PenstockError(f"{subtask} became {state.value} unasked"), now_ms)
+
+    def _work_done(self, tag: Tag, result: Any, event: events.WorkDone, now_ms: int) -> None:
+        parts = self._parts
+        match tag:
+            case ("log", int(number)):
+                record, commands = parts.journal.written(number)
+                parts.orders.give(*commands)
+                if record is not None:
+                    self._logged(record, now_ms)
+            case ("restore", attempt) if attempt == parts.graph.attempt and self._setup.step is Step.READING:
+                self._setup.read(result)
+            case ("cleanup", attempt, _) if attempt == parts.graph.attempt:
+                self._setup.cleaned()
+            case ("metadata", attempt, checkpoint_id):
+                parts.checkpointing.metadata_written(attempt, checkpoint_id, result)
+            case ("commit", operator_id, number):
+                parts.orders.give(*parts.commits.done(operator_id, number))
+            case ("discover", attempt, operator_id) if attempt == parts.graph.attempt:
+                parts.sources.discovered(operator_id, result, now_ms)
+            case ("clear",):
+                self._ending.cleared()
+            case (leadership.TAG, _):
+                self._lead(self._leader.handle(event, now_ms), now_ms)
+                self._ending.resigned(event)
+
+    def _work_failed(self, tag: Tag, error: Exception, event: events.WorkFailed, now_ms: int) -> None:
+        parts = self._parts
+        match tag:
+            case ("log", number):
+                final, commands = parts.journal.failed(number, error, now_ms)
+                parts.orders.give(*commands)
+                if final is not None:
+                    self._log_refused(final, now_ms)
+            case ("restore", attempt) if attempt == parts.graph.attempt and self._setup.step is Step.READING:
+                raise as_ours(error, "reading the checkpoint to restore")
+            case ("cleanup", attempt, operator_id) if attempt == parts.graph.attempt:
+                raise as_ours(error, f"cleaning up after earlier attempts, sink {operator_id}")
+            case ("metadata", attempt, checkpoint_id):
+                parts.checkpointing.metadata_failed(attempt, checkpoint_id, error, now_ms)
+            case ("commit", operator_id, number):
+                parts.orders.give(*parts.commits.failed(operator_id, number, error, now_ms))
+            case ("discover", attempt, operator_id) if attempt == parts.graph.attempt:
+                parts.sources.discovery_failed(operator_id, error)
+            case ("clear",):
+                self._ending.cleared()  # what is left over can be deleted by hand; the job has ended all the same
+            case (leadership.TAG, _):
+                self._lead(self._leader.handle(event, now_ms), now_ms)
+                self._ending.resigned(event)
+
+    def _timer_fired(self, tag: Tag, event: events.TimerFired, now_ms: int) -> None:
+        parts = self._parts
+        match tag:
+            case ("checkpoint", at_ms) if self.state in (J.RUNNING, J.SUSPENDING):
+                parts.checkpointing.timer_fired(at_ms, now_ms)
+            case ("cancel", attempt) if attempt == parts.graph.attempt:
+                discard_disobedient(parts)
+            case ("slots", attempt) if self.state is J.STARTING:
+                self._setup.slots_timed_out(attempt)
+            case ("ending", target):
+                self._ending.overdue(target)
+            case ("request",):
+                self._request_overdue = True
+            case ("commit again", operator_id, number):
+                parts.orders.give(*parts.commits.again(operator_id, number))
+            case ("log again", number):
+                parts.orders.give(*parts.journal.again(number))
+            case ("discover", attempt, operator_id) if attempt == parts.graph.attempt:
+                parts.sources.discover(operator_id)
+            case (leadership.TAG, _):
+                self._lead(self._leader.handle(event, now_ms), now_ms)
+
+    def _slot_lost(self, slot: SlotId, reason: str, now_ms: int) -> None:
+        parts, graph = self._parts, self._parts.graph
+        if not parts.pool.lost(slot):
+            return
+        lost = [s for s in graph.in_slot(slot) if graph.state(s) not in TERMINAL | {SubtaskState.CREATED}]
+        for subtask in lost:
+            graph.move(subtask, SubtaskState.FAILED, f"slot {slot} was lost: {reason}")
+        if lost:
+            self._attempt_failed(PenstockError(f"slot {slot} was lost: {reason}"), now_ms)
+        elif self.state is J.STARTING:
+            parts.orders.give(*parts.pool.ensure(graph.slots_needed))
+
+    # ---- leadership and the log
+
+    def _lead(self, commands: list[leadership.LeadershipCommand], now_ms: int) -> None:
+        for command in commands:
+            match command:
+                case leadership.StartLeading(generation):
+                    self._parts.orders.generation = generation
+                    if self._parts.log.state.stopping is None:
+                        self._begin_attempt(now_ms)
+                    else:
+                        self._requested = J.CANCELED  # a request that an earlier master did not live to carry out
+                        self._setup.read_only()
+                case leadership.StopLeading(reason):
+                    self._abandon(reason)
+                case leadership.NothingToLead(finished):
+                    self._end(JobState(finished.state), None)
+                case _:
+                    self._parts.orders.give(command)
+
+    def _logged(self, record: LogRecord, now_ms: int) -> None:
+        match record:
+            case job_log.AttemptStarted() if self.state is J.STARTING:
+                self._setup.attempt_logged(record)
+            case job_log.CheckpointCompleted():
+                self._complete(self._parts.checkpointing.completion_logged(record, now_ms), now_ms)
+            case job_log.SubsumedUpTo():
+                self._parts.checkpointing.subsumption_logged(record)
+            case job_log.Finished():
+                self._ending.logged(now_ms)
+
+    def _log_refused(self, error: Exception, now_ms: int) -> None:
+        """The store or the log will not take this entry, ever."""
+        if isinstance(error, DeposedError):
+            self._abandon(error)
+        elif self._ending.stage is Stage.LOGGING:
+            self._ending.failure = self._ending.failure or error
+            self._ending.logged(now_ms)
+        else:
+            self._parts.journal.stop()
+            self._failures.last = str(error)
+            self._begin_ending(J.FAILED, now_ms, failure=error)
+
+    def _abandon(self, reason: Exception) -> None:
+        """Stop everything at once and write nothing more: another master leads, or the store is out of reach."""
+        parts = self._parts
+        parts.journal.stop()
+        running = [s for s in parts.graph.outside(TERMINAL) if parts.graph.state(s) not in NOT_DEPLOYED]
+        parts.orders.send(dict.fromkeys(map(parts.graph.slot_of, running)), messages.Cancel)
+        self._failures.last = str(reason)
+        self._end(J.DEPOSED if isinstance(reason, DeposedError) else J.FAILED, reason)
+
+    # ---- the life of the job
+
+    def _advance(self, now_ms: int) -> None:
+        """Whatever has become possible by the last event."""
+        if self.state.is_terminal:
+            return
+        self._heed_commit_failure(now_ms)
+        self._heed_request(now_ms)
+        graph = self._parts.graph
+        if self.state is J.STARTING:
+            self._setup.advance()
+        elif self.state is J.RUNNING and graph.all_in({SubtaskState.DRAINED}):
+            self._parts.checkpointing.want(Purpose.FINAL, now_ms)
+        elif self.state is J.RESTARTING and now_ms >= self._restart_at_ms and self._attempt_is_over():
+            self._begin_attempt(now_ms)
+        self._ending.advance(now_ms)
+        if self._ending.stage is Stage.ENDED:
+            self._end(self._ending.target, self._ending.failure)
+
+    def _attempt_is_over(self) -> bool:
+        """Nothing of it runs, and what is on its way into the log (perhaps a completion) is there."""
+        return not self._parts.graph.outside(IDLE) and self._parts.journal.idle
+
+    def _begin_attempt(self, now_ms: int) -> None:
+        self._move(J.STARTING)
+        self._reports.clear()
+        self._setup.begin(now_ms)
+
+    def _complete(self, checkpoint: Checkpoint, now_ms: int) -> None:
+        """A checkpoint counts now. Perhaps it was the one that the job waited for."""
+        if checkpoint.purpose is Purpose.FINAL and self.state in (J.RUNNING, J.SUSPENDING):
+            self._begin_ending(J.FINISHED, now_ms)
+        elif checkpoint.purpose is Purpose.STOP:
+            self._ending.no_checkpoint_to_await()
+
+    def _attempt_failed(self, error: Exception, now_ms: int) -> None:
+        """A failure that is none any more, because the job is being restarted or ended, changes nothing."""
+        if self.state is J.SUSPENDING:
+            self._ending.no_checkpoint_to_await()
+        if self.state not in (J.STARTING, J.RUNNING):
+            return
+        delay_ms = self._failures.delay_ms(error, now_ms)
+        if delay_ms is None:
+            self._begin_ending(J.FAILED, now_ms, failure=job_failed(error))
+            return
+        self._move(J.RESTARTING)
+        self._restart_at_ms = now_ms + delay_ms
+        self._parts.orders.give(events.SetTimer(self._restart_at_ms, ("restart",)))
+        stop_tasks(self._parts, now_ms)
+
+    def _heed_commit_failure(self, now_ms: int) -> None:
+        failure = self._parts.commits.failure
+        if failure is not None and self.state in (J.STARTING, J.RUNNING, J.RESTARTING, J.FINISHING):
+            self._failures.last = str(failure)
+            self._begin_ending(J.FAILED, now_ms, failure=failure)
+
+    def _request(self, target: JobState, now_ms: int) -> None:
+        if self._requested is None or target is J.CANCELED:
+            self._requested = target
+            self._parts.orders.give(
+                events.SetTimer(now_ms + self._parts.options.stop_timeout_ms, ("request",))
+            )  # fmt: skip
+
+    def _heed_request(self, now_ms: int) -> None:
+        if self._requested is None or self.state not in (J.CREATED, J.STARTING, J.RUNNING, J.RESTARTING):
+            return
+        if not (self._setup.commits_known or self._request_overdue):
+            return
+        last_checkpoint = self._requested is J.SUSPENDED and self.state is J.RUNNING
+        self._begin_ending(self._requested, now_ms, awaits_checkpoint=last_checkpoint)
+        if last_checkpoint:
+            self._parts.checkpointing.want(Purpose.STOP, now_ms)
+
+    def _begin_ending(
+        self, target: JobState, now_ms: int, *, failure: Exception | None = None, awaits_checkpoint: bool = False
+    ) -> None:
+        self._move(ENDING_STATES[target])
+        self._ending.begin(target, now_ms, failure=failure, awaits_checkpoint=awaits_checkpoint)
+
+    def _end(self, state: JobState, failure: Exception | None) -> None:
+        self._move(state)
+        self._parts.orders.give(*self._parts.pool.release_all(), events.EndJob(state, failure))
+
+    def _move(self, state: JobState) -> None:
+        if state not in TRANSITIONS[self.state]:
+            raise ProtocolError(f"job {self._parts.job_id} cannot become {state.value} from {self.state.value}")
+        self.state = state

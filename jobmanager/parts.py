@@ -1,0 +1,55 @@
+"""The parts of one job master, made once and shared by those who decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cloudpickle
+
+from ..runtime.connector import Sink
+from ..runtime.graph.job_graph import JobGraph
+from ..state.checkpoint_store import CheckpointStore
+from ..state.ids import JobId, OperatorId
+from ..state.job_log import JobLog
+from .checkpointing import Checkpointing
+from .commits import Commits
+from .execution_graph import ExecutionGraph
+from .journal import Journal
+from .options import JobMasterOptions
+from .orders import Orders
+from .slot_pool import SlotPool
+from .sources import Sources
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    job_id: JobId
+    options: JobMasterOptions
+    graph: ExecutionGraph
+    orders: Orders
+    log: JobLog
+    store: CheckpointStore
+    journal: Journal
+    pool: SlotPool
+    sources: Sources
+    sinks: dict[OperatorId, Sink]
+    commits: Commits
+    checkpointing: Checkpointing
+
+
+def make_parts(job_graph: JobGraph, job_id: JobId, options: JobMasterOptions, new_name: Callable[[], str]) -> Parts:
+    """Raises what a connector raises when it is unpickled."""
+    graph, log, store = ExecutionGraph(job_graph), JobLog(job_id, new_name), CheckpointStore(job_id, new_name)
+    orders, journal = Orders(graph), Journal(log)
+    sources = Sources(job_graph, graph, orders)
+    names = {operator.id: operator.name for vertex in job_graph.vertices for operator in vertex.operators}
+    sinks: dict[OperatorId, Sink] = {
+        operator_id: cloudpickle.loads(pickled) for operator_id, pickled in job_graph.pickled_sinks.items()
+    }
+    committers = {operator_id: (names[operator_id], sink.create_committer()) for operator_id, sink in sinks.items()}
+    commits = Commits({i: (name, c) for i, (name, c) in committers.items() if c is not None}, options)
+    checkpointing = Checkpointing(job_id, options, graph, orders, store, journal, sources, commits)
+    return Parts(
+        job_id, options, graph, orders, log, store, journal, SlotPool(), sources, sinks, commits, checkpointing
+    )  # fmt: skip
