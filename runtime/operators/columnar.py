@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from ...state.errors import PipelineError, UserCodeError
+from ...state.errors import PipelineError
 from ..batch import Batch
 from ..record_types import RecordType, SchemaType
 from .operator import Operator
+from .user_code import raise_user_error
 
 _KEEP = "keep"
 
@@ -117,9 +118,8 @@ class _ExpressionOperator(Operator):
 
     face = "columns"
 
-    def _failure(self, error: Exception) -> UserCodeError:
-        name = self.context.operator_name
-        return UserCodeError(f"{name}: {error}", operator=name, subtask=self.context.subtask)
+    def _fail(self, error: Exception, batch: Batch) -> NoReturn:
+        raise_user_error(self.context, error, f"on a batch of {len(batch)} records")
 
     def _emit(self, batch: Batch, columns: pa.RecordBatch) -> None:
         result = Batch.of_columns(self.output_type, columns, batch.timestamps() if batch.has_timestamps else None)
@@ -152,7 +152,7 @@ class WithColumnsOperator(_ExpressionOperator):
                 _column(frame, field) if field.name in self._new else columns.column(field.name) for field in schema
             ]
         except Exception as error:
-            raise self._failure(error) from error
+            self._fail(error, batch)
         self._emit(batch, pa.RecordBatch.from_arrays(arrays, schema=schema))
 
 
@@ -178,7 +178,7 @@ class SelectOperator(_ExpressionOperator):
             frame = _frame(batch.columns()).with_columns(*self._expressions, **self._named)
             arrays = [_column(frame, field) for field in schema]
         except Exception as error:
-            raise self._failure(error) from error
+            self._fail(error, batch)
         self._emit(batch, pa.RecordBatch.from_arrays(arrays, schema=schema))
 
 
@@ -210,5 +210,5 @@ class FilterExpressionOperator(_ExpressionOperator):
             if len(flags) not in (1, len(batch)):
                 raise ValueError(f"{self._expression} gives {len(flags)} values for {len(batch)} records")
         except Exception as error:
-            raise self._failure(error) from error
+            self._fail(error, batch)
         return np.flatnonzero(np.broadcast_to(flags.to_numpy(), len(batch)))

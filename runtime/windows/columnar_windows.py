@@ -140,12 +140,12 @@ class ColumnarWindowOperator(Operator):
         if not len(batch):
             return
         if batch.row_kinds is not None and batch.row_kinds.any():
-            raise PipelineError(f"{self.context.operator_name}: windows take insertions only, not a changelog")
+            raise PipelineError(f"operator '{self.context.operator_name}': windows take insertions only, not a changelog")
         timestamps = batch.timestamps()
         first, last = int(timestamps.min()), int(timestamps.max())
         if first == NO_TIMESTAMP:
             raise PipelineError(
-                f"{self.context.operator_name}: a record has no event timestamp; "
+                f"operator '{self.context.operator_name}': a record has no event timestamp; "
                 "call assign_timestamps_and_watermarks before the window"
             )
         start = self._start_of(first)
@@ -193,7 +193,7 @@ class ColumnarWindowOperator(Operator):
         try:
             slots = window.store.update(keys, inputs, self._snapshots.epoch)
         except (AggregateError, KeyTypeError) as error:
-            raise type(error)(f"{self.context.operator_name}: {error}") from error
+            raise type(error)(f"operator '{self.context.operator_name}': {error}") from error
         if passed and window.fired:
             self._emit_results(start, window.store, np.unique(slots))
 
