@@ -56,17 +56,19 @@ def window_agg_operator(
         from ..runtime.windows.columnar_windows import ColumnarWindowOperator
 
         return ColumnarWindowOperator(selector, assigner, aggregates, record_type, None, allowed_lateness_ms, late_tag)
-    from ..runtime.windows.window_operator import AggregateWindow, WindowOperator
+    from ..runtime.windows.evaluations import Aggregate as AggregateEvaluation
+    from ..runtime.windows.window_operator import WindowOperator
 
     key_names = selector.names if isinstance(selector, KeyByColumns) else ("key",)
     function = NamedColumns(key_names, tuple(aggregates))
     return WindowOperator(
         selector,
         assigner,
-        AggregateWindow(RowAggregates(aggregates), function),
+        AggregateEvaluation(RowAggregates(aggregates), function),
         _row_type(stream.key_annotation, key_names, record_type, aggregates),
         allowed_lateness_ms=allowed_lateness_ms,
         late_tag=late_tag,
+        input_type=record_type,
     )
 
 

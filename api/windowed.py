@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ..runtime.aggregates import Aggregate
     from ..runtime.options import Duration
     from ..runtime.windows.assigners import WindowAssigner
-    from ..runtime.windows.window_operator import Evaluation
+    from ..runtime.windows.evaluations import Evaluation
+    from ..runtime.windows.triggers import Trigger
 
 
 class WindowedStream:
@@ -26,6 +27,12 @@ class WindowedStream:
         self._assigner = assigner
         self._allowed_lateness_ms = 0
         self._late_tag: OutputTag[Any] | None = None
+        self._trigger: Trigger | None = None
+
+    def trigger(self, trigger: Trigger) -> WindowedStream:
+        """When windows give out results; without one, when the assigner's own trigger says."""
+        self._trigger = trigger
+        return self
 
     def allowed_lateness(self, lateness: Duration) -> WindowedStream:
         """A record that is late by no more than this still counts: its window fires again."""
@@ -39,7 +46,7 @@ class WindowedStream:
 
     def reduce(self, function: Any, process_function: Any = None, *, name: str | None = None) -> DataStream:
         """The combination of all records of a window; with a process function, what that makes of it."""
-        from ..runtime.windows.window_operator import Reduce
+        from ..runtime.windows.evaluations import Reduce
 
         def make() -> Operator:
             check_function(function, "reduce")
@@ -55,7 +62,7 @@ class WindowedStream:
         self, function: Any, process_function: Any = None, output_type: Any = None, *, name: str | None = None
     ) -> DataStream:
         """An AggregateFunction's result per key and window; with a process function, what that makes of it."""
-        from ..runtime.windows.window_operator import Aggregate
+        from ..runtime.windows.evaluations import Aggregate
 
         def make() -> Operator:
             _check_aggregate(function)
@@ -70,7 +77,7 @@ class WindowedStream:
 
     def process(self, function: Any, output_type: Any = None, *, name: str | None = None) -> DataStream:
         """All records of a window to a ProcessWindowFunction: (key, context, elements)."""
-        from ..runtime.windows.window_operator import Process
+        from ..runtime.windows.evaluations import Process
 
         def make() -> Operator:
             check_function(function, "process")
@@ -80,7 +87,7 @@ class WindowedStream:
 
     def apply(self, function: Any, output_type: Any = None, *, name: str | None = None) -> DataStream:
         """All records of a window to a WindowFunction: (key, window, elements)."""
-        from ..runtime.windows.window_operator import Apply
+        from ..runtime.windows.evaluations import Apply
 
         def make() -> Operator:
             check_function(function, "apply")
@@ -99,6 +106,10 @@ class WindowedStream:
 
             if not aggregates:
                 raise PipelineError("agg needs at least one aggregate, for example agg(n=ps.count())")
+            if self._trigger is not None:
+                raise PipelineError(
+                    "agg gives a window's result when the watermark passes it; use aggregate(…) with a trigger"
+                )
             return window_agg_operator(
                 self._stream, self._assigner, aggregates, self._allowed_lateness_ms, self._late_name()
             )
@@ -114,9 +125,11 @@ class WindowedStream:
             self._assigner,
             evaluation,
             result,
+            trigger=self._trigger,
             allowed_lateness_ms=self._allowed_lateness_ms,
             late_tag=self._late_name(),
             side_tags=tags,
+            input_type=self._stream.record_type,
         )
 
     def _late_name(self) -> str | None:
