@@ -62,8 +62,8 @@ class Accumulator:
     def update(self, slots: Slots, column: pa.Array | None, size_before: int) -> None:
         """Fold a row into each slot. `size_before`: slots from there on are new. AggregateError on overflow."""
         if column is not None and column.null_count:
-            if self._seen is None and self.spec.kind != "count":
-                self._seen = np.arange(len(self._values)) < size_before
+            if self.spec.kind != "count":
+                self._keep_seen(size_before)
             present = ~nulls(column)
             slots, column = slots[present], column.drop_null()
         if self.spec.kind == "count":
@@ -89,16 +89,17 @@ class Accumulator:
         """Values as they are in snapshots: null where there is none."""
         return pa.array(self.values(slots), mask=self.missing(slots))
 
-    def load(self, slots: Slots, column: pa.Array) -> None:
-        """Put values of `array` back."""
+    def load(self, slots: Slots, column: pa.Array, size_before: int) -> None:
+        """Put values of `array` back. `size_before` as for update."""
         if column.null_count:
-            if self._seen is None:
-                self._seen = np.ones(len(self._values), np.bool_)
+            self._keep_seen(size_before)
+        if self._seen is not None:
             self._seen[slots] = ~nulls(column)
-            column = column.fill_null(pa.scalar(self._neutral, column.type))
-        elif self._seen is not None:
-            self._seen[slots] = True
-        self._values[slots] = values_of(column, self.spec.word)
+        self._values[slots] = values_of(column.fill_null(pa.scalar(self._neutral, column.type)), self.spec.word)
+
+    def _keep_seen(self, size_before: int) -> None:
+        if self._seen is None:
+            self._seen = np.arange(len(self._values)) < size_before
 
 
 def words_of(column: pa.Array, word: Word, name: str) -> npt.NDArray[Any]:

@@ -44,9 +44,10 @@ class ColumnStore:
 
     def load(self, keys: Sequence[pa.Array], values: Mapping[AccumulatorSpec, pa.Array], epoch: int) -> None:
         """Put rows of a snapshot back: each replaces what its key has."""
+        before = self.size
         slots = self._slots_of(keys, epoch)
         for spec, accumulator in self.accumulators.items():
-            accumulator.load(slots, values[spec])
+            accumulator.load(slots, values[spec], before)
 
     def _slots_of(self, keys: Sequence[pa.Array], epoch: int) -> Slots:
         slots = self._index.slots_of(keys)
