@@ -117,6 +117,11 @@ class JobMaster:
             self._advance(now_ms)
         return self._parts.orders.take()
 
+    @property
+    def log_state(self) -> job_log.LogState:
+        """What this master knows of the job's log."""
+        return self._parts.log.state
+
     def status(self) -> JobStatus:
         subtask = self._failures.last_subtask
         return JobStatus(

@@ -136,7 +136,7 @@ class VirtualTime:
     def note(self, text: str) -> None:
         """Into the trace."""
         line = f"{self.moment_ns / 1e6:.3f} {text}"
-        self._hash.update(line)
+        self._hash.update(line.encode())
         self.tail.append(line)
         if self._show is not None:
             self._show(line)

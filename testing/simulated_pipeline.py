@@ -1,0 +1,351 @@
+"""The job that simulations run, and the outside world it writes to.
+
+    source(s), many small splits ─ map ─┬─ by key: running state, timers, a side output ─ sinks "running", "side"
+      (perhaps a union of two)          ├─ by key: event-time windows of rows           ─ sinks "windows", "late"
+                                        └─ by key: event-time windows of columns        ─ sinks "columns", "late columns"
+
+A seed draws which branches there are, and everything else that can be chosen. Records have an id, so that the
+checkers see each of them on its way. Timestamps are out of order by less than the watermark's bound, except for some
+that are late by far, in seeds that have such: they must be in their window or in the late output, never in neither,
+and never open a window a second time.
+
+`Warehouse` is the world behind the sinks: transactions that were prepared, and what has been committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, NamedTuple
+
+from ..api.environment import StreamExecutionEnvironment
+from ..api.streams import DataStream
+from ..runtime import aggregates, options
+from ..runtime.batch import Batch
+from ..runtime.config import Configuration
+from ..runtime.connector import Committer, Sink, SinkWriter, WriterContext
+from ..runtime.functions import KeyedContext, KeyedProcessFunction, OutputTag, ProcessWindowFunction, RuntimeContext
+from ..runtime.functions import TimerContext, WindowContext
+from ..runtime.graph.job_graph import JobGraph
+from ..runtime.watermarks import WatermarkStrategy
+from ..runtime.windows.assigners import TumblingEventTimeWindows
+from ..state.descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+from ..state.errors import PenstockError
+from ..state.ids import Attempt, CheckpointId
+from .lists import FAIL, ListSource
+from .virtual_time import EPOCH_MS
+
+WINDOW_MS = 1_000
+BUCKET_MS = 700
+
+
+class Reading(NamedTuple):
+    id: int
+    key: int
+    value: int
+    time: int
+
+
+class Counted(NamedTuple):
+    """The n-th record of its key, and the sum of the values so far."""
+
+    id: int
+    key: int
+    n: int
+    total: int
+
+
+class Bucket(NamedTuple):
+    """Fired by a timer: how many records of a key had their time in it."""
+
+    key: int
+    end: int
+    n: int
+
+
+class Pane(NamedTuple):
+    """Result of a window: the ids of its records, sorted."""
+
+    key: int
+    start: int
+    ids: tuple[int, ...]
+
+
+BUCKETS = OutputTag("buckets", Bucket)
+LATE = OutputTag("late", Reading)
+
+
+class Running(KeyedProcessFunction):
+    """Count and sum per key, and a timer at the end of every bucket of event time."""
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        self._sums = runtime_context.get_state(ValueStateDescriptor("sum", tuple[int, int], (0, 0)))
+        self._buckets = runtime_context.get_map_state(MapStateDescriptor("buckets", int, int))
+        self._order = runtime_context.get_list_state(ListStateDescriptor("last", int))
+
+    def process_element(self, value: Reading, ctx: KeyedContext) -> Iterator[Counted]:
+        n, total = self._sums.value() or (0, 0)
+        self._sums.update((n + 1, total + value.value))
+        timers = ctx.timer_service()
+        if value.time > timers.current_watermark():
+            end = value.time - value.time % BUCKET_MS + BUCKET_MS - 1
+            self._buckets.put(end, (self._buckets.get(end) or 0) + 1)
+            timers.register_event_time_timer(end)
+        yield Counted(value.id, value.key, n + 1, total + value.value)
+
+    def on_timer(self, timestamp: int, ctx: TimerContext) -> None:
+        ctx.output(BUCKETS, Bucket(ctx.get_current_key(), timestamp, self._buckets.get(timestamp) or 0))
+        self._buckets.remove(timestamp)
+
+
+class Ids(ProcessWindowFunction):
+    """What a window holds."""
+
+    def process(self, key: Any, context: WindowContext, elements: Any) -> Iterator[Pane]:
+        yield Pane(key, context.window().start, tuple(sorted(element.id for element in elements)))
+
+
+def doubled(record: Reading) -> Reading:
+    return record._replace(value=record.value * 2)
+
+
+def key_of(record: Reading) -> int:
+    return record.key
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What one seed's job is; everything a checker needs to know about it."""
+
+    sources: tuple[tuple[Any, ...], ...]
+    """Readings and FAIL marks of each source."""
+    splits: int
+    bound_ms: int
+    branches: tuple[str, ...]
+    late: bool
+    batch_rows: int
+    pause_ms: int
+    config: dict[str, str]
+
+    @property
+    def records(self) -> list[Reading]:
+        return [record for source in self.sources for record in source if isinstance(record, Reading)]
+
+    @property
+    def exactly_once(self) -> bool:
+        return self.config[options.CHECKPOINT_MODE.key] == "exactly-once"
+
+
+def draw_workload(random: Random, failing: bool) -> Workload:
+    """`failing`: user code fails now and then."""
+    late = random.random() < 0.25
+    bound_ms = random.choice((0, 50, 300, 1_500))
+    branches = tuple(b for b in ("running", "windows", "columns") if random.random() < (0.65 if b != "columns" else 0.3))
+    next_id = 0
+    sources = []
+    for _ in range(random.choice((1, 1, 2))):
+        count = random.randint(40, 220)
+        records = _readings(random, next_id, count, bound_ms, late)
+        next_id += count
+        if failing:
+            records.insert(random.randrange(len(records)), FAIL)
+        sources.append(tuple(records))
+    return Workload(
+        sources=tuple(sources),
+        splits=random.randint(1, 9),
+        bound_ms=bound_ms,
+        branches=branches or ("running",),
+        late=late,
+        batch_rows=random.choice((1, 3, 7, 20)),
+        pause_ms=random.choice((0, 20, 100, 300)),
+        config=_draw_config(random),
+    )
+
+
+def _readings(random: Random, first: int, count: int, bound_ms: int, late: bool) -> list[Any]:
+    keys, step_ms = random.randint(1, 12), random.choice((10, 60, 150))
+    records: list[Any] = []
+    for i in range(count):
+        time = EPOCH_MS + 100_000 + i * step_ms - random.randint(0, bound_ms)
+        if late and random.random() < 0.05:
+            time -= bound_ms + random.randint(1, 5 * WINDOW_MS)
+        records.append(Reading(first + i, random.randrange(keys), random.randint(-9, 99), time))
+    return records
+
+
+def _draw_config(random: Random) -> dict[str, str]:
+    chosen = {
+        options.CHECKPOINT_INTERVAL: random.choice(("200ms", "500ms", "1s", "3s")),
+        options.CHECKPOINT_TIMEOUT: random.choice(("700ms", "3s", "20s")),
+        options.CHECKPOINT_MIN_PAUSE: random.choice(("0ms", "0ms", "300ms")),
+        options.MAX_CONCURRENT_CHECKPOINTS: random.choice((1, 1, 2, 3)),
+        options.TOLERABLE_FAILED_CHECKPOINTS: random.choice((0, 3, -1)),
+        options.CHECKPOINT_MODE: "exactly-once" if random.random() < 0.9 else "at-least-once",
+        options.RETAINED_CHECKPOINTS: random.choice((1, 1, 2, 3)),
+        options.STATE_BACKEND: "heap" if random.random() < 0.95 else "rocksdb",
+        options.BUFFER_TIMEOUT: random.choice(("0ms", "10ms", "100ms")),
+        options.CHANNEL_WINDOW: random.choice((200, 1_000, 5_000, 1 << 20)),
+        options.CHAINING: random.random() < 0.8,
+        options.ENCODE_EVERY_EDGE: random.random() < 0.1,
+        options.INITIAL_BACKOFF: "100ms",
+        options.MAX_BACKOFF: "2s",
+    }
+    return {option.key: str(value) for option, value in chosen.items()}
+
+
+def build_job(workload: Workload, warehouse: Warehouse, parallelism: int) -> JobGraph:
+    env = StreamExecutionEnvironment(Configuration(workload.config)).set_parallelism(parallelism)
+    strategy = WatermarkStrategy.for_bounded_out_of_orderness(workload.bound_ms)
+    streams = [env.from_source(source, strategy) for source in warehouse.sources(workload)]
+    stream = streams[0] if len(streams) == 1 else streams[0].union(*streams[1:])
+    mapped = stream.map(doubled)
+
+    def write(results: DataStream, name: str) -> None:
+        results.sink_to(WarehouseSink(warehouse.number, name))
+
+    windows = mapped.key_by(key_of).window(TumblingEventTimeWindows.of(WINDOW_MS)).side_output_late_data(LATE)
+    if "running" in workload.branches:
+        running = mapped.key_by(key_of).process(Running())
+        write(running, "running")
+        write(running.get_side_output(BUCKETS), "side")
+    if "windows" in workload.branches:
+        panes = windows.process(Ids())
+        write(panes, "windows")
+        write(panes.get_side_output(LATE), "late")
+    if "columns" in workload.branches:
+        windowed = mapped.key_by("key").window(TumblingEventTimeWindows.of(WINDOW_MS)).side_output_late_data(LATE)
+        totals = windowed.agg(n=aggregates.count(), total=aggregates.sum("value"), worst=aggregates.max("value"))
+        write(totals, "columns")
+        write(totals.get_side_output(LATE), "late columns")
+    return env.job_graph("simulated")
+
+
+class CommitFailed(PenstockError):
+    """The warehouse did not answer; it may have committed all, some or nothing."""
+
+
+@dataclass(slots=True)
+class Transaction:
+    sink: str
+    attempt: Attempt
+    rows: list[Any]
+
+
+@dataclass
+class Warehouse:
+    """Where the job's output goes. `on_commit` is told every committable that is asked to become visible."""
+
+    number: int
+    """Its place among the warehouses of this process: sinks are pickled and find it by this."""
+    random: Random
+    pending: dict[str, Transaction] = field(default_factory=dict)
+    visible: dict[str, list[Any]] = field(default_factory=dict)
+    committed: set[str] = field(default_factory=set)
+    aborted: set[str] = field(default_factory=set)
+    on_commit: list[Callable[[str], None]] = field(default_factory=list)
+    failing: float = 0.0
+    """How likely a commit fails, at every transaction of it."""
+    _sources: list[ListSource] = field(default_factory=list)
+
+    def sources(self, workload: Workload) -> list[ListSource]:
+        """The same ones for every master of the job, so that each mark fails once."""
+        if not self._sources:
+            self._sources = [
+                ListSource(
+                    values, splits=workload.splits, timestamps=_time, batch_rows=workload.batch_rows,
+                    pause_ms=workload.pause_ms, record_type=Reading,
+                )
+                for values in workload.sources
+            ]  # fmt: skip
+        return self._sources
+
+    def prepare(self, name: str, transaction: Transaction) -> None:
+        self.pending[name] = transaction
+
+    def commit(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._may_fail()
+            for observer in self.on_commit:
+                observer(name)
+            if name in self.committed:
+                continue
+            if name not in self.pending:
+                raise PenstockError(f"transaction {name} is {'aborted' if name in self.aborted else 'unknown'}")
+            self._show(name)
+        self._may_fail()
+
+    def _show(self, name: str) -> None:
+        transaction = self.pending.pop(name)
+        self.committed.add(name)
+        self.visible.setdefault(transaction.sink, []).extend(transaction.rows)
+
+    def abort_below(self, sink: str, attempt: Attempt) -> None:
+        for name in [n for n, t in self.pending.items() if t.sink == sink and t.attempt < attempt]:
+            del self.pending[name]
+            self.aborted.add(name)
+
+    def _may_fail(self) -> None:
+        if self.random.random() < self.failing:
+            raise CommitFailed("the warehouse did not answer")
+
+
+_warehouses: dict[int, Warehouse] = {}
+
+
+def open_warehouse(random: Random) -> Warehouse:
+    warehouse = Warehouse(len(_warehouses) and max(_warehouses) + 1, random)
+    _warehouses[warehouse.number] = warehouse
+    return warehouse
+
+
+def close_warehouse(warehouse: Warehouse) -> None:
+    _warehouses.pop(warehouse.number, None)
+
+
+def _time(record: Reading) -> int:
+    return record.time
+
+
+class WarehouseSink(Sink):
+    """Transactional: a transaction per checkpoint and subtask."""
+
+    def __init__(self, warehouse: int, name: str) -> None:
+        self.warehouse = warehouse
+        self.name = name
+
+    def create_writer(self, context: WriterContext) -> SinkWriter:
+        return _WarehouseWriter(self, context)
+
+    def create_committer(self) -> Committer:
+        return _WarehouseCommitter(self)
+
+    def cleanup(self, job_id: str, attempt: Attempt) -> None:
+        _warehouses[self.warehouse].abort_below(self.name, attempt)
+
+
+class _WarehouseWriter(SinkWriter):
+    def __init__(self, sink: WarehouseSink, context: WriterContext) -> None:
+        self._sink = sink
+        self._context = context
+        self._rows: list[Any] = []
+
+    def write(self, batch: Batch) -> None:
+        self._rows.extend(batch.rows())
+
+    def prepare_commit(self, checkpoint_id: CheckpointId) -> list[bytes]:
+        if not self._rows:
+            return []
+        name = self._context.new_name()
+        transaction = Transaction(self._sink.name, self._context.attempt, self._rows)
+        _warehouses[self._sink.warehouse].prepare(name, transaction)
+        self._rows = []
+        return [name.encode()]
+
+
+class _WarehouseCommitter(Committer):
+    def __init__(self, sink: WarehouseSink) -> None:
+        self._sink = sink
+
+    def commit(self, committables: Sequence[bytes]) -> None:
+        _warehouses[self._sink.warehouse].commit([committable.decode() for committable in committables])
