@@ -120,7 +120,7 @@ class LocalCluster:
         due_ns = [at for slot in self.slots.values() if (at := slot.next_wakeup_ns()) is not None]
         if due_ns:
             wait_s = min(wait_s, (min(due_ns) - self._clock.monotonic_ns()) / 1e9)
-        if wait_s <= 0:
+        if wait_s <= 0 or self._events:
             return
         try:
             self._mail.get(timeout=wait_s)()
