@@ -22,6 +22,7 @@ cut short, altered or not ours is a DamagedCheckpointError that names the object
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -188,11 +189,11 @@ def attempt_of(name: str) -> Attempt | None:
 def metadata_name_of_path(path: str, root: str) -> str:
     """What `-s <path>` means: a checkpoint's directory or its `_metadata`, with or without the configured checkpoint
     directory `root` in front. ConfigurationError if it is neither, or lies outside of the root."""
-    name = path.removeprefix("file://").rstrip("/")
-    base = root.removeprefix("file://").rstrip("/")
-    if base and name.startswith(base + "/"):
-        name = name[len(base) + 1 :]
-    name = name.removeprefix("./").removesuffix("/" + METADATA) + "/" + METADATA
+    name, base = path.removeprefix("file://").rstrip("/"), root.removeprefix("file://").rstrip("/")
+    if "://" not in base and not name.startswith(base + "/"):
+        absolute, absolute_base = os.path.abspath(name), os.path.abspath(base)
+        name, base = (absolute, absolute_base) if absolute.startswith(absolute_base + "/") else (name, base)
+    name = name.removeprefix(base + "/").removeprefix("./").removesuffix("/" + METADATA) + "/" + METADATA
     match = _STATE_NAME.fullmatch(name)
     if match is None or match["id"] is None:
         raise ConfigurationError(
