@@ -25,6 +25,9 @@ import numpy as np
 from ..state.errors import KeyTypeError
 from ..state.key_encoding import key_fields, normal_decimal, refuse
 
+_ABSTRACT = ("typing", "collections.abc")
+"""Annotations from here (Any, Hashable) do not say which type the keys have."""
+_NO_KINDS = (object, type(None), Enum)
 _UNCHANGED = frozenset({str, bytes, int, bool, UUID, date})
 _Normaliser = Callable[[list[Any]], list[Any]]
 
@@ -141,7 +144,7 @@ def _annotate(key_type: KeyType, annotation: Any) -> None:
         key_type.learn(tuple, [KeyType(each) for each in arguments])
     elif origin is not None and isinstance(origin, type):
         key_type.learn(origin)
-    elif isinstance(annotation, type) and annotation not in (object, type(None), Enum):
+    elif isinstance(annotation, type) and annotation.__module__ not in _ABSTRACT and annotation not in _NO_KINDS:
         key_type.learn(annotation, _field_types(annotation))
 
 

@@ -11,7 +11,10 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from datetime import date
+from enum import Enum
 from typing import Any
+from uuid import UUID
 
 from ..state.errors import RecordTypeError
 from ..state.key_groups import columns_key_groups, key_groups_of
@@ -19,6 +22,7 @@ from .batch import Batch, KeyGroupArray
 from .fields import fields_getter
 from .functions import callable_of
 from .key_types import KeyType
+from .record_types import RecordType, RowType, SchemaType
 
 
 class KeySelector(ABC):
@@ -97,7 +101,7 @@ class KeyByColumns(KeySelector):
         return list(map(self._getter, rows))
 
     def _find_groups(self, batch: Batch, max_parallelism: int) -> KeyGroupArray:
-        if not batch.has_columns:
+        if not batch.has_columns or not alike_in_columns(batch.record_type, self.names):
             return super()._find_groups(batch, max_parallelism)
         columns = batch.columns()
         missing = [name for name in self.names if name not in columns.schema.names]
@@ -109,5 +113,14 @@ class KeyByColumns(KeySelector):
         return {**self.__dict__, "_getter": None, "_record_type": None}
 
 
+def alike_in_columns(record_type: RecordType, names: Sequence[str]) -> bool:
+    """Do the key columns hash like the keys of the rows? Not where a column carries another type than the field."""
+    if isinstance(record_type, SchemaType) or not isinstance(record_type, RowType):
+        return True
+    fields = dict(zip(record_type.struct.shape.names, record_type.struct.fields, strict=True))
+    return all(name not in fields or issubclass(fields[name].python, _ALIKE) for name in names)
+
+
+_ALIKE = (str, bytes, int, float, UUID, Enum, date)
 _numbers = itertools.count()
 """Tells key functions of one pipeline apart; copies of a selector keep its number."""
