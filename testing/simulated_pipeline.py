@@ -127,6 +127,8 @@ class Workload:
     batch_rows: int
     pause_ms: int
     config: dict[str, str]
+    lasts_ms: int
+    """About; when nothing goes wrong."""
 
     @property
     def records(self) -> list[Reading]:
@@ -151,15 +153,17 @@ def draw_workload(random: Random, failing: bool) -> Workload:
         if failing:
             records.insert(random.randrange(len(records)), FAIL)
         sources.append(tuple(records))
+    batch_rows, lasts_ms = random.choice((2, 5, 12)), random.randint(500, 5_000)
     return Workload(
         sources=tuple(sources),
         splits=random.randint(1, 9),
         bound_ms=bound_ms,
         branches=branches or ("running",),
         late=late,
-        batch_rows=random.choice((1, 3, 7, 20)),
-        pause_ms=random.choice((0, 20, 100, 300)),
+        batch_rows=batch_rows,
+        pause_ms=lasts_ms * batch_rows * 2 // next_id,
         config=_draw_config(random),
+        lasts_ms=lasts_ms,
     )
 
 
@@ -176,7 +180,7 @@ def _readings(random: Random, first: int, count: int, bound_ms: int, late: bool)
 
 def _draw_config(random: Random) -> dict[str, str]:
     chosen = {
-        options.CHECKPOINT_INTERVAL: random.choice(("200ms", "500ms", "1s", "3s")),
+        options.CHECKPOINT_INTERVAL: random.choice(("200ms", "500ms", "1s", "2s")),
         options.CHECKPOINT_TIMEOUT: random.choice(("700ms", "3s", "20s")),
         options.CHECKPOINT_MIN_PAUSE: random.choice(("0ms", "0ms", "300ms")),
         options.MAX_CONCURRENT_CHECKPOINTS: random.choice((1, 1, 2, 3)),

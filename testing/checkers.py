@@ -1,0 +1,256 @@
+"""What must hold in every simulated run. Checkers only watch; what they find is a Violation.
+
+- `LogChecker`, `StoreChecker`: the log is one legal sequence, written once, and no master believes another one; every
+  object of a logged, not subsumed checkpoint is there, whole; what is left at the end is wanted.
+- `CommitChecker`: nothing becomes visible that no logged checkpoint holds.
+- `ChannelChecker`: watermarks and barriers go forward on every channel, no record follows a watermark that had passed
+  it, credit is neither lost nor made.
+- `FailureChecker`: tasks and masters fail only of what was done to them.
+- `check_output` (output_oracle.py): every record once, every window once, with what the oracle says.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+from ..jobmanager import events
+from ..runtime.batch import NO_TIMESTAMP, Batch
+from ..runtime.elements import MIN_WATERMARK, Barrier, EndOfInput, Watermark
+from ..state.checkpoint_store import CheckpointStore, attempt_of
+from ..state.errors import ConnectionLostError, DeposedError, ObjectNotFound, ObjectStoreUnavailable, ProtocolError
+from ..state.ids import CheckpointId, SlotId
+from ..state.job_log import CheckpointCompleted, JobLog, LogEntry, LogState
+from ..state.objects import Delete, Get, Put, PutFile, StoreOp, run_program
+from ..state.snapshots import CheckpointMetadata
+from ..taskmanager import messages
+from ..taskmanager.gate import InputGate
+from ..taskmanager.task import Task, TaskState
+from ..taskmanager.transport import Frame
+from .lists import InjectedFailure
+from .simulated_cluster import JOB, SimulatedCluster, SimulatedMaster
+from .simulated_links import ChannelKey
+from .simulated_pipeline import CommitFailed
+from .simulated_store import SimulatedStore
+
+
+class Violation(BaseException):
+    """Something that must hold does not. No Exception, so that the engine under test does not handle it."""
+
+
+class _Contents:
+    """The store as it stands, for reading programs."""
+
+    def __init__(self, objects: dict[str, bytes]) -> None:
+        self._objects = objects
+
+    def execute(self, op: StoreOp) -> Any:
+        assert isinstance(op, Get)
+        if op.name not in self._objects:
+            raise ObjectNotFound(op.name)
+        return self._objects[op.name]
+
+
+class LogChecker:
+    """Reads every entry as soon as it stands."""
+
+    def __init__(self, store: SimulatedStore, cluster: SimulatedCluster) -> None:
+        self.metadata: dict[CheckpointId, CheckpointMetadata] = {}
+        """Of every completion ever logged."""
+        self.entries: dict[int, LogEntry] = {}
+        self._contents = _Contents(store.objects)
+        self._log = JobLog(JOB, lambda: "checker")
+        self._cluster = cluster
+        store.observers.append(self._written)
+
+    @property
+    def state(self) -> LogState:
+        return self._log.state
+
+    def _written(self, op: StoreOp, effective: bool) -> None:
+        touched = op.names if isinstance(op, Delete) else (op.name,) if isinstance(op, Put | PutFile) else ()
+        if not effective or not any(name.startswith(f"{JOB}/log/") for name in touched):
+            return
+        if not isinstance(op, Put) or not op.create_only:
+            raise Violation(f"the log is changed by {op}")
+        try:
+            entries = run_program(self._log.read(), self._contents)
+        except ProtocolError as error:
+            raise Violation(f"the log: {error}") from error
+        for entry in entries:
+            self._cluster.time.note(f"  log {entry.seq}: {entry.record} by {entry.writer}")
+            self.entries[entry.seq] = entry
+            if isinstance(entry.record, CheckpointCompleted):
+                program = CheckpointStore.read_metadata(entry.record.metadata_name)
+                self.metadata[entry.record.checkpoint_id] = run_program(program, self._contents)
+
+    def check_beliefs(self) -> None:
+        """What every master has read or written stands in the log."""
+        for master in self._cluster.masters:
+            for entry in master.master.log_state.history:
+                if self.entries.get(entry.seq) != entry:
+                    raise Violation(f"{master.process.name} believes {entry}, but there is {self.entries.get(entry.seq)}")
+
+
+class StoreChecker:
+    """Every object that a restore may need is there, from the moment at which it may need it."""
+
+    def __init__(self, store: SimulatedStore, log: LogChecker) -> None:
+        self._store = store
+        self._log = log
+        self._checked: CheckpointId | None = None
+        store.observers.append(self._changed)
+
+    def _needed(self) -> dict[str, int]:
+        """Names and sizes of files of all checkpoints that are logged and not subsumed."""
+        needed: dict[str, int] = {}
+        for completed in self._log.state.completed:
+            metadata = self._log.metadata[completed.checkpoint_id]
+            needed[completed.metadata_name] = len(self._store.objects.get(completed.metadata_name, b""))
+            needed.update({file.name: file.size_bytes for subtask in metadata.subtasks for file in subtask.files()})
+        return needed
+
+    def _changed(self, op: StoreOp, effective: bool) -> None:
+        last = self._log.state.last_completed
+        fresh = last is not None and last.checkpoint_id != self._checked
+        if last is None or self._log.state.finished is not None or not (fresh or isinstance(op, Delete | PutFile)):
+            return
+        self._checked = last.checkpoint_id
+        for name, size in self._needed().items():
+            data = self._store.objects.get(name)
+            if data is None or len(data) != size or not size:
+                found = "is missing" if data is None else f"has {len(data)} bytes instead of {size}"
+                raise Violation(f"{name} {found}, and checkpoint {last.checkpoint_id} is the last; at {op}")
+
+    def check_leftovers(self, ended: SimulatedMaster) -> None:
+        """After the master that finished the job has cleared up: only what writers of the last attempt did later."""
+        kept = self._needed() if self._log.state.finished and self._log.state.finished.retained else {}
+        left = [n for n in self._store.objects if (attempt_of(n) or self._log.state.attempt) < self._log.state.attempt]
+        orphans = [name for name in left if name not in kept]
+        if orphans and ended.ended is not None:
+            raise Violation(f"{len(orphans)} objects of older attempts are left, for example {orphans[0]}")
+
+
+class CommitChecker:
+    """Told of every transaction that is asked to become visible."""
+
+    def __init__(self, log: LogChecker, without_checkpoints: bool) -> None:
+        self._log = log
+        self._off = without_checkpoints
+        self._allowed: set[str] = set()
+        self._known: set[CheckpointId] = set()
+
+    def asked(self, name: str) -> None:
+        if self._off:
+            return
+        for checkpoint_id, metadata in self._log.metadata.items():
+            if checkpoint_id not in self._known:
+                self._known.add(checkpoint_id)
+                self._allowed.update(_committables(metadata))
+        if name not in self._allowed:
+            raise Violation(f"transaction {name} is committed, and no logged checkpoint holds it")
+
+
+def _committables(metadata: CheckpointMetadata) -> Iterator[str]:
+    for subtask in metadata.subtasks:
+        for operator in subtask.operators:
+            yield from (committable.decode() for committable in operator.committables)
+    for pending in metadata.pending_commits.values():
+        yield from (committable.decode() for committable in pending)
+
+
+class ChannelChecker:
+    """Watches every frame, and counts credit."""
+
+    def __init__(self, cluster: SimulatedCluster, late_records: bool) -> None:
+        self._cluster = cluster
+        self._late_records = late_records
+        self._watermarks: dict[ChannelKey, int] = {}
+        self._barriers: dict[ChannelKey, int] = {}
+        self._ended: set[ChannelKey] = set()
+        cluster.network.observers.append(self._sent)
+
+    def _sent(self, source: SlotId, target: SlotId, frame: Frame) -> None:
+        key = (frame.attempt, frame.channel)
+        watermark = self._watermarks.get(key, MIN_WATERMARK)
+        match frame.element:
+            case Watermark(timestamp):
+                if timestamp <= watermark:
+                    raise Violation(f"{key}: watermark {timestamp} after {watermark}")
+                self._watermarks[key] = timestamp
+            case Batch() as batch:
+                if key in self._ended:
+                    raise Violation(f"{key}: records after the end of input")
+                times = batch.timestamps()
+                passed = times[(times <= watermark) & (times != NO_TIMESTAMP)]
+                if len(passed) and not self._late_records:
+                    raise Violation(f"{key}: a record of {passed[0]} after watermark {watermark}")
+            case Barrier(checkpoint_id):
+                if checkpoint_id <= self._barriers.get(key, 0):
+                    raise Violation(f"{key}: barrier {checkpoint_id} after {self._barriers[key]}")
+                self._barriers[key] = checkpoint_id
+            case EndOfInput():
+                self._ended.add(key)
+
+    def check_credit(self) -> None:
+        """outstanding = on its way + queued + consumed and not granted + granted and on its way back."""
+        network = self._cluster.network
+        slots = self._cluster.slots
+        receivers: dict[ChannelKey, tuple[SlotId, Task]] = {}
+        for slot in slots:
+            for task in slot.slot.tasks:
+                if isinstance(task.input, InputGate) and task.state is not TaskState.CLOSED:
+                    receivers.update({(task.attempt, c.id): (slot.slot.id, task) for c in task.input.channels})
+        for slot in slots:
+            for task in slot.slot.tasks:
+                for output in task.writers.channels:
+                    key = (task.attempt, output.id)
+                    target, receiver = receivers.get(key, (None, None))
+                    if receiver is None or target is None or not network.intact(slot.slot.id, target, task.attempt):
+                        continue
+                    assert isinstance(receiver.input, InputGate)
+                    channel = next(c for c in receiver.input.channels if c.id == output.id)
+                    found = (
+                        network.frames_under_way[key] + channel.queued_bytes + channel.window.consumed
+                        + network.grants_under_way[key]
+                    )  # fmt: skip
+                    if found != output.window.outstanding:
+                        raise Violation(f"{key}: {output.window.outstanding} bytes outstanding, {found} accounted for")
+
+
+EXPECTED = (InjectedFailure, ConnectionLostError, ObjectStoreUnavailable, CommitFailed, DeposedError)
+
+
+class FailureChecker:
+    """A failure that nobody caused is a bug."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        cluster.message_observers.append(self._message)
+        cluster.error_observers.append(self._error)
+        cluster.end_observers.append(self._end)
+
+    def _message(self, slot: SlotId, message: messages.FromSlot) -> None:
+        if isinstance(message, messages.Failed):
+            cause = pickle.loads(message.pickled_cause) if message.pickled_cause is not None else None
+            if not _expected(cause):
+                raise Violation(f"{message.subtask} in {slot} failed: {message.message}\n{message.traceback}")
+        elif isinstance(message, messages.Decline) and not any(e.__name__ in message.reason for e in EXPECTED):
+            raise Violation(f"{message.subtask} in {slot} declined checkpoint {message.checkpoint_id}: {message.reason}")
+
+    def _error(self, where: str, error: Exception) -> None:
+        if not _expected(error):
+            raise Violation(f"{where}: {type(error).__name__}: {error}") from error
+
+    def _end(self, master: SimulatedMaster, end: events.EndJob) -> None:
+        silent = isinstance(end.failure, DeposedError | ObjectStoreUnavailable)
+        if end.state is not events.JobState.FINISHED and not silent:
+            raise Violation(f"{master.process.name} ended the job as {end.state.value}: {end.failure}")
+
+
+def _expected(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, EXPECTED):
+            return True
+        error = error.__cause__
+    return False

@@ -1,0 +1,202 @@
+"""What goes wrong in a simulated run, and when. Every seed draws which kinds of faults it has, so that each kind is also
+seen without the noise of the others. Faults end at the horizon; from there on the job must be able to finish."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from .simulated_cluster import SimulatedCluster, SimulatedMaster, SimulatedSlot
+from .simulated_pipeline import Warehouse
+from .simulated_store import StoreTrouble
+from .virtual_time import MS, Process
+
+
+class Fault(enum.Enum):
+    KILL_SLOT = "a slot dies"
+    PAUSE_SLOT = "a slot hangs, and goes on later"
+    SLOW_LINK = "a connection becomes slow"
+    CUT_LINK = "a connection breaks"
+    SLOW_CONTROL = "messages between slots and masters are late"
+    KILL_MASTER = "the master dies"
+    PAUSE_MASTER = "the master hangs, and goes on later, perhaps deposed"
+    RIVAL_MASTER = "a candidate appears beside a healthy leader"
+    RESCALE = "later masters run the job at another parallelism"
+    STORE_DOWN = "the store is unavailable for a while"
+    STORE_LOSES_ANSWERS = "ops take effect, and time out"
+    STORE_IS_LATE = "ops time out, and take effect after that"
+    STORE_IS_AMBIGUOUS = "create-only puts answer 'already exists' to their own writer, or with nothing stored"
+    STORE_SLOW = "ops take seconds"
+    COMMIT_FAILS = "a commit fails, before, while or after it took effect"
+    USER_CODE_FAILS = "user code raises"
+
+
+STORE_TROUBLES: dict[Fault, tuple[StoreTrouble, ...]] = {
+    Fault.STORE_LOSES_ANSWERS: (StoreTrouble.LOST_ANSWER,),
+    Fault.STORE_IS_LATE: (StoreTrouble.LATE_EFFECT,),
+    Fault.STORE_IS_AMBIGUOUS: (StoreTrouble.MET_ITSELF, StoreTrouble.PHANTOM),
+    Fault.STORE_SLOW: (StoreTrouble.SLOW,),
+}
+"""Present all the time until the horizon, at a low rate."""
+
+MOMENTS = frozenset(
+    {
+        Fault.KILL_SLOT, Fault.PAUSE_SLOT, Fault.SLOW_LINK, Fault.CUT_LINK, Fault.SLOW_CONTROL, Fault.KILL_MASTER,
+        Fault.PAUSE_MASTER, Fault.RIVAL_MASTER, Fault.STORE_DOWN,
+    }
+)  # fmt: skip
+"""Happen at some moments."""
+
+MOST_MASTERS = 6
+"""Enough to see a deposed one deposed by the next."""
+
+
+@dataclass(frozen=True)
+class FaultPlan:
+    kinds: frozenset[Fault]
+    moments: tuple[tuple[int, Fault], ...]
+    """(virtual ns, kind), in order."""
+    horizon_ns: int
+    odds: float
+    """Of each kind of trouble for one store op."""
+    commit_odds: float
+
+
+def draw_faults(random: Random, lasts_ns: int) -> FaultPlan:
+    """For a job that lasts about so long when nothing goes wrong. One seed in eight has no faults at all."""
+    share = 0.0 if random.random() < 0.125 else random.choice((0.15, 0.4, 0.8))
+    kinds = frozenset(fault for fault in Fault if random.random() < share)
+    possible = [fault for fault in Fault if fault in kinds and fault in MOMENTS]
+    horizon_ns = lasts_ns * 3 // 2 + 2_000 * MS
+    count = random.randint(1, 10) if possible else 0
+    moments = sorted(
+        ((random.randrange(horizon_ns), random.choice(possible)) for _ in range(count)), key=lambda moment: moment[0]
+    )
+    return FaultPlan(kinds, tuple(moments), horizon_ns, random.choice((0.01, 0.05, 0.15)), random.choice((0.1, 0.4)))
+
+
+class FaultInjector:
+    """Carries a plan out in a cluster. Whom it hits is drawn when it happens."""
+
+    def __init__(self, plan: FaultPlan, cluster: SimulatedCluster, warehouse: Warehouse) -> None:
+        self._cluster = cluster
+        self._warehouse = warehouse
+        self._time = cluster.time
+        self._plan = plan
+        self._hit: dict[Fault, Callable[[], None]] = {
+            Fault.KILL_SLOT: self._kill_slot,
+            Fault.PAUSE_SLOT: self._pause_slot,
+            Fault.SLOW_LINK: self._slow_link,
+            Fault.CUT_LINK: self._cut_link,
+            Fault.SLOW_CONTROL: self._slow_control,
+            Fault.KILL_MASTER: self._kill_master,
+            Fault.PAUSE_MASTER: self._pause_master,
+            Fault.RIVAL_MASTER: self._start_rival,
+            Fault.STORE_DOWN: self._store_down,
+        }
+
+    def begin(self) -> None:
+        odds = self._cluster.store.weather.odds
+        for fault, troubles in STORE_TROUBLES.items():
+            if fault in self._plan.kinds:
+                odds.update(dict.fromkeys(troubles, self._plan.odds))
+        if Fault.COMMIT_FAILS in self._plan.kinds:
+            self._warehouse.failing = self._plan.commit_odds
+        for at_ns, fault in self._plan.moments:
+            self._time.at(at_ns, None, f"fault: {fault.value}", self._hit[fault])
+        self._time.at(self._plan.horizon_ns, None, "faults end", self._calm)
+
+    def _calm(self) -> None:
+        self._cluster.store.weather.odds.clear()
+        self._warehouse.failing = 0.0
+
+    def _slot(self) -> SimulatedSlot | None:
+        slots = self._cluster.slots
+        return self._time.random.choice(slots) if slots else None
+
+    def _kill_slot(self) -> None:
+        slot = self._slot()
+        if slot is not None:
+            self._note(slot.process.name)
+            self._cluster.kill_slot(slot)
+
+    def _pause_slot(self) -> None:
+        slot = self._slot()
+        if slot is not None:
+            self._pause(slot.process, 8_000)
+
+    def _slow_link(self) -> None:
+        connection = self._link()
+        if connection is not None:
+            a, b = connection
+            until_ns = self._time.now_ns + self._time.between(100 * MS, 3_000 * MS)
+            self._cluster.network.connection(a.slot.id, b.slot.id).slow_until_ns = until_ns
+
+    def _cut_link(self) -> None:
+        connection = self._link()
+        if connection is not None:
+            self._cluster.network.break_connection(connection[0].slot.id, connection[1].slot.id)
+
+    def _link(self) -> tuple[SimulatedSlot, SimulatedSlot] | None:
+        slot = self._slot()
+        others = [other for other in self._cluster.slots if slot is not None and other is not slot]
+        others = [other for other in others if slot is not None and other.master is slot.master]
+        if slot is None or not others:
+            return None
+        other = self._time.random.choice(others)
+        self._note(f"{slot.process.name} and {other.process.name}")
+        return slot, other
+
+    def _slow_control(self) -> None:
+        until_ns = self._time.now_ns + self._time.between(100 * MS, 3_000 * MS)
+        self._cluster.network.control_slow_until_ns = until_ns
+
+    def _master(self) -> SimulatedMaster | None:
+        """The youngest that runs leads, or will."""
+        running = [master for master in self._cluster.masters if master.running and not master.process.paused]
+        return running[-1] if running and len(self._cluster.masters) < MOST_MASTERS else None
+
+    def _kill_master(self) -> None:
+        master = self._master()
+        if master is not None:
+            self._note(master.process.name)
+            self._cluster.kill_master(master)
+            self._time.after(self._time.between(0, 2_000 * MS), None, "replacement", self._replace)
+
+    def _pause_master(self) -> None:
+        master = self._master()
+        if master is not None:
+            self._pause(master.process, 15_000)
+            if self._time.random.random() < 0.7:
+                self._time.after(self._time.between(0, 3_000 * MS), None, "replacement", self._replace)
+
+    def _start_rival(self) -> None:
+        if self._master() is not None:
+            self._replace()
+
+    def _replace(self) -> None:
+        if len(self._cluster.masters) < MOST_MASTERS:
+            self._cluster.start_master()
+
+    def _store_down(self) -> None:
+        odds = self._cluster.store.weather.odds
+        before = odds.get(StoreTrouble.UNAVAILABLE, 0.0)
+        odds[StoreTrouble.UNAVAILABLE] = self._time.random.choice((0.3, 1.0))
+        lasts_ns = self._time.between(100 * MS, 6_000 * MS)
+
+        def over() -> None:
+            if odds:
+                odds[StoreTrouble.UNAVAILABLE] = before
+
+        self._time.after(lasts_ns, None, "the store is back", over)
+
+    def _pause(self, process: Process, most_ms: int) -> None:
+        self._note(process.name)
+        self._time.pause(process)
+        lasts_ns = self._time.between(20 * MS, most_ms * MS)
+        self._time.after(lasts_ns, None, f"{process.name} goes on", lambda: self._time.resume(process))
+
+    def _note(self, whom: str) -> None:
+        self._time.note(f"  hits {whom}")
