@@ -46,11 +46,14 @@ class TimeBuckets(Bucketing):
             )
         unit_ms = self._unit_ms()
         units, positions = np.unique(timestamps // unit_ms, return_inverse=True)
-        if len(units) == 1:
-            yield self._name(int(units[0]) * unit_ms), batch
+        numbers: dict[str, int] = {}
+        of_unit = [numbers.setdefault(self._name(unit * unit_ms), len(numbers)) for unit in units.tolist()]
+        if len(numbers) == 1:
+            yield next(iter(numbers)), batch
             return
-        for i, unit in enumerate(units.tolist()):
-            yield self._name(unit * unit_ms), batch.take(np.flatnonzero(positions == i))
+        buckets = np.array(of_unit)[positions]
+        for name, number in numbers.items():
+            yield name, batch.take(np.flatnonzero(buckets == number))
 
     def _unit_ms(self) -> int:
         directives = re.findall(r"%[-]?(.)", self.pattern)

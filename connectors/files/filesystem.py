@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -37,31 +38,42 @@ def find_files(path: str) -> list[FoundFile]:
 
     Hidden ones are left out: names that start with `_` or `.` below a directory or matched by a glob.
     """
-    found: dict[str, FoundFile] = {}
-    for root in [path] if os.path.exists(path) else glob.glob(path, recursive=True):
-        explicit = root == path
-        if os.path.isdir(root):
-            paths = _walk(root) if explicit or not _hidden(root) else iter(())
-        else:
-            paths = iter([root] if explicit or not _hidden(root) else [])
-        for each in paths:
-            try:
-                size = os.stat(each).st_size
-            except FileNotFoundError:
-                continue  # a pending file that was committed (renamed) meanwhile
-            if size:
-                found[each] = FoundFile(each, size)
+    if os.path.exists(path):
+        candidates = _walk(path) if os.path.isdir(path) else iter([path])
+    else:
+        candidates = _matching(path)
+    found = {}
+    for each in candidates:
+        try:
+            size = os.stat(each).st_size
+        except FileNotFoundError:
+            continue  # a pending file that was committed (renamed) meanwhile
+        if size:
+            found[each] = FoundFile(each, size)
     return [found[each] for each in sorted(found)]
 
 
+def _matching(pattern: str) -> Iterator[str]:
+    fixed = pattern[: re.search(r"[*?\[]|$", pattern).start()]  # type: ignore[union-attr]  # always matches
+    known = fixed.rpartition("/")[0]
+    for path in glob.glob(pattern, recursive=True):
+        if not any(map(_hidden, path[len(known) :].split("/"))):
+            yield from _walk(path) if os.path.isdir(path) else [path]
+
+
 def _walk(root: str) -> Iterator[str]:
-    for directory, subdirectories, names in os.walk(root):
+    for directory, subdirectories, names in os.walk(root, onerror=_refuse):
         subdirectories[:] = [name for name in subdirectories if not _hidden(name)]
         yield from (os.path.join(directory, name) for name in names if not _hidden(name))
 
 
-def _hidden(path: str) -> bool:
-    return os.path.basename(path.rstrip("/")).startswith(("_", "."))
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise InputFileError(f"directory {error.filename} cannot be read: {error.strerror}") from error
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(("_", "."))
 
 
 def compression_of(path: str) -> str | None:

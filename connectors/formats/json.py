@@ -3,7 +3,7 @@
 Without a type a line becomes what json.loads would give (records are opaque then). With a type it becomes an object of
 it, checked: missing fields without default, wrong types and naive datetimes make the line malformed, unknown fields
 are ignored. Aware datetimes are read as UTC, because only those are exact as columns. Enums are written and read by
-value, bytes as base64, NaN as null.
+value, bytes as base64; NaN and infinities are written as null, because JSON has no others.
 """
 
 from __future__ import annotations
