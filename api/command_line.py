@@ -141,11 +141,11 @@ def _usage(message: str) -> typer.Exit:
 
 def _run_script(script: Path, arguments: list[str], output: Output) -> int:
     """As `python script` would, but a failure is told in the user's terms. Answers the exit code."""
-    sys.argv = [str(script), *arguments]
+    own_arguments, sys.argv = sys.argv, [str(script), *arguments]
     sys.path.insert(0, str(script.resolve().parent))
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        runpy.run_path(str(script), run_name="__main__")
+        runpy.run_path(str(script.absolute()), run_name="__main__")
     except SystemExit as ending:
         return _exit_code(ending)
     except KeyboardInterrupt:
@@ -155,6 +155,8 @@ def _run_script(script: Path, arguments: list[str], output: Output) -> int:
             typer.echo(json.dumps({"error": str(error), "type": type(error).__name__}))
         session.say(explain(error))
         return FAILED
+    finally:
+        sys.argv = own_arguments
     return 0
 
 

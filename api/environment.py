@@ -20,7 +20,7 @@ from ..runtime.graph.transformations import Transformation
 from ..runtime.operators.operator import Operator
 from ..runtime.options import Duration
 from ..runtime.record_types import record_type_of
-from ..state.errors import PipelineError
+from ..state.errors import CheckpointError, ConfigurationError, JobFailedError, PipelineError
 from . import session
 from .steps import Pipeline, Step, Upstream, freeze, with_upstream
 from .streams import DataStream, check_strategy
@@ -219,7 +219,10 @@ class StreamExecutionEnvironment:
 
     def execute(self, job_name: str | None = None) -> JobResult:
         """Run the pipeline to its end. Raises JobFailedError, whose cause is what the user's function raised."""
-        return self.submit(job_name).run()
+        try:
+            return self.submit(job_name).run()
+        except (PipelineError, ConfigurationError, CheckpointError, JobFailedError) as error:
+            raise error.with_traceback(None)  # noqa: B904 (the way it took in here tells the user nothing)
 
     def execute_async(self, job_name: str | None = None) -> JobClient:
         """Start the pipeline in the background and give a handle of it."""

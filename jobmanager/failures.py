@@ -29,16 +29,15 @@ class Failures:
 
 
 def job_failed(error: Exception) -> JobFailedError:
+    """The cause is the user's own exception, if there is one."""
     failure = JobFailedError(str(error))
-    failure.__cause__ = error
+    failure.__cause__ = (error.__cause__ if isinstance(error, UserCodeError) else None) or error
     return failure
 
 
 def error_of(failed: Failed) -> Exception:
     """What a subtask died of, with the user's own exception as cause if it could travel."""
-    error = UserCodeError(
-        f"{failed.operator}: {failed.message}", operator=failed.operator, subtask=failed.subtask.index
-    )
+    error = UserCodeError(failed.message, operator=failed.operator, subtask=failed.subtask.index)
     if failed.pickled_cause is not None:
         try:
             error.__cause__ = cloudpickle.loads(failed.pickled_cause)

@@ -13,10 +13,12 @@ from .messages import Failed, SubtaskId
 def failed(attempt: Attempt, subtask: SubtaskId, operator: str, error: Exception) -> Failed:
     """The message for an exception that ended a task. The cause of a UserCodeError is the user's exception."""
     cause: BaseException = error
+    message = str(error) if isinstance(error, PenstockError) else f"{type(error).__name__}: {error}"
     if isinstance(error, UserCodeError):
         operator = error.operator
         cause = error.__cause__ or error
-    message = str(cause) if isinstance(cause, PenstockError) else f"{type(cause).__name__}: {cause}"
+    if not message.startswith("operator '"):
+        message = f"operator '{operator}', subtask {subtask.index}: {message}"
     return Failed(attempt, subtask, operator, message, user_traceback(cause), _pickled(cause))
 
 
