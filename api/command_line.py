@@ -173,3 +173,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     app()
+
+
+if __name__ == "__main__":
+    main()
