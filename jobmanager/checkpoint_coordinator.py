@@ -135,6 +135,8 @@ class CheckpointCoordinator:
         self._next_id = CheckpointId(1)
         self._due_ms = 0
         self._wanted: Purpose | None = None
+        self._quiet = True
+        """No triggers: no attempt runs, or the checkpoint that was wanted is complete."""
         self._failures_in_a_row = 0
         self.triggered = self.completed = self.failed = 0
         self.last_completed: Checkpoint | None = None
@@ -149,11 +151,12 @@ class CheckpointCoordinator:
             raise ProtocolError(f"attempt {attempt} begins while checkpoints {list(self._active)} are undecided")
         self._attempt, self._next_id = attempt, CheckpointId(max(next_id, self._next_id))
         self._due_ms = now_ms + self.options.interval_ms
+        self._wanted, self._quiet = None, False
         self._failures_in_a_row = 0
 
     def end_attempt(self, reason: str) -> list[Decision]:
         """It failed or is being stopped: abort what can be aborted."""
-        self._wanted = None
+        self._quiet = True
         return [self._abort(c, reason) for c in list(self._active.values()) if c.state is not C.WRITTEN]
 
     @property
@@ -181,20 +184,24 @@ class CheckpointCoordinator:
             if checkpoint.state is C.TRIGGERED and expired:
                 missing = sorted(map(str, checkpoint.waiting_for))
                 decisions += self._fail(checkpoint, f"timed out, not acknowledged by {', '.join(missing[:5])}", now_ms)
-        purpose = self._wanted or (Purpose.PERIODIC if self._enabled else None)
-        limit = self.options.max_concurrent if self._wanted is None else 1
-        if ready and purpose is not None and now_ms >= self._due_ms and len(self._active) < limit:
-            decisions.append(self._trigger(purpose, now_ms))
+        if ready and self._may_trigger() and now_ms >= self._due_ms:
+            decisions.append(self._trigger(self._wanted or Purpose.PERIODIC, now_ms))
         return decisions
 
     def next_tick_ms(self) -> int | None:
         """When `tick` has something to do next by time alone; None: not before something else happens."""
         times = [c.triggered_at_ms + self.options.timeout_ms for c in self._active.values() if c.state is C.TRIGGERED]
-        if self._wanted is not None or self._enabled:
-            limit = self.options.max_concurrent if self._wanted is None else 1
-            if len(self._active) < limit:
-                times.append(self._due_ms)
+        if self._may_trigger():
+            times.append(self._due_ms)
         return min(times, default=None)
+
+    def _may_trigger(self) -> bool:
+        """Whether only time is missing, and subtasks that are ready."""
+        if self._quiet:
+            return False
+        if self._wanted is not None:
+            return not self._active
+        return self._enabled and len(self._active) < self.options.max_concurrent
 
     def _trigger(self, purpose: Purpose, now_ms: int) -> Decision:
         persist = self._enabled
@@ -247,6 +254,7 @@ class CheckpointCoordinator:
     def collected(self, checkpoint: Checkpoint) -> None:
         """One without state (`persist=False`) is complete with its last acknowledgement."""
         self._forget(checkpoint)
+        self._quiet = True
 
     def logged(self, checkpoint: Checkpoint, now_ms: int) -> list[Decision]:
         """The completion is in the log."""
@@ -255,8 +263,7 @@ class CheckpointCoordinator:
         self.completed += 1
         self._failures_in_a_row = 0
         self.last_completed, self.last_duration_ms = checkpoint, now_ms - checkpoint.triggered_at_ms
-        if self._wanted is checkpoint.purpose:
-            self._wanted = None
+        self._quiet = self._quiet or self._wanted is checkpoint.purpose
         self._due_ms = max(self._due_ms, now_ms + self.options.min_pause_ms)
         older = [c for c in self._active.values() if c.id < checkpoint.id]
         return [self._abort(c, f"subsumed by checkpoint {checkpoint.id}") for c in older] + self._persist_first()

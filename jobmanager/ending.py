@@ -19,7 +19,7 @@ import enum
 
 from ..state.job_log import Finished, StopDecided
 from ..taskmanager.messages import Cancel, FinishTasks
-from .events import JobState, RunProgram, SetTimer, Tag, WorkDone, WorkFailed
+from .events import JobState, RunProgram, SetTimer, Tag, TimerFired, WorkDone, WorkFailed
 from .execution_graph import NOT_DEPLOYED, TERMINAL, SubtaskState
 from .leadership import Leadership
 from .parts import Parts
@@ -124,7 +124,7 @@ class Ending:
         if not commands:
             self.stage = Stage.ENDED
 
-    def resigned(self, event: WorkDone | WorkFailed) -> None:
+    def resigned(self, event: WorkDone | WorkFailed | TimerFired) -> None:
         """An answer to leadership: perhaps to the last thing it had to say."""
         if self.stage is not Stage.RESIGNING or event.tag != self._resignation:
             return
@@ -144,17 +144,20 @@ def stop_tasks(parts: Parts, now_ms: int) -> None:
     """End the attempt: Cancel to every slot that runs anything of it."""
     graph = parts.graph
     parts.sources.end_attempt()
-    deployed = []
-    for subtask in graph.outside(IDLE):
+    cancel_running(parts)
+    for subtask in graph.outside(IDLE | {SubtaskState.CANCELING}):
         if graph.state(subtask) in NOT_DEPLOYED:
             graph.move(subtask, SubtaskState.CANCELED, "was not deployed")
         else:
             graph.move(subtask, SubtaskState.CANCELING)
-            deployed.append(subtask)
-    if deployed:
-        parts.orders.send(dict.fromkeys(graph.slot_of(subtask) for subtask in deployed), Cancel)
-        parts.orders.give(SetTimer(now_ms + parts.options.cancel_timeout_ms, ("cancel", graph.attempt)))
+    parts.orders.give(SetTimer(now_ms + parts.options.cancel_timeout_ms, ("cancel", graph.attempt)))
     parts.checkpointing.end_attempt("the attempt has ended", now_ms)
+
+
+def cancel_running(parts: Parts) -> None:
+    """Cancel to every slot that runs anything."""
+    running = parts.graph.outside(TERMINAL | NOT_DEPLOYED)
+    parts.orders.send(dict.fromkeys(map(parts.graph.slot_of, running)), Cancel)
 
 
 def discard_disobedient(parts: Parts) -> None:

@@ -22,7 +22,6 @@ Time is in ms and never jumps back: a shell anchors its monotonic clock at the w
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +30,7 @@ from ..runtime.elements import MIN_WATERMARK
 from ..state.ids import Attempt, CheckpointId, SlotId, VertexId
 from ..state.objects import Program
 from ..taskmanager.messages import FromSlot, ToSlot
+from .job_states import JobState as JobState
 
 Tag = tuple[Any, ...]
 """Hashable; made and understood by the job master alone. The first item says what it is about."""
@@ -158,37 +158,6 @@ Command = (
 )  # fmt: skip
 
 # what can be seen from outside ------------------------------------------------------------------------------------
-
-
-class JobState(enum.Enum):
-    CREATED = "CREATED"
-    """Becoming leader, reading the job's log."""
-    STARTING = "STARTING"
-    """An attempt is being set up: logged, slots acquired, state restored, subtasks deployed."""
-    RUNNING = "RUNNING"
-    FINISHING = "FINISHING"
-    """Everything is read and safe; the last commits and the subtasks' ends are awaited."""
-    RESTARTING = "RESTARTING"
-    """An attempt failed: its subtasks are being stopped, or the delay of the restart strategy runs."""
-    SUSPENDING = "SUSPENDING"
-    CANCELING = "CANCELING"
-    FAILING = "FAILING"
-    FINISHED = "FINISHED"
-    CANCELED = "CANCELED"
-    SUSPENDED = "SUSPENDED"
-    """Stopped, and to be continued from its last checkpoint."""
-    FAILED = "FAILED"
-    DEPOSED = "DEPOSED"
-    """Another master leads the job: this one has stopped without writing anything more."""
-
-    @property
-    def is_terminal(self) -> bool:
-        return self in TERMINAL_STATES
-
-
-TERMINAL_STATES = frozenset(
-    {JobState.FINISHED, JobState.CANCELED, JobState.SUSPENDED, JobState.FAILED, JobState.DEPOSED}
-)
 
 
 @dataclass(frozen=True, slots=True)

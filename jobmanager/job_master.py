@@ -23,6 +23,7 @@ Messages of an attempt that is over, and answers of programs begun for it, are r
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..runtime.graph.job_graph import JobGraph
@@ -34,10 +35,11 @@ from ..taskmanager import messages
 from . import events, leadership
 from .attempt_setup import AttemptSetup, Step
 from .checkpoint_coordinator import Checkpoint, Purpose
-from .ending import IDLE, Ending, Stage, discard_disobedient, stop_tasks
+from .ending import IDLE, Ending, Stage, cancel_running, discard_disobedient, stop_tasks
 from .events import Command, Event, JobState, JobStatus, Tag
-from .execution_graph import ANSWERS_BARRIERS, NOT_DEPLOYED, TERMINAL, SubtaskState
+from .execution_graph import ANSWERS_BARRIERS, TERMINAL, SubtaskState
 from .failures import Failures, as_ours, error_of, job_failed
+from .job_states import ENDING_STATES, TRANSITIONS
 from .leadership import Leadership
 from .options import JobMasterOptions, RestoreRequest
 from .parts import make_parts
@@ -45,24 +47,6 @@ from .process_identity import is_dead
 from .task_reports import TaskReports
 
 J = JobState
-
-ENDING_STATES = {
-    J.FINISHED: J.FINISHING, J.FAILED: J.FAILING, J.CANCELED: J.CANCELING, J.SUSPENDED: J.SUSPENDING,
-}  # fmt: skip
-LOST = frozenset({J.DEPOSED, J.FAILED})
-"""Where a master ends at any time, if another one leads or the store is out of reach."""
-
-TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    J.CREATED: LOST | {J.STARTING, J.CANCELING, J.SUSPENDING, J.FINISHED, J.CANCELED},
-    J.STARTING: LOST | {J.RUNNING, J.RESTARTING, J.SUSPENDING, J.CANCELING, J.FAILING},
-    J.RUNNING: LOST | {J.FINISHING, J.RESTARTING, J.SUSPENDING, J.CANCELING, J.FAILING},
-    J.FINISHING: LOST | {J.FINISHED, J.FAILING},
-    J.RESTARTING: LOST | {J.STARTING, J.SUSPENDING, J.CANCELING, J.FAILING},
-    J.SUSPENDING: LOST | {J.SUSPENDED, J.FINISHING, J.FAILING},
-    J.CANCELING: LOST | {J.CANCELED, J.FAILING},
-    J.FAILING: LOST,
-    **{state: frozenset[JobState]() for state in events.TERMINAL_STATES},
-}
 
 
 class JobMaster:
@@ -102,24 +86,18 @@ class JobMaster:
         """ProtocolError is a bug of penstock, and the only thing raised."""
         if self.state.is_terminal:
             return []
-        try:
-            self._receive(event, now_ms)
-        except ProtocolError:
-            raise
-        except PenstockError as error:
-            self._attempt_failed(error, now_ms)
-        try:
-            self._advance(now_ms)
-        except ProtocolError:
-            raise
-        except PenstockError as error:
-            self._attempt_failed(error, now_ms)
-            self._advance(now_ms)
+        for action in (partial(self._receive, event, now_ms), partial(self._advance, now_ms)):
+            try:
+                action()
+            except ProtocolError:
+                raise
+            except PenstockError as error:
+                self._attempt_failed(error, now_ms)
+                self._advance(now_ms)
         return self._parts.orders.take()
 
     @property
     def log_state(self) -> job_log.LogState:
-        """What this master knows of the job's log."""
         return self._parts.log.state
 
     def status(self) -> JobStatus:
@@ -145,12 +123,15 @@ class JobMaster:
             case events.SlotMessage(slot, message):
                 if message.attempt == parts.graph.attempt and slot in parts.pool:
                     self._slot_says(message, now_ms)
+            case events.WorkDone() | events.WorkFailed() | events.TimerFired() if event.tag[0] == leadership.TAG:
+                self._lead(self._leader.handle(event, now_ms), now_ms)
+                self._ending.resigned(event)
             case events.WorkDone(tag, result):
-                self._work_done(tag, result, event, now_ms)
+                self._work_done(tag, result, now_ms)
             case events.WorkFailed(tag, error):
-                self._work_failed(tag, error, event, now_ms)
+                self._work_failed(tag, error, now_ms)
             case events.TimerFired(tag):
-                self._timer_fired(tag, event, now_ms)
+                self._timer_fired(tag, now_ms)
             case events.SlotOffered(slot):
                 parts.pool.offered(slot)
             case events.SlotsDenied(reason):
@@ -191,24 +172,24 @@ class JobMaster:
                     parts.checkpointing.begin_attempt(self._setup.next_checkpoint_id, now_ms)
             case messages.Drained(subtask=subtask):
                 graph.report(subtask, SubtaskState.DRAINED)
-            case messages.Finished(subtask=subtask):
-                self._subtask_ended(subtask, SubtaskState.FINISHED, now_ms)
-            case messages.Canceled(subtask=subtask):
-                self._subtask_ended(subtask, SubtaskState.CANCELED, now_ms)
+            case messages.Finished() | messages.Canceled():
+                self._subtask_ended(message, now_ms)
             case messages.Failed(subtask=subtask):
                 if graph.report(subtask, SubtaskState.FAILED, message.message):
                     self._failures.last_subtask = message
                     self._attempt_failed(error_of(message), now_ms)
 
-    def _subtask_ended(self, subtask: messages.SubtaskId, state: SubtaskState, now_ms: int) -> None:
-        unasked = self._parts.graph.state(subtask) is not SubtaskState.CANCELING and self.state is not J.FINISHING
-        if self._parts.graph.report(subtask, state, "unasked" if unasked else "") and unasked:
+    def _subtask_ended(self, message: messages.Finished | messages.Canceled, now_ms: int) -> None:
+        graph, subtask = self._parts.graph, message.subtask
+        state = SubtaskState.FINISHED if isinstance(message, messages.Finished) else SubtaskState.CANCELED
+        asked = graph.state(subtask) is SubtaskState.CANCELING or self.state is J.FINISHING
+        if graph.report(subtask, state, "" if asked else "unasked") and not asked:
             self._attempt_failed(PenstockError(f"{subtask} became {state.value} unasked"), now_ms)
 
-    def _work_done(self, tag: Tag, result: Any, event: events.WorkDone, now_ms: int) -> None:
+    def _work_done(self, tag: Tag, result: Any, now_ms: int) -> None:
         parts = self._parts
         match tag:
-            case ("log", int(number)):
+            case ("log", number):
                 record, commands = parts.journal.written(number)
                 parts.orders.give(*commands)
                 if record is not None:
@@ -225,11 +206,8 @@ class JobMaster:
                 parts.sources.discovered(operator_id, result, now_ms)
             case ("clear",):
                 self._ending.cleared()
-            case (leadership.TAG, _):
-                self._lead(self._leader.handle(event, now_ms), now_ms)
-                self._ending.resigned(event)
 
-    def _work_failed(self, tag: Tag, error: Exception, event: events.WorkFailed, now_ms: int) -> None:
+    def _work_failed(self, tag: Tag, error: Exception, now_ms: int) -> None:
         parts = self._parts
         match tag:
             case ("log", number):
@@ -247,13 +225,10 @@ class JobMaster:
                 parts.orders.give(*parts.commits.failed(operator_id, number, error, now_ms))
             case ("discover", attempt, operator_id) if attempt == parts.graph.attempt:
                 parts.sources.discovery_failed(operator_id, error)
-            case ("clear",):
-                self._ending.cleared()  # what is left over can be deleted by hand; the job has ended all the same
-            case (leadership.TAG, _):
-                self._lead(self._leader.handle(event, now_ms), now_ms)
-                self._ending.resigned(event)
+            case ("clear",):  # what is left over can be deleted by hand
+                self._ending.cleared()
 
-    def _timer_fired(self, tag: Tag, event: events.TimerFired, now_ms: int) -> None:
+    def _timer_fired(self, tag: Tag, now_ms: int) -> None:
         parts = self._parts
         match tag:
             case ("checkpoint", at_ms) if self.state in (J.RUNNING, J.SUSPENDING):
@@ -272,8 +247,6 @@ class JobMaster:
                 parts.orders.give(*parts.journal.again(number))
             case ("discover", attempt, operator_id) if attempt == parts.graph.attempt:
                 parts.sources.discover(operator_id)
-            case (leadership.TAG, _):
-                self._lead(self._leader.handle(event, now_ms), now_ms)
 
     def _slot_lost(self, slot: SlotId, reason: str, now_ms: int) -> None:
         parts, graph = self._parts, self._parts.graph
@@ -321,20 +294,19 @@ class JobMaster:
         """The store or the log will not take this entry, ever."""
         if isinstance(error, DeposedError):
             self._abandon(error)
-        elif self._ending.stage is Stage.LOGGING:
+            return
+        self._parts.journal.stop()
+        self._failures.last = str(error)
+        if self._ending.stage is Stage.LOGGING:
             self._ending.failure = self._ending.failure or error
             self._ending.logged(now_ms)
-        else:
-            self._parts.journal.stop()
-            self._failures.last = str(error)
+        elif self.state is not J.FAILING:
             self._begin_ending(J.FAILED, now_ms, failure=error)
 
     def _abandon(self, reason: Exception) -> None:
         """Stop everything at once and write nothing more: another master leads, or the store is out of reach."""
-        parts = self._parts
-        parts.journal.stop()
-        running = [s for s in parts.graph.outside(TERMINAL) if parts.graph.state(s) not in NOT_DEPLOYED]
-        parts.orders.send(dict.fromkeys(map(parts.graph.slot_of, running)), messages.Cancel)
+        self._parts.journal.stop()
+        cancel_running(self._parts)
         self._failures.last = str(reason)
         self._end(J.DEPOSED if isinstance(reason, DeposedError) else J.FAILED, reason)
 
@@ -346,6 +318,8 @@ class JobMaster:
             return
         self._heed_commit_failure(now_ms)
         self._heed_request(now_ms)
+        if self.state.is_terminal:
+            return
         graph = self._parts.graph
         if self.state is J.STARTING:
             self._setup.advance()
@@ -390,26 +364,25 @@ class JobMaster:
 
     def _heed_commit_failure(self, now_ms: int) -> None:
         failure = self._parts.commits.failure
-        if failure is not None and self.state in (J.STARTING, J.RUNNING, J.RESTARTING, J.FINISHING):
+        if failure and self.state in (J.STARTING, J.RUNNING, J.RESTARTING, J.FINISHING):
             self._failures.last = str(failure)
             self._begin_ending(J.FAILED, now_ms, failure=failure)
 
     def _request(self, target: JobState, now_ms: int) -> None:
         if self._requested is None or target is J.CANCELED:
             self._requested = target
-            self._parts.orders.give(
-                events.SetTimer(now_ms + self._parts.options.stop_timeout_ms, ("request",))
-            )  # fmt: skip
+            self._parts.orders.give(events.SetTimer(now_ms + self._parts.options.stop_timeout_ms, ("request",)))
 
     def _heed_request(self, now_ms: int) -> None:
         if self._requested is None or self.state not in (J.CREATED, J.STARTING, J.RUNNING, J.RESTARTING):
             return
-        if not (self._setup.commits_known or self._request_overdue):
-            return
-        last_checkpoint = self._requested is J.SUSPENDED and self.state is J.RUNNING
-        self._begin_ending(self._requested, now_ms, awaits_checkpoint=last_checkpoint)
-        if last_checkpoint:
-            self._parts.checkpointing.want(Purpose.STOP, now_ms)
+        if self._leader.phase is not leadership.Phase.LEADING:
+            self._end(J.SUSPENDED, None)  # the job is not ours to change
+        elif self._setup.commits_known or self._request_overdue:
+            last_checkpoint = self._requested is J.SUSPENDED and self.state is J.RUNNING
+            self._begin_ending(self._requested, now_ms, awaits_checkpoint=last_checkpoint)
+            if last_checkpoint:
+                self._parts.checkpointing.want(Purpose.STOP, now_ms)
 
     def _begin_ending(
         self, target: JobState, now_ms: int, *, failure: Exception | None = None, awaits_checkpoint: bool = False
