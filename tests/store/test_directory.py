@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,3 +114,35 @@ def test_empty_directories_do_not_pile_up(tmp_path: Path) -> None:
         store.execute(Put(f"job/chk-{number}-1/_metadata", b""))
     store.execute(Delete(("job/chk-0-1/_metadata", "job/chk-1-1/_metadata")))
     assert [p.name for p in (tmp_path / "job").iterdir()] == ["chk-2-1"]
+
+
+RACER = """
+import sys
+from penstock.state.objects import create_once, run_program
+from penstock.state.obstore_objects import ObstoreObjects
+root, name = sys.argv[1:]
+store, won = ObstoreObjects(root), []
+sys.stdin.readline()
+for seq in range(60):
+    data = f"{name}-{seq}".encode()
+    if run_program(create_once(f"job/log/{seq:020}", data), store) == data:
+        won.append(seq)
+print(*won)
+"""
+
+
+def test_processes_that_race_for_every_name(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RACER, str(tmp_path)]
+    racers = [
+        subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for name in "abc"
+    ]
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    won = [[int(seq) for seq in racer.communicate()[0].split()] for racer in racers]
+    assert sorted(seq for seqs in won for seq in seqs) == list(range(60)), "each name has one winner"
+    store = ObstoreObjects(tmp_path)
+    for name, seqs in zip("abc", won, strict=True):
+        for seq in seqs:
+            assert store.execute(Get(f"job/log/{seq:020}")) == f"{name}-{seq}".encode()

@@ -1,0 +1,312 @@
+"""Who leads: one after the other, without comparing clocks, and no longer than anybody can notice."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from typing import Any
+
+import pytest
+
+from penstock.jobmanager.events import RunProgram, SetTimer, TimerFired, WorkDone, WorkFailed
+from penstock.jobmanager.leadership import (
+    Leadership,
+    LeadershipCommand,
+    NothingToLead,
+    Phase,
+    StartLeading,
+    StopLeading,
+    beat_name,
+)
+from penstock.state.errors import DeposedError, ObjectStoreDenied, ObjectStoreUnavailable, ProtocolError
+from penstock.state.ids import Attempt, Generation, JobId
+from penstock.state.job_log import AttemptStarted, Finished, JobLog, LeaderElected
+from penstock.state.objects import Pause, Put, StoreOp, run_program
+from penstock.state.obstore_objects import ObstoreObjects
+
+JOB = JobId("job")
+LEASE, BEAT = 8_000, 1_000
+
+
+class Store:
+    """Can be cut off from one master."""
+
+    def __init__(self, inner: ObstoreObjects) -> None:
+        self.inner = inner
+        self.error: Exception | None = None
+        self.paused_ms = 0
+
+    def execute(self, op: StoreOp) -> Any:
+        if isinstance(op, Pause):
+            self.paused_ms += op.duration_ms
+            return None
+        if self.error is not None:
+            raise self.error
+        return self.inner.execute(op)
+
+
+class Candidate:
+    """A leadership with its shell: programs run at once, timers when `until` says so."""
+
+    numbers = itertools.count(1)
+
+    def __init__(self, objects: ObstoreObjects, now_ms: int = 0, dead: set[str] | None = None) -> None:
+        name = f"master{next(self.numbers)}"
+        self.store = Store(objects)
+        self.log = JobLog(JOB, lambda: f"{name}-{next(self.numbers)}")
+        self.name = name
+        self.leadership = Leadership(
+            JOB,
+            self.log,
+            lease_ms=LEASE,
+            beat_interval_ms=BEAT,
+            process=name,
+            is_dead=lambda process: process in (dead or set()),
+        )
+        self.timers: list[tuple[int, int, SetTimer]] = []
+        self.heard: list[tuple[int, LeadershipCommand]] = []
+        self.held: list[RunProgram] | None = None
+        self._carry_out(self.leadership.start(now_ms), now_ms)
+
+    @property
+    def leads(self) -> bool:
+        return self.leadership.phase is Phase.LEADING
+
+    def until(self, now_ms: int) -> None:
+        while self.timers and self.timers[0][0] <= now_ms:
+            at_ms, _, timer = heapq.heappop(self.timers)
+            self._carry_out(self.leadership.handle(TimerFired(timer.tag), at_ms), at_ms)
+
+    def resign(self, now_ms: int) -> None:
+        self._carry_out(self.leadership.resign(now_ms), now_ms)
+
+    def _carry_out(self, commands: list[LeadershipCommand], now_ms: int) -> None:
+        for command in commands:
+            if isinstance(command, SetTimer):
+                heapq.heappush(self.timers, (command.at_ms, next(self.numbers), command))
+            elif isinstance(command, RunProgram):
+                if self.held is None:
+                    self._run(command, now_ms)
+                else:
+                    self.held.append(command)
+            else:
+                self.heard.append((now_ms, command))
+
+    def _run(self, command: RunProgram, now_ms: int) -> None:
+        try:
+            event: WorkDone | WorkFailed = WorkDone(command.tag, run_program(command.program, self.store))
+        except Exception as error:
+            event = WorkFailed(command.tag, error)
+        self._carry_out(self.leadership.handle(event, now_ms), now_ms)
+
+    def release(self, now_ms: int) -> None:
+        """Programs held back come to their end."""
+        held, self.held = self.held or [], None
+        for command in held:
+            self._run(command, now_ms)
+
+
+@pytest.fixture
+def objects() -> ObstoreObjects:
+    return ObstoreObjects("memory://", lambda seconds: None)
+
+
+def run_all(candidates: list[Candidate], start_ms: int, end_ms: int) -> None:
+    for now_ms in range(start_ms, end_ms + 1, 100):
+        for candidate in candidates:
+            candidate.until(now_ms)
+
+
+def test_a_new_job_is_led_at_once(objects: ObstoreObjects) -> None:
+    first = Candidate(objects)
+    assert first.heard == [(0, StartLeading(Generation(1)))]
+    assert first.log.state.leader == first.log.writer
+
+
+def test_nobody_takes_over_from_a_leader_that_beats(objects: ObstoreObjects) -> None:
+    first, second = Candidate(objects), Candidate(objects)
+    run_all([first, second], 0, 20 * LEASE)
+    assert first.leads
+    assert second.heard == []
+
+
+def test_a_silent_leader_is_replaced_after_a_lease(objects: ObstoreObjects) -> None:
+    first, second = Candidate(objects), Candidate(objects)
+    run_all([first, second], 0, 5_000)
+    run_all([second], 5_000, 5_000 + LEASE - BEAT)
+    assert not second.leads
+    run_all([second], 5_000 + LEASE - BEAT, 5_000 + LEASE + 2 * BEAT)
+    assert [command for _, command in second.heard] == [StartLeading(Generation(2))]
+
+
+def test_a_paused_leader_finds_itself_deposed(objects: ObstoreObjects) -> None:
+    first, second = Candidate(objects), Candidate(objects)
+    run_all([second], 0, 2 * LEASE)
+    assert second.leads
+    first.leadership._reached_ms = 2 * LEASE  # its own clock stood still, too
+    first.until(2 * LEASE)
+    ((_, stop),) = first.heard[1:]
+    assert isinstance(stop, StopLeading)
+    assert isinstance(stop.reason, DeposedError)
+
+
+def test_a_leader_that_cannot_beat_stops_before_anybody_takes_over(objects: ObstoreObjects) -> None:
+    first, second = Candidate(objects), Candidate(objects)
+    run_all([first, second], 0, 5_000)
+    first.store.error = ObjectStoreUnavailable("cut off")
+    run_all([first, second], 5_000, 4 * LEASE)
+    ((stopped_ms, stop),) = first.heard[1:]
+    assert isinstance(stop, StopLeading)
+    assert isinstance(stop.reason, ObjectStoreUnavailable)
+    assert stopped_ms <= 5_000 + LEASE // 2
+    ((elected_ms, _),) = second.heard
+    assert stopped_ms < elected_ms
+
+
+def test_a_beat_that_hangs_counts_as_none(objects: ObstoreObjects) -> None:
+    first = Candidate(objects)
+    first.held = []
+    first.until(LEASE)
+    assert isinstance(first.heard[-1][1], StopLeading)
+    assert first.heard[-1][0] <= LEASE // 2
+    assert len(first.held) == 1, "one beat at a time"
+    first.release(LEASE)
+    assert len(first.heard) == 2, "its late answer changes nothing"
+
+
+def test_a_short_outage_is_borne(objects: ObstoreObjects) -> None:
+    first = Candidate(objects)
+    first.store.error = ObjectStoreUnavailable("?")
+    run_all([first], 0, LEASE // 2 - 2 * BEAT)
+    first.store.error = None
+    run_all([first], LEASE // 2, 3 * LEASE)
+    assert first.leads
+
+
+@pytest.mark.parametrize("error", [ObjectStoreDenied("read-only"), ProtocolError("broken")])
+def test_what_cannot_be_mended_ends_it(objects: ObstoreObjects, error: Exception) -> None:
+    first = Candidate(objects)
+    first.store.error = error
+    first.until(BEAT)
+    assert first.heard[-1] == (BEAT, StopLeading(error))
+
+
+def test_a_candidate_gives_up_when_the_store_is_away_for_a_lease(objects: ObstoreObjects) -> None:
+    Candidate(objects)
+    second = Candidate(objects)
+    second.store.error = ObjectStoreUnavailable("?")
+    run_all([second], 0, LEASE - BEAT)
+    assert second.heard == []
+    run_all([second], LEASE - BEAT, LEASE + 2 * BEAT)
+    assert second.heard[0][1] == StopLeading(second.store.error)
+
+
+def test_a_dead_process_is_not_waited_for(objects: ObstoreObjects) -> None:
+    first = Candidate(objects)
+    second = Candidate(objects, dead={first.name})
+    assert second.heard == [(0, StartLeading(Generation(2)))]
+
+
+def test_nor_is_one_that_resigned(objects: ObstoreObjects) -> None:
+    first = Candidate(objects)
+    first.resign(10)
+    second = Candidate(objects, now_ms=20)
+    assert second.heard == [(20, StartLeading(Generation(2)))]
+    first.until(LEASE)
+    assert len(first.heard) == 1, "nothing more of it"
+
+
+def test_a_log_that_grows_is_a_sign_of_life(objects: ObstoreObjects) -> None:
+    first, second = Candidate(objects), Candidate(objects)
+    for number in range(1, 40):
+        second.until(number * BEAT)
+        run_program(first.log.append_as_leader(AttemptStarted(Attempt(number))), objects)
+    assert second.heard == []
+
+
+def test_a_beat_that_cannot_be_read_is_only_compared(objects: ObstoreObjects) -> None:
+    Candidate(objects)
+    objects.execute(Put(beat_name(JOB, 1), b"torn", create_only=False))
+    second = Candidate(objects)
+    run_all([second], 0, LEASE - BEAT)
+    assert second.heard == []
+    run_all([second], LEASE - BEAT, LEASE + 2 * BEAT)
+    assert second.leads
+
+
+def test_a_job_that_has_ended_is_not_led(objects: ObstoreObjects) -> None:
+    first = Candidate(objects)
+    run_program(first.log.append_as_leader(Finished("FINISHED")), objects)
+    second = Candidate(objects)
+    assert second.heard == [(0, NothingToLead(Finished("FINISHED")))]
+    second.until(LEASE)
+    assert len(second.heard) == 1
+
+
+def test_an_election_of_unknown_outcome_is_found_out(objects: ObstoreObjects) -> None:
+    """The entry is written, the answer and all questions for it are lost."""
+
+    class Deaf(Store):
+        def execute(self, op: StoreOp) -> Any:
+            result = super().execute(op)
+            if isinstance(op, Put) and "/log/" in op.name:
+                self.error = ObjectStoreUnavailable("no answer")
+                raise self.error
+            return result
+
+    first = Candidate.__new__(Candidate)
+    deaf = Deaf(objects)
+    log = JobLog(JOB, lambda: "w")
+    leadership = Leadership(JOB, log, lease_ms=LEASE, beat_interval_ms=BEAT)
+    first.leadership, first.log, first.store, first.name = leadership, log, deaf, "w"
+    first.timers, first.heard, first.held = [], [], None
+    first._carry_out(leadership.start(0), 0)
+    assert first.heard == []
+    deaf.error = None
+    first.until(BEAT)
+    assert first.heard == [(BEAT, StartLeading(Generation(1)))]
+    assert deaf.paused_ms > 0
+
+
+def test_another_election_in_between_is_respected(objects: ObstoreObjects) -> None:
+    first, second, third = (Candidate(objects) for _ in range(3))
+    first.resign(5)
+    second.held = []
+    second.until(BEAT)  # its observation is under way
+    third.until(BEAT)
+    assert third.leads
+    second.release(BEAT)
+    run_all([second, third], BEAT, 3 * LEASE)
+    assert not second.leads
+    assert [type(entry.record) for entry in run_program(JobLog(JOB, lambda: "r").read(), objects)] == [
+        LeaderElected,
+        LeaderElected,
+    ]
+
+
+def test_the_lease_must_fit_several_beats() -> None:
+    with pytest.raises(ProtocolError, match="too slow for a lease"):
+        Leadership(JOB, JobLog(JOB, lambda: "w"), lease_ms=1_000, beat_interval_ms=500)
+
+
+def test_at_most_one_believes_to_lead_while_clocks_run_alike() -> None:
+    """Masters are paused, cut off and replaced at random. (Safety does not rest on this; politeness does.)"""
+    takeovers = 0
+    for seed in range(40):
+        chance = random.Random(seed)
+        objects = ObstoreObjects("memory://", lambda seconds: None)
+        candidates = [Candidate(objects) for _ in range(3)]
+        for now_ms in range(0, 20 * LEASE, 200):
+            for number, candidate in enumerate(candidates):
+                if chance.random() < 0.01:
+                    candidate.store.error = None if candidate.store.error else ObjectStoreUnavailable("cut off")
+                candidate.until(now_ms)
+                if candidate.leadership.phase is Phase.STOPPED:
+                    candidates[number] = Candidate(objects, now_ms)
+            leaders = [candidate.name for candidate in candidates if candidate.leads]
+            assert len(leaders) <= 1, f"seed {seed}: {leaders} lead at {now_ms}"
+        reader = JobLog(JOB, lambda: "r")
+        run_program(reader.read(), objects)
+        takeovers += reader.state.generation - 1
+    assert takeovers > 40
