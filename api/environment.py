@@ -26,7 +26,7 @@ from .steps import Pipeline, Step, Upstream, freeze, with_upstream
 from .streams import DataStream, check_strategy
 
 if TYPE_CHECKING:
-    from ..connectors.formats import Format
+    from ..connectors.formats.base import Format
     from ..runtime.connector import Source
     from ..runtime.watermarks import WatermarkStrategy
     from .job_client import JobClient, JobResult

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from ..state.errors import ConfigurationError
 from .units import format_duration, format_size, parse_duration_ms, parse_size_bytes
@@ -76,7 +76,7 @@ def _parse_map(value: object) -> dict[str, str]:
     return {key.strip(): item.strip() for key, item in (entry.split(":", 1) for entry in entries)}
 
 
-def one_of(*choices: str, **spellings: str) -> Kind[str]:
+def one_of(*choices: str, **spellings: str) -> Kind[Any]:
     """A choice; upper case and underscores (Flink's enums) are accepted, `spellings` are further names."""
 
     def parse(value: object) -> str:
@@ -123,9 +123,6 @@ GENERIC_TYPES = Option(
     BOOL,
     True,
     "Allow records and state of unknown type, which are pickled. false refuses them.",
-)
-AUTO_WATERMARK_INTERVAL = Option(
-    "pipeline.auto-watermark-interval", DURATION, 200, "How often watermarks are made from the timestamps seen."
 )
 JOB_PARAMETERS = Option(
     "pipeline.global-job-parameters", MAP, {}, "name:value,… given to functions by RuntimeContext.get_job_parameter."
@@ -185,7 +182,7 @@ ALLOW_NON_RESTORED = Option(
 
 # state ---------------------------------------------------------------------------------------------------------
 
-STATE_BACKEND = Option(
+STATE_BACKEND: Option[Literal["rocksdb", "heap"]] = Option(
     "state.backend.type", one_of("rocksdb", "heap", hashmap="heap", filesystem="heap"), "rocksdb",
     "Where keyed rows live: on disk behind a cache, or in memory.", ("state.backend",),
 )  # fmt: skip
@@ -244,6 +241,7 @@ IGNORED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"pipeline\.(closure-cleaner-level|default-kryo-serializers|registered-\w+-types)", _JVM),
         (r"jobmanager\.memory\..*|taskmanager\.memory\.(process|flink|jvm|framework|task|segment-size)\b.*", _JVM),
         (r"taskmanager\.memory\.network\.(min|fraction)", _JVM),
+        (r"pipeline\.auto-watermark-interval", "watermarks are made after every batch"),
         (r"restart-strategy\.exponential-delay\.jitter-factor", "restarts are not spread at random"),
         (r"state\.backend\.(rocksdb|incremental|latency-track|local-recovery|changelog|fs)\b.*", _TUNING),
         (r"(rest|high-availability|jobmanager|web|heartbeat|cluster|kubernetes|metrics|slotmanager)\..*", _CLUSTER),
