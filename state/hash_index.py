@@ -3,7 +3,7 @@
 A column of fixed-width values is a column of 64-bit words, one of strings or bytes lies in an arena; each has an
 index of its own. Several columns are folded pair by pair: the numbers of the left and the right column make one word,
 which is indexed again. So there are two kinds of hash table, and every key is verified value by value. Null is a key
-like any other: it gets a number, but stands in no table.
+like any other: it gets a number (after the other new values of its batch), but stands in no table.
 """
 
 from __future__ import annotations
