@@ -15,7 +15,7 @@ until it has caught up.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -140,9 +140,9 @@ class WatermarkMerge:
         self.watermark = watermark
         self.idle = idle
 
-    def add(self, input_id: Hashable, watermark: int = MIN_WATERMARK) -> list[Watermark | WatermarkStatus]:
-        """A new, active input."""
-        self._inputs[input_id] = _Input(watermark)
+    def add(self, inputs: Mapping[Hashable, int]) -> list[Watermark | WatermarkStatus]:
+        """New, active inputs, each with the watermark it has already (restored) or MIN_WATERMARK."""
+        self._inputs.update({each: _Input(watermark) for each, watermark in inputs.items()})
         return self._given_out()
 
     def advance(self, input_id: Hashable, watermark: int) -> list[Watermark | WatermarkStatus]:

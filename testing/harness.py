@@ -100,6 +100,9 @@ class OperatorHarness:
     # life
 
     def open(self) -> OperatorHarness:
+        """Once; a second call does nothing."""
+        if self._directory is not None:
+            return self
         self._directory = Path(tempfile.mkdtemp(prefix="penstock-harness-"))
         self._state = self._restored_state(self._directory)
         self.operator.open(self._context(self._directory), self._state)
@@ -282,7 +285,7 @@ class _Output:
 def rescaled(
     make: Callable[[], Operator], snapshots: Sequence[OperatorSnapshot], parallelism: int, **options: Any
 ) -> list[OperatorHarness]:
-    """The subtasks of an operator restored at a parallelism, opened. Close them."""
+    """The subtasks of an operator restored at a parallelism, opened. Close them, or use each as a context manager."""
     return [
         OperatorHarness(make(), subtask=subtask, parallelism=parallelism, restored=snapshots, **options).open()
         for subtask in range(parallelism)

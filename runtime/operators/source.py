@@ -79,10 +79,9 @@ class SourceOperator(Operator):
         if not splits:
             return
         self._waiting_since_ms = None
-        for split in splits:
-            generator = self.strategy.create_generator(split.watermark_state)
-            self._splits[split.split_id] = _Split(generator, self._watch_ms)
-            self._give_out(self._merge.add(split.split_id, generator.watermark))
+        generators = {split.split_id: self.strategy.create_generator(split.watermark_state) for split in splits}
+        self._splits.update({split_id: _Split(each, self._watch_ms) for split_id, each in generators.items()})
+        self._give_out(self._merge.add({split_id: each.watermark for split_id, each in generators.items()}))
         self._reader.add_splits([self.source.decode_split(split.state) for split in splits])
 
     # polling

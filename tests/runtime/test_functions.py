@@ -1,0 +1,441 @@
+"""Functions on rows: what they produce, where it goes, and how their errors are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from penstock.runtime.batch import Batch
+from penstock.runtime.functions import (
+    FilterFunction,
+    FlatMapFunction,
+    KeyedProcessFunction,
+    MapFunction,
+    OutputTag,
+    ProcessFunction,
+    ReduceFunction,
+    TimeDomain,
+)
+from penstock.runtime.keys import KeyByColumns, KeyByFunction
+from penstock.runtime.operators.keyed_process import (
+    KeyedProcessOperator,
+    RunningAggregateOperator,
+    RunningReduceOperator,
+)
+from penstock.runtime.operators.operator import Operator
+from penstock.runtime.operators.stateless import (
+    FilterOperator,
+    FlatMapOperator,
+    MapBatchesOperator,
+    MapOperator,
+    ProcessOperator,
+)
+from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.state.descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+from penstock.state.errors import KeyTypeError, RecordTypeError, StateError, UserCodeError
+from penstock.testing.harness import BackendKind, OperatorHarness, rescaled, subtask_for
+
+SIDE = OutputTag("side", int)
+BY_FIRST = KeyByFunction(lambda record: record[0])
+
+
+@dataclass
+class Reading:
+    sensor: str
+    value: int
+    note: str
+
+
+# ---- stateless
+
+
+def test_map_filter_flat_map_keep_timestamps() -> None:
+    with OperatorHarness(MapOperator(lambda x: x + 1, OPAQUE)) as harness:
+        harness.push([1, 2], [10, 20])
+        harness.push([3])
+        assert harness.timed_output == [(2, 10), (3, 20), (4, None)]
+    with OperatorHarness(FilterOperator(lambda x: x % 2, OPAQUE)) as harness:
+        harness.push([1, 2, 3], [10, 20, 30])
+        harness.push([2, 4], [1, 2])
+        assert harness.timed_output == [(1, 10), (3, 30)]
+    with OperatorHarness(FlatMapOperator(lambda x: [x] * x if x else None, OPAQUE)) as harness:
+        harness.push([2, 0, 1], [10, 20, 30])
+        assert harness.timed_output == [(2, 10), (2, 10), (1, 30)]
+
+
+def test_filter_keeps_both_faces() -> None:
+    kind = record_type_of(int)
+    with OperatorHarness(FilterOperator(lambda x: x > 1, kind)) as harness:
+        harness.push_batch(Batch.of_columns(kind, kind.to_columns([1, 2, 3]), [1, 2, 3]))
+        (batch,) = harness.batches
+        assert batch.has_columns
+        assert batch.columns().column(0).to_pylist() == batch.rows() == [2, 3]
+
+
+class Rich(MapFunction, FilterFunction, FlatMapFunction):
+    def open(self, runtime_context: Any) -> None:
+        self.name = runtime_context.get_task_name_with_subtasks()
+        self.seen = runtime_context.get_metrics_group().counter("seen")
+        self.greeting = runtime_context.get_job_parameter("greeting", "?")
+
+    def map(self, value: int) -> Any:
+        self.seen.inc()
+        return value, self.name, self.greeting
+
+    def filter(self, value: int) -> bool:
+        return self.name is not None
+
+    def flat_map(self, value: int) -> Iterator[int]:
+        yield from range(value)
+
+
+def test_function_classes_are_opened_and_know_where_they_are() -> None:
+    with OperatorHarness(MapOperator(Rich(), OPAQUE), subtask=1, parallelism=2, job_parameters={"greeting": "hi"}) as h:
+        h.push([5])
+        assert h.output == [(5, "task (2/2)", "hi")]
+        assert h.metrics.values() == {"seen": 1.0}
+    with OperatorHarness(FlatMapOperator(Rich(), OPAQUE)) as h:
+        h.push([2, 3])
+        assert h.output == [0, 1, 0, 1, 2]
+
+
+def test_side_outputs_are_looked_for_only_where_declared() -> None:
+    def split(x: int) -> Iterator[Any]:
+        yield x
+        yield SIDE, -x
+
+    with OperatorHarness(FlatMapOperator(split, OPAQUE, frozenset({"side"}))) as harness:
+        harness.push([1, 2], [10, 20])
+        assert harness.timed_output == [(1, 10), (2, 20)]
+        assert harness.timed_side_output(SIDE) == [(-1, 10), (-2, 20)]
+        assert harness.side_batches["side"][0].record_type == record_type_of(int)
+    with OperatorHarness(FlatMapOperator(split, OPAQUE)) as harness:
+        harness.push([1])
+        assert harness.output == [1, (SIDE, -1)]
+
+
+class Tell(ProcessFunction):
+    def process_element(self, value: int, ctx: Any) -> Iterator[Any]:
+        ctx.output(SIDE, value * 10)
+        yield value, ctx.timestamp(), ctx.timer_service().current_watermark()
+
+
+def test_process_knows_time() -> None:
+    with OperatorHarness(ProcessOperator(Tell(), OPAQUE)) as harness:
+        harness.watermark(5)
+        harness.push([1], [10])
+        harness.push([2])
+        assert harness.output == [(1, 10, 5), (2, None, 5)]
+        assert harness.timed_side_output("side") == [(10, 10), (20, None)]
+
+
+@pytest.mark.parametrize("kind", ["arrow", "polars", "numpy"])
+def test_map_batches(kind: str) -> None:
+    def doubled(batch: Any) -> Any:
+        if isinstance(batch, pl.DataFrame):
+            return batch.select(pl.col("value") * 2)
+        if isinstance(batch, dict):
+            return {"value": batch["value"] * 2}
+        return pa.record_batch({"value": pa.array([v * 2 for v in batch.column(0).to_pylist()], pa.int64())})
+
+    with OperatorHarness(MapBatchesOperator(doubled, kind, record_type_of(int)), record_type=int) as harness:
+        harness.push([1, 2], [10, 20])
+        assert harness.timed_output == [(2, 10), (4, 20)]
+
+
+def test_map_batches_may_change_the_number_of_rows_but_not_the_type() -> None:
+    with OperatorHarness(MapBatchesOperator(lambda b: b.slice(1), "arrow", record_type_of(int)), record_type=int) as h:
+        h.push([1, 2, 3], [10, 30, 20])
+        assert h.timed_output == [(2, 30), (3, 30)]
+    for wrong, message in (
+        (lambda b: pa.record_batch({"other": [1]}), "columns other"),
+        (lambda b: {"value": np.array(["x"])}, "do not fit"),
+        (lambda b: 5, "returned a int"),
+    ):
+        operator = MapBatchesOperator(wrong, "arrow", record_type_of(int))
+        with OperatorHarness(operator, record_type=int) as h, pytest.raises(RecordTypeError, match=message):
+            h.push([1])
+
+
+# ---- errors
+
+
+def stop(x: Any) -> Any:
+    raise StopIteration
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (MapOperator(lambda x: 1 // (x - 2), OPAQUE), "operator 'operator', subtask 0: ZeroDivisionError.*record 2"),
+        (FilterOperator(lambda x: 1 // (x - 2), OPAQUE), "ZeroDivisionError.*record 2"),
+        (FlatMapOperator(lambda x: [1 // (x - 2)], OPAQUE), "ZeroDivisionError.*record 2"),
+        (MapOperator(stop, OPAQUE), "StopIteration.*record 1"),
+        (FilterOperator(stop, OPAQUE), "StopIteration.*record 1"),
+        (FlatMapOperator(stop, OPAQUE), "StopIteration.*record 1"),
+        (FlatMapOperator(lambda x: "no", OPAQUE), "returned a str, which would be taken apart"),
+        (FlatMapOperator(lambda x: x, OPAQUE), "returned a int; yield"),
+        (ProcessOperator(lambda x, ctx: ctx.timer_service().register_event_time_timer(1), OPAQUE), "key_by"),
+        (ProcessOperator(lambda x, ctx: ctx.output("side", 1), OPAQUE), "takes an OutputTag"),
+    ],
+)
+def test_errors_name_operator_and_record(operator: Operator, message: str) -> None:
+    with OperatorHarness(operator) as harness, pytest.raises(UserCodeError, match=message) as caught:
+        harness.push([1, 2, 3])
+    assert caught.value.operator == "operator"
+    assert caught.value.__cause__ is not None
+    assert harness.output == []
+
+
+def test_state_without_keys_is_refused() -> None:
+    class Wants(MapFunction):
+        def open(self, runtime_context: Any) -> None:
+            runtime_context.get_state(ValueStateDescriptor("x", int))
+
+        def map(self, value: Any) -> Any:
+            return value
+
+    with pytest.raises(UserCodeError, match="key_by") as caught:
+        OperatorHarness(MapOperator(Wants(), OPAQUE)).open()
+    assert isinstance(caught.value.__cause__, StateError)
+
+
+# ---- keyed process
+
+
+class Visits(KeyedProcessFunction):
+    """All kinds of state and timers in one."""
+
+    def open(self, runtime_context: Any) -> None:
+        self.count = runtime_context.get_state(ValueStateDescriptor("count", int, default=0))
+        self.values = runtime_context.get_list_state(ListStateDescriptor("values", int))
+        self.latest = runtime_context.get_map_state(MapStateDescriptor("latest", str, int))
+
+    def process_element(self, value: tuple[str, int], ctx: Any) -> Iterator[Any]:
+        self.count.update(self.count.value() + 1)
+        self.values.add(value[1])
+        self.latest.put("value", value[1])
+        timers = ctx.timer_service()
+        if value[1] < 0:
+            timers.delete_event_time_timer(100)
+        else:
+            timers.register_event_time_timer(100)
+            timers.register_event_time_timer(100)
+            timers.register_processing_time_timer(timers.current_processing_time() + 50)
+        yield ctx.get_current_key(), self.count.value()
+
+    def on_timer(self, timestamp: int, ctx: Any) -> Iterator[Any]:
+        if ctx.time_domain() is TimeDomain.PROCESSING_TIME:
+            yield "clock", ctx.get_current_key(), timestamp, ctx.timestamp()
+            return
+        assert ctx.timestamp() == timestamp
+        ctx.output(SIDE, self.count.value())
+        yield ctx.get_current_key(), sorted(self.values.get()), self.latest.get("value")
+        if timestamp == 100:
+            ctx.timer_service().register_event_time_timer(90)  # past: still at this watermark
+            ctx.timer_service().register_event_time_timer(300)
+
+
+def visits() -> KeyedProcessOperator:
+    return KeyedProcessOperator(Visits(), BY_FIRST, OPAQUE, frozenset({"side"}))
+
+
+def test_state_and_timers_per_key() -> None:
+    with OperatorHarness(visits()) as harness:
+        harness.push([("b", 1), ("a", 2), ("b", 3), ("c", -1)], [1, 2, 3, 4])
+        assert harness.take() == [("b", 1), ("a", 1), ("b", 2), ("c", 1)]
+        harness.watermark(99)
+        assert harness.take() == []
+        harness.watermark(100)
+        assert harness.timed_output == [
+            (("b", [1, 3], 3), 100),
+            (("b", [1, 3], 3), 90),
+            (("a", [2], 2), 100),
+            (("a", [2], 2), 90),
+        ]
+        assert harness.side_output("side") == [2, 2, 1, 1]
+        harness.take()
+        harness.push([("b", -1)], [5])
+        harness.watermark(299)
+        assert harness.take() == [("b", 3)]
+        harness.watermark(300)
+        assert harness.take() == [("b", [-1, 1, 3], -1), ("a", [2], 2)]
+
+
+def test_a_timer_in_the_past_waits_for_the_next_watermark() -> None:
+    with OperatorHarness(visits()) as harness:
+        harness.watermark(500)
+        harness.push([("a", 1)], [600])
+        assert harness.take() == [("a", 1)]
+        harness.watermark(501)
+        assert harness.take() == [("a", [1], 1)] * 3
+
+
+def test_processing_timers_fire_by_the_clock_before_the_next_batch() -> None:
+    with OperatorHarness(visits()) as harness:
+        harness.push([("a", 1)], [1])
+        harness.take()
+        harness.advance_time(49)
+        assert harness.take() == []
+        harness.clock.advance(1)
+        harness.push([("b", 1)], [1])
+        assert harness.timed_output == [(("clock", "a", 50, None), None), (("b", 1), 1)]
+
+
+@pytest.mark.parametrize("backend", ["heap", "rocksdb"])
+def test_state_and_timers_survive_rescaling(backend: BackendKind) -> None:
+    keys = [f"k{i}" for i in range(40)]
+    with OperatorHarness(visits(), backend=backend) as harness:
+        harness.push([(key, 1) for key in keys], [1] * 40)
+        harness.watermark(50)
+        program = harness.begin_snapshot()
+        harness.push([(key, 9) for key in keys], [1] * 40)  # after the barrier
+        snapshot = harness.finish(program)
+    assert snapshot.watermark == 50
+    subtasks = rescaled(visits, [snapshot], 3, backend=backend)
+    seen = []
+    for number, harness in enumerate(subtasks):
+        mine = [key for key in keys if subtask_for(key, 3) == number]
+        harness.push([(key, 2) for key in mine], [1] * len(mine))
+        assert harness.take() == [(key, 2) for key in mine]
+        harness.watermark(100)
+        seen += harness.take()
+        harness.close()
+    assert sorted(seen) == sorted([(key, [1, 2], 2) for key in keys] * 2)  # at 100 and at 90
+
+
+def test_many_timers_let_themselves_be_interrupted() -> None:
+    from penstock.runtime.elements import Watermark
+
+    with OperatorHarness(visits()) as harness:
+        harness.push([(f"k{i}", 1) for i in range(500)], [1] * 500)
+        harness.take()
+        firing = harness.operator.process_watermark(Watermark(100))
+        next(firing)
+        assert 0 < len(harness.output) <= 128
+        assert sum(1 for _ in firing) >= 5
+        assert len(harness.output) == 1000
+
+
+def test_errors_of_keys_and_timers() -> None:
+    with OperatorHarness(visits()) as harness, pytest.raises(KeyTypeError, match=r"operator 'operator'.*list cannot"):
+        harness.push([([1], 1)])
+    with OperatorHarness(visits()) as harness, pytest.raises(UserCodeError, match="in the key function"):
+        harness.push([5])
+
+    class Fails(KeyedProcessFunction):
+        def process_element(self, value: Any, ctx: Any) -> None:
+            ctx.timer_service().register_event_time_timer(np.int64(5))
+
+        def on_timer(self, timestamp: int, ctx: Any) -> None:
+            raise ValueError("boom")
+
+    with OperatorHarness(KeyedProcessOperator(Fails(), BY_FIRST, OPAQUE)) as harness:
+        harness.push([("a", 1)], [1])
+        with pytest.raises(UserCodeError, match=r"boom.*event time timer at 5 of key 'a'"):
+            harness.watermark(5)
+
+    def float_timer(value: Any, ctx: Any) -> None:
+        ctx.timer_service().register_event_time_timer(1.5)
+
+    operator = KeyedProcessOperator(float_timer, BY_FIRST, OPAQUE)
+    with OperatorHarness(operator) as harness, pytest.raises(UserCodeError, match=r"int ms, not 1\.5"):
+        harness.push([("a", 1)])
+
+
+# ---- running reduce and aggregates
+
+
+class Longer(ReduceFunction):
+    def reduce(self, value1: Any, value2: Any) -> Any:
+        return value1 if len(value1) > len(value2) else value2
+
+
+@pytest.mark.parametrize("backend", ["heap", "rocksdb"])
+def test_running_reduce(backend: BackendKind) -> None:
+    operator = RunningReduceOperator(KeyByFunction(len), lambda a, b: a + b, record_type_of(str))
+    with OperatorHarness(operator, record_type=str, backend=backend) as harness:
+        harness.push(["a", "bb", "c"], [1, 2, 3])
+        assert harness.timed_output == [("a", 1), ("bb", 2), ("ac", 3)]
+        snapshot = harness.snapshot()
+    for harness in rescaled(lambda: operator, [snapshot], 1, record_type=str, backend=backend):
+        harness.push(["d"])
+        assert harness.output == ["acd"]
+        harness.close()
+    with OperatorHarness(RunningReduceOperator(KeyByFunction(lambda r: 0), Longer(), OPAQUE)) as harness:
+        harness.push(["a", "bb", "c"])
+        assert harness.output == ["a", "bb", "bb"]
+
+
+def test_a_reduce_that_changes_its_argument_gives_out_each_result_as_it_was() -> None:
+    def into_first(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
+        a["n"] += b["n"]
+        return a
+
+    with OperatorHarness(RunningReduceOperator(KeyByFunction(lambda r: 0), into_first, OPAQUE)) as harness:
+        harness.push([{"n": 1}, {"n": 2}, {"n": 3}])
+        assert harness.output == [{"n": 1}, {"n": 3}, {"n": 6}]
+        harness.output[-1]["n"] = -1
+        harness.push([{"n": 4}])
+        assert harness.output[-1] == {"n": 10}
+
+
+RECORDS = [("a", 3, "x"), ("b", 5, "y"), ("a", 1, "z"), ("a", 3, "w"), ("a", 1, "v")]
+EXPECTED: dict[str, list[Any]] = {
+    "sum": [(3, "x"), (5, "y"), (4, "x"), (7, "x"), (8, "x")],
+    "min": [(3, "x"), (5, "y"), (1, "x"), (1, "x"), (1, "x")],
+    "max": [(3, "x"), (5, "y"), (3, "x"), (3, "x"), (3, "x")],
+    "min_by": [(3, "x"), (5, "y"), (1, "z"), (1, "z"), (1, "z")],
+    "max_by": [(3, "x"), (5, "y"), (3, "x"), (3, "x"), (3, "x")],
+}
+
+
+@pytest.mark.parametrize("kind", sorted(EXPECTED))
+def test_running_aggregates_as_in_flink(kind: str) -> None:
+    by_key = KeyByFunction(lambda record: record[0])
+    with OperatorHarness(RunningAggregateOperator(by_key, kind, 1, OPAQUE)) as harness:
+        harness.push(RECORDS[:2])
+        harness.push(RECORDS[2:])
+        assert [row[1:] for row in harness.output] == EXPECTED[kind]
+    readings = [Reading(*record) for record in RECORDS]
+    typed = record_type_of(Reading)
+    for backend in ("heap", "rocksdb"):
+        operator = RunningAggregateOperator(KeyByColumns(["sensor"]), kind, "value", typed)
+        with OperatorHarness(operator, record_type=typed, backend=backend) as harness:  # type: ignore[arg-type]
+            harness.push(readings)
+            assert [(r.value, r.note) for r in harness.output] == EXPECTED[kind]
+            snapshot = harness.snapshot()
+        (harness,) = rescaled(lambda: operator, [snapshot], 1, record_type=typed, backend=backend)  # noqa: B023
+        with harness:
+            harness.push([readings[0]])
+            expected = {"sum": 11, "min": 1, "max": 3, "min_by": 1, "max_by": 3}
+            assert harness.output[0].value == expected[kind]
+
+
+def test_running_aggregates_of_scalars_dicts_and_counts() -> None:
+    parity = KeyByFunction(lambda x: x % 2)
+    for kind, expected in (
+        ("sum", [1, 2, 4, 6]),
+        ("max", [1, 2, 3, 4]),
+        ("min_by", [1, 2, 1, 2]),
+        ("count", [1, 1, 2, 2]),
+    ):
+        with OperatorHarness(
+            RunningAggregateOperator(parity, kind, 0, record_type_of(int)), record_type=int
+        ) as harness:
+            harness.push([1, 2, 3, 4])
+            assert harness.output == expected
+    with OperatorHarness(RunningAggregateOperator(KeyByColumns(["k"]), "sum", "n", OPAQUE)) as harness:
+        rows = [{"k": "a", "n": 1}, {"k": "a", "n": 2}]
+        harness.push(rows)
+        assert harness.output == [{"k": "a", "n": 1}, {"k": "a", "n": 3}]
+        assert rows == [{"k": "a", "n": 1}, {"k": "a", "n": 2}]
+    operator = RunningAggregateOperator(BY_FIRST, "sum", 7, OPAQUE)
+    with OperatorHarness(operator) as harness, pytest.raises(UserCodeError, match="no field 7"):
+        harness.push([("a", 1)])
