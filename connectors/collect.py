@@ -83,6 +83,8 @@ class Collector:
 
 
 class CollectSink(Sink):
+    """Exactly-once into the Collector of that name in this process."""
+
     def __init__(self, collector: str) -> None:
         self.collector = collector
 

@@ -96,6 +96,8 @@ class RangeEnumerator(SplitEnumerator[RangeSplit]):
 
 
 class RangeReader(SourceReader[RangeSplit]):
+    """Reads its ranges one after the other."""
+
     def __init__(self, source: RangeSource) -> None:
         self._source = source
         self._splits: deque[RangeSplit] = deque()

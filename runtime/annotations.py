@@ -17,18 +17,8 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from .field_types import (
-    AnyArrow,
-    FieldType,
-    ListOf,
-    MapOf,
-    Members,
-    Plain,
-    Struct,
-    Timestamp,
-    decimal_type,
-    uuid_type,
-)
+from .field_types import AnyArrow, FieldType, Members, Plain, Timestamp, decimal_type, uuid_type
+from .nested_types import ListOf, MapOf, Struct
 from .shapes import DictShape, Shape, TupleShape, dataclass_shape
 
 _PLAIN: dict[Any, pa.DataType] = {

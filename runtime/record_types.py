@@ -25,7 +25,8 @@ import pyarrow as pa
 
 from ..state.errors import RecordTypeError
 from .annotations import NotTyped, arrow_field_type, field_type_of
-from .field_types import FieldType, Struct
+from .field_types import FieldType
+from .nested_types import Struct
 from .shapes import DictShape
 
 _ATOMS = frozenset({int, float, str, bool, bytes, type(None), complex})

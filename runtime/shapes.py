@@ -58,6 +58,8 @@ class Shape:
 
 
 class DataclassShape(Shape):
+    """Dataclasses with or without slots, frozen or not, whatever their __init__ does."""
+
     def __init__(self, python: type, names: tuple[str, ...]) -> None:
         super().__init__(python, names)
         self.frozen = python.__dataclass_params__.frozen  # type: ignore[attr-defined]

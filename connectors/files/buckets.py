@@ -21,12 +21,16 @@ _DIRECTIVE_MS = {"Y": 86_400_000, "m": 86_400_000, "d": 86_400_000, "j": 86_400_
 
 
 class Bucketing(ABC):
+    """Cuts batches by directory. Picklable."""
+
     @abstractmethod
     def split(self, batch: Batch) -> Iterator[tuple[str, Batch]]:
         """(relative directory, its records in order) for every directory of the batch."""
 
 
 class OneBucket(Bucketing):
+    """Everything goes into the target itself."""
+
     def split(self, batch: Batch) -> Iterator[tuple[str, Batch]]:
         yield "", batch
 
@@ -80,6 +84,8 @@ class ColumnBuckets(Bucketing):
 
 @dataclass(frozen=True)
 class FunctionBuckets(Bucketing):
+    """What a function says of each record."""
+
     function: Callable[[Any], str]
 
     def split(self, batch: Batch) -> Iterator[tuple[str, Batch]]:

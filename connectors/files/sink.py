@@ -142,6 +142,8 @@ class _OpenPart:
 
 
 class FileWriter(SinkWriter):
+    """One subtask: its open parts, and the closed ones that no checkpoint has yet."""
+
     def __init__(self, sink: FileSink, context: WriterContext) -> None:
         self._sink = sink
         self._context = context
@@ -211,6 +213,8 @@ class FileWriter(SinkWriter):
 
 
 class FileCommitter(Committer):
+    """Renames parts to their final names."""
+
     def __init__(self, path: str) -> None:
         self._path = path
 

@@ -139,6 +139,8 @@ class _EnumeratorState:
 
 
 class FileEnumerator(SplitEnumerator[FileSplit]):
+    """Which ranges are not assigned yet, and which paths were seen."""
+
     def __init__(self, source: FileSource, restored: bytes | None) -> None:
         self._source = source
         self.discovery_interval_ms = source.watch_ms
@@ -176,6 +178,8 @@ class FileEnumerator(SplitEnumerator[FileSplit]):
 
 
 class FileReader(SourceReader[FileSplit]):
+    """Reads one range at a time, in the order they were assigned."""
+
     def __init__(self, source: FileSource, context: ReaderContext) -> None:
         self._source = source
         self._clock = context.clock

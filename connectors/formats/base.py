@@ -66,6 +66,8 @@ class FileRange:
 
 
 class FormatReader(ABC):
+    """Reads one range of one file."""
+
     position: Position
     """Behind the last chunk."""
 

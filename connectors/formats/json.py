@@ -17,7 +17,8 @@ import msgspec
 import pyarrow as pa
 
 from ...runtime.batch import Batch
-from ...runtime.field_types import Struct, Timestamp
+from ...runtime.field_types import Timestamp
+from ...runtime.nested_types import Struct
 from ...runtime.record_types import OpaqueType, RecordType, RowType, SchemaType, record_type_of
 from ...runtime.shapes import TupleShape
 from ...state.errors import PipelineError, RecordTypeError

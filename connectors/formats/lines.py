@@ -36,6 +36,8 @@ Ends = npt.NDArray[np.int64]
 
 
 class LineFormat(Format):
+    """A format with one record a line: all it does itself is decode blocks of whole lines."""
+
     has_header: bool = False
     quote: bytes | None = None
     """Newlines between two of these do not end a record (such files are read as one range)."""
@@ -49,6 +51,8 @@ class LineFormat(Format):
 
 
 class LineReader(FormatReader):
+    """Finds the lines of a range and has them decoded."""
+
     def __init__(self, line_format: LineFormat, part: FileRange, position: Position | None) -> None:
         self._format = line_format
         self._part = part

@@ -9,21 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
-from uuid import UUID, uuid5
+from typing import Any
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from penstock.connectors.files import FileSink, FileSource
+from penstock.connectors.files import FileSink
 from penstock.connectors.files import sink as sink_module
 from penstock.connectors.files.filesystem import CommitError, find_files
 from penstock.connectors.files.sink import FileCommitter, FileWriter, PendingPart
 from penstock.connectors.formats import Csv, Json, Parquet, Raw, Text
 from penstock.runtime.batch import NO_TIMESTAMP, Batch
-from penstock.runtime.connector import ReaderContext, SplitBatch, WriterContext
+from penstock.runtime.connector import WriterContext
 from penstock.runtime.metrics import MetricGroup
 from penstock.runtime.record_types import OPAQUE, RecordType, record_type_of
 from penstock.state.errors import PipelineError, RecordTypeError
@@ -38,6 +35,8 @@ class Item:
 
 @dataclass
 class SetClock:
+    """A clock that stands still until it is set."""
+
     ms: int = 0
 
     def now_ms(self) -> int:
@@ -362,86 +361,3 @@ def test_validate_names_what_cannot_work(tmp_path: Path) -> None:
 def test_records_that_have_no_line_are_refused(tmp_path: Path, form: Any, row: Any) -> None:
     with pytest.raises(RecordTypeError):
         writer_of(FileSink(tmp_path, form)).write(Batch.of_rows(OPAQUE, [row]))
-
-
-@dataclass
-class Rich:
-    id: UUID
-    text: str
-    when: datetime
-    ratio: float
-    count: int | None
-
-
-RICH = [
-    Rich(uuid5(UUID(int=0), str(i)), text, datetime(2013, 1, 1, i, 0, 0, 5, tzinfo=UTC), i / 7, None if i % 2 else i)
-    for i, text in enumerate(["", ' "quoted", ', "ünï", "line", "NA", "nan", "-"])
-]
-
-
-@pytest.mark.parametrize("form", [Json(Rich), Csv(Rich), Csv(Rich, delimiter=";"), Parquet(Rich)])
-def test_every_format_reads_what_it_writes(tmp_path: Path, form: Any) -> None:
-    record_type = record_type_of(Rich)
-    sink = FileSink(tmp_path, form)
-    sink.validate(record_type)
-    writer = writer_of(sink)
-    for row in RICH:
-        writer.write(Batch.of_rows(record_type, [row]))
-    list(commit_all(sink, writer))
-    source = FileSource(tmp_path, form)
-    reader = source.create_reader(ReaderContext(0, 1, SetClock(), MetricGroup(), lambda: None))
-    for file in find_files(source.path):
-        reader.add_splits(source.cut(file))
-    result = reader.poll(100)
-    assert isinstance(result, SplitBatch)
-    assert result.batch.rows() == RICH
-
-
-def test_parquet_groups_hold_many_batches(tmp_path: Path) -> None:
-    sink = FileSink(tmp_path, Parquet())
-    writer = writer_of(sink)
-    for i in range(0, 100, 5):
-        writer.write(items(range(i, i + 5)))
-    (part,) = commit_all(sink, writer)
-    file = pq.ParquetFile(part.final_path)
-    assert file.num_row_groups == 1
-    assert file.read().column("id").to_pylist() == list(range(100))
-
-
-class Named(NamedTuple):
-    id: int
-    kind: str = "x"
-
-
-@pytest.mark.parametrize("record_type", [record_type_of(Named), OPAQUE])
-def test_named_tuples_are_json_objects(tmp_path: Path, record_type: RecordType) -> None:
-    sink = FileSink(tmp_path, Json())
-    writer = writer_of(sink)
-    writer.write(Batch.of_rows(record_type, [Named(1), Named(2, "y")]))
-    (part,) = commit_all(sink, writer)
-    assert part.final_path.read_text() == '{"id":1,"kind":"x"}\n{"id":2,"kind":"y"}\n'
-    decode = Json(Named).block_decoder("", None)
-    assert decode(b'{"id":1}\n{"kind":"y","id":2}', 2).rows() == [Named(1), Named(2, "y")]
-
-
-def test_json_reads_times_as_utc_and_schemas_with_nulls() -> None:
-    decode = Json(Rich).block_decoder("", None)
-    line = (
-        b'{"id":"00000000-0000-0000-0000-000000000001","text":"","when":"2013-01-01T01:00:00%s","ratio":1,"count":null}'
-    )
-    (row,) = decode(line % b"+02:00", 1).rows()
-    assert row.when == datetime(2012, 12, 31, 23, tzinfo=UTC)
-    assert row.when.tzinfo is UTC
-    assert type(row.ratio) is float
-    decode(line % b"Z", 1).columns()
-    with pytest.raises(ValueError, match="'when' has a time without a zone"):
-        decode(line % b"", 1)
-    schema = pa.schema([("a", pa.int64()), pa.field("b", pa.string(), nullable=False)])
-    decode = Json(schema).block_decoder("", None)
-    batch = decode(b'{"b":"x","more":1}', 1)
-    assert batch.rows() == [{"a": None, "b": "x"}]
-    assert batch.columns().schema == schema
-    with pytest.raises(msgspec.ValidationError):
-        decode(b'{"a":1}', 1)
-    with pytest.raises(PipelineError, match="Json cannot read"):
-        Json(set[object] | dict[int, object] | list[int])

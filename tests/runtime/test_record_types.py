@@ -228,6 +228,8 @@ class Partial(TypedDict):
 
 @dataclass
 class Managed:
+    """Pickled its own way, so its fields do not say all."""
+
     x: int
 
     def __reduce__(self) -> tuple[Any, ...]:
