@@ -128,6 +128,7 @@ class Task:
             self._send(messages.Running(self.attempt, self.id))
 
     def finish(self) -> None:
+        self._send(self.report())
         self._close_with(messages.Finished(self.attempt, self.id))
 
     def cancel(self) -> None:
@@ -260,6 +261,7 @@ class Task:
         yield from self.chain.end_input()
         self.writers.control(EndOfInput())
         self.state = TaskState.DRAINED
+        self._send(self.report())
         self._send(messages.Drained(self.attempt, self.id))
 
     # checkpoints
