@@ -16,12 +16,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cloudpickle
-
 from ..runtime.batch import Batch
 from ..runtime.connector import Committer, Sink, SinkWriter, WriterContext
 from ..state.errors import PipelineError
 from ..state.ids import CheckpointId
+from ..state.pickling import dumps
 
 _collectors: dict[str, Collector] = {}
 _numbers = itertools.count()
@@ -114,7 +113,7 @@ class _CollectWriter(SinkWriter):
             return []
         collected = _Collected(self._context.new_name(), self._rows)
         self._rows = []
-        return [cloudpickle.dumps(collected)]
+        return [dumps(collected)]
 
 
 class _CollectCommitter(Committer):

@@ -15,12 +15,12 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
-import cloudpickle
 import msgspec
 from msgspec import inspect as types
 
+from . import pickling
 from .errors import StateError
 
 Description = Any
@@ -80,7 +80,7 @@ class PickleSerializer:
     def _encode_by_value(self, value: Any) -> bytes:
         """Lambdas and classes made inside functions cannot be found by name again."""
         try:
-            return cast(bytes, cloudpickle.dumps(value, 5))
+            return pickling.dumps(value)
         except Exception as error:
             raise StateError(f"a value of type {type(value).__qualname__} cannot be serialised: {error}") from error
 

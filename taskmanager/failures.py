@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import cloudpickle
-
 from ..runtime.tracebacks import user_traceback
 from ..state.errors import PenstockError, UserCodeError
 from ..state.ids import Attempt
+from ..state.pickling import dumps
 from .messages import Failed, SubtaskId
 
 
@@ -24,7 +23,6 @@ def failed(attempt: Attempt, subtask: SubtaskId, operator: str, error: Exception
 
 def _pickled(cause: BaseException) -> bytes | None:
     try:
-        data: bytes = cloudpickle.dumps(cause.with_traceback(None))
+        return dumps(cause.with_traceback(None))
     except Exception:  # an exception that cannot travel is told by its text alone
         return None
-    return data

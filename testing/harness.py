@@ -37,6 +37,7 @@ from ..state.ids import Attempt, CheckpointId, JobId, OperatorId
 from ..state.key_groups import KeyGroupRange, key_group, subtask_of
 from ..state.objects import ObjectStore, Program, run_program
 from ..state.obstore_objects import ObstoreObjects
+from ..state.pickling import dumps
 from ..state.snapshots import KeyedHandle, OperatorSnapshot
 from .clock import ManualClock
 
@@ -74,7 +75,7 @@ class OperatorHarness:
         store: ObjectStore = _STORE,
     ) -> None:
         """record_type: of the records that are pushed. restored: snapshots of the subtasks before (all of them)."""
-        self.operator: Operator = cloudpickle.loads(cloudpickle.dumps(operator))
+        self.operator: Operator = cloudpickle.loads(dumps(operator))
         self.clock = clock or ManualClock()
         self.metrics = MetricGroup(self.clock)
         self.batches: list[Batch] = []

@@ -17,8 +17,6 @@ import pickle
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import cloudpickle
-
 from ..connectors.collections import RangeEnumerator, RangeReader, RangeSource, RangeSplit, infer_record_type
 from ..runtime.batch import Batch
 from ..runtime.connector import (
@@ -36,6 +34,7 @@ from ..runtime.connector import (
 from ..runtime.record_types import record_type_of
 from ..state.errors import PenstockError
 from ..state.ids import CheckpointId
+from ..state.pickling import dumps
 
 
 class InjectedFailure(PenstockError):
@@ -184,7 +183,7 @@ class _ListWriter(SinkWriter):
         if not self._rows:
             return []
         rows, self._rows = self._rows, []
-        return [cloudpickle.dumps((self._new_name(), rows))]
+        return [dumps((self._new_name(), rows))]
 
 
 class _ListCommitter(Committer):

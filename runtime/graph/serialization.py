@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import cloudpickle
-
 from ...state.errors import PipelineError
+from ...state.pickling import dumps
 from ..references import culprit
 
 
 def pickled(value: Any) -> bytes:
     """cloudpickle of it: functions and classes of the script by value. PipelineError says what is in the way."""
     try:
-        data: bytes = cloudpickle.dumps(value)
+        return dumps(value)
     except Exception as error:  # a user's __getstate__ or __reduce__ may raise anything
         raise PipelineError(_explanation(value, error)) from error
-    return data
 
 
 def _explanation(value: Any, error: Exception) -> str:
@@ -33,7 +31,7 @@ def _explanation(value: Any, error: Exception) -> str:
 
 def _fails(value: Any) -> bool:
     try:
-        cloudpickle.dumps(value)
+        dumps(value)
     except Exception:  # as above
         return True
     return False

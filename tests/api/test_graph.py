@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
+import msgspec
 import pytest
 
 from penstock.runtime.config import Configuration
@@ -324,3 +326,16 @@ def test_description() -> None:
     assert [operator["runs"] for vertex in plan(pipe.graph())["vertices"] for operator in vertex["operators"]] == [
         "rows", "pickled rows", "vectorised",
     ]  # fmt: skip
+
+
+def test_a_class_that_msgspec_has_looked_at_still_travels_by_value() -> None:
+    @dataclass
+    class Record:
+        x: int
+
+    msgspec.json.Decoder(Record).decode(b'{"x": 1}')
+    pipe = Pipe()
+    pipe.add("a", operator=Doing(lambda x: Record(x)))
+    made = cloudpickle.loads(pipe.graph().vertices[0].operators[0].pickled).what(2)
+    assert made == Record(2)
+    assert msgspec.json.decode(msgspec.json.encode(made), type=Record) == made
