@@ -1,0 +1,195 @@
+"""Vectorised windows: what their snapshots hold, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from penstock.runtime import aggregates as agg
+from penstock.runtime.aggregates import Aggregate, RowAggregates
+from penstock.runtime.batch import Batch
+from penstock.runtime.elements import MAX_WATERMARK, Watermark
+from penstock.runtime.keys import KeyByColumns
+from penstock.runtime.record_types import OPAQUE, SchemaType
+from penstock.runtime.windows.assigners import TumblingEventTimeWindows
+from penstock.runtime.windows.columnar_windows import ColumnarWindowOperator, window_result_type
+from penstock.state.errors import AggregateError, IncompatibleStateError, PipelineError
+from penstock.state.ids import CheckpointId
+from penstock.state.snapshots import OperatorSnapshot
+from penstock.testing.harness import OperatorHarness, rescaled
+
+TYPE = SchemaType(pa.schema([("name", pa.string()), ("code", pa.int32()), ("x", pa.int64())]))
+
+
+def operator(
+    *keys: str, size: int = 10, lateness: int = 0, aggregates: dict[str, Aggregate] | None = None
+) -> ColumnarWindowOperator:
+    wanted = aggregates or {"n": agg.count(), "total": agg.sum("x")}
+    return ColumnarWindowOperator(KeyByColumns(keys), TumblingEventTimeWindows(size), wanted, TYPE, None, lateness)
+
+
+def opened(window: ColumnarWindowOperator, *restored: OperatorSnapshot) -> OperatorHarness:
+    return OperatorHarness(window, record_type=TYPE, restored=restored).open()
+
+
+def push(harness: OperatorHarness, codes: Sequence[int], timestamp: int = 5) -> None:
+    harness.push([{"name": None, "code": code, "x": code} for code in codes], [timestamp] * len(codes))
+
+
+def names(snapshot: OperatorSnapshot) -> set[str]:
+    return {file.name for handle in snapshot.keyed for file in handle.files.values()}
+
+
+def test_a_snapshot_holds_what_changed_until_that_is_half_of_all() -> None:
+    harness = opened(operator("code"))
+    written = []
+    for changed in (range(100), range(20), range(20), range(20), range(100, 103)):
+        push(harness, changed)
+        written.append(names(harness.snapshot()))
+    base, first, second, third, fourth = written
+    assert base < first < second
+    assert (len(base), len(second)) == (1, 3)
+    assert third.isdisjoint(second)
+    assert len(third) == 1
+    assert third < fourth
+
+
+def test_files_of_an_aborted_checkpoint_are_never_referred_to() -> None:
+    harness = opened(operator("code"))
+    push(harness, range(10))
+    lost = harness.finish(harness.begin_snapshot())
+    harness.operator.checkpoint_aborted(CheckpointId(1))
+    kept = harness.snapshot()
+    assert names(lost).isdisjoint(names(kept))
+    assert all(file.shared for file in kept.keyed[0].files.values())
+    restored = rescaled(lambda: operator("code"), [kept], 3)
+    for subtask in restored:
+        subtask.watermark(MAX_WATERMARK)
+    assert sorted(row["code"] for subtask in restored for row in subtask.output) == list(range(10))
+
+
+def test_closed_windows_leave_the_snapshot() -> None:
+    harness = opened(operator("code"))
+    push(harness, [1], 5)
+    push(harness, [1], 15)
+    harness.watermark(9)
+    snapshot = harness.snapshot()
+    restored = opened(operator("code"), snapshot)
+    restored.watermark(MAX_WATERMARK)
+    assert [row["window_start"] for row in restored.output] == [10]
+    empty = restored.snapshot()
+    assert empty.keyed == ()
+    assert empty.watermark == MAX_WATERMARK
+
+
+def test_a_snapshot_between_two_firing_windows_loses_and_repeats_nothing() -> None:
+    harness = opened(operator("code", lateness=30))
+    for timestamp in (5, 15, 25):
+        push(harness, [1], timestamp)
+    firing = harness.operator.process_watermark(Watermark(40))
+    next(iter(firing))
+    restored = opened(operator("code", lateness=30), harness.snapshot())
+    restored.end_input()
+    assert [row["window_start"] for row in [*harness.output, *restored.output]] == [0, 10, 20]
+
+
+# ---- what is refused
+
+
+def test_a_sum_that_does_not_fit_names_operator_and_column() -> None:
+    rows = [{"name": "a", "code": 1, "x": 2**62}] * 2
+    with pytest.raises(AggregateError, match=r"operator 'operator'.*column 'x'.*64 bits"):
+        opened(operator("name")).push(rows, [5, 5])
+    function = RowAggregates({"total": agg.sum("x")})
+    accumulator = function.add(rows[0], function.create_accumulator())
+    with pytest.raises(AggregateError, match="column 'x'"):
+        function.add(rows[1], accumulator)
+
+
+def test_records_without_time_are_refused() -> None:
+    with pytest.raises(PipelineError, match=r"operator 'operator'.*no event timestamp"):
+        opened(operator("name")).push([{"name": "a", "code": 1, "x": 1}])
+
+
+def test_a_changelog_is_refused() -> None:
+    batch = Batch.of_rows(TYPE, [{"name": "a", "code": 1, "x": 1}], [5])
+    batch.row_kinds = np.array([3], np.int8)
+    with pytest.raises(PipelineError, match="changelog"):
+        opened(operator("name")).push_batch(batch)
+
+
+@pytest.mark.parametrize(
+    ("keys", "aggregates", "part"),
+    [
+        (("nam",), {"n": agg.count()}, "no column 'nam'"),
+        (("name",), {"n": agg.sum("z")}, "no column 'z'"),
+        (("name",), {"n": agg.count("z")}, "no column 'z'"),
+        (("name",), {"n": agg.sum("name")}, "sum needs numbers"),
+        (("name",), {"n": agg.avg("name")}, "avg needs numbers"),
+        (("name",), {"n": agg.min("name")}, "min needs numbers or times"),
+        (("name",), {"window_end": agg.count()}, "'window_end'"),
+        (("name",), {"name": agg.count()}, "'name'"),
+    ],
+)
+def test_refused_when_the_pipeline_is_built(keys: tuple[str, ...], aggregates: dict[str, Aggregate], part: str) -> None:
+    with pytest.raises(PipelineError, match=part):
+        ColumnarWindowOperator(KeyByColumns(keys), TumblingEventTimeWindows(10), aggregates, TYPE)
+
+
+def test_a_stream_without_columns_is_refused() -> None:
+    with pytest.raises(PipelineError, match="known type"):
+        window_result_type(("a",), OPAQUE, {"n": agg.count()})
+
+
+@pytest.mark.parametrize(
+    ("other", "part"),
+    [
+        (operator("code"), "key columns"),
+        (operator("name", size=20), "windows"),
+        (operator("name", aggregates={"least": agg.min("code")}), "no aggregate min:code"),
+    ],
+)
+def test_state_of_another_operator_is_refused(other: ColumnarWindowOperator, part: str) -> None:
+    harness = opened(operator("name"))
+    push(harness, [1])
+    with pytest.raises(IncompatibleStateError, match=part):
+        opened(other, harness.snapshot())
+
+
+def test_aggregates_may_be_renamed_and_left_out() -> None:
+    harness = opened(operator("name"))
+    push(harness, [3, 4])
+    renamed = opened(operator("name", aggregates={"all": agg.sum("x")}), harness.snapshot())
+    renamed.watermark(MAX_WATERMARK)
+    assert renamed.output == [{"name": None, "window_start": 0, "window_end": 10, "all": 7}]
+
+
+def test_times_have_extremes() -> None:
+    schema = pa.schema([("k", pa.int64()), ("day", pa.date32()), ("at", pa.timestamp("us", "UTC")), ("ok", pa.bool_())])
+    record_type = SchemaType(schema)
+    days = [date(2013, 1, 2), None, date(1969, 12, 31)]
+    rows = [
+        {"k": 1, "day": day, "at": datetime(2013, 1, i + 1, tzinfo=UTC), "ok": i == 1} for i, day in enumerate(days)
+    ]
+    aggregates = {"first": agg.min("day"), "last": agg.max("at"), "all": agg.min("ok"), "oks": agg.sum("ok")}
+    windows = ColumnarWindowOperator(KeyByColumns(["k"]), TumblingEventTimeWindows(10), aggregates, record_type)
+    with OperatorHarness(windows, record_type=record_type) as harness:
+        harness.push(rows, timestamps=[1, 2, 3])
+        harness.end_input()
+        assert harness.output == []
+        harness.watermark(MAX_WATERMARK)
+        assert harness.output == [
+            {
+                "k": 1,
+                "window_start": 0,
+                "window_end": 10,
+                "first": date(1969, 12, 31),
+                "last": datetime(2013, 1, 3, tzinfo=UTC),
+                "all": False,
+                "oks": 1,
+            }
+        ]
