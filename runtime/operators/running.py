@@ -24,7 +24,8 @@ from .keyed import KeyedOperator
 from .operator import OperatorContext, RestoredState
 from .user_code import raise_user_error, shown
 
-Reduce = Callable[[Any, Any], Any]
+Step = Callable[[Any, Any], Any]
+"""(value of the key, None at first; record) -> new value."""
 
 _IMMUTABLE = (str, bytes, int, float, complex, bool, type(None), date, datetime, Decimal, UUID, Enum)
 
@@ -43,35 +44,34 @@ class RunningReduceOperator(KeyedOperator):
         except Exception as error:
             raise_user_error(context, error, "in open()")
 
-    def reducer(self, record: Any) -> Reduce:
-        """The function that combines two records, for records like this one."""
-        return callable_of(self.function, "reduce")
+    def step_for(self, record: Any) -> Step:
+        """How the state of a key takes in one more record, for records like this one."""
+        reduce = callable_of(self.function, "reduce")
+        return lambda value, record: record if value is None else reduce(value, record)
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
         keys, rows = self.keys(batch), batch.rows()
         if not rows:
             return
         try:
-            results = self._fold(keys, rows, self.reducer(rows[0]))
+            results = self._fold(keys, rows, self.step_for(rows[0]))
         except Exception as error:
             raise_user_error(self.context, error, f"in a batch that begins with {shown(rows[0])}")
         self.output.emit(batch.with_rows(self.output_type, results))
 
-    def _fold(self, keys: list[Any], rows: list[Any], reduce: Reduce) -> list[Any]:
+    def _fold(self, keys: list[Any], rows: list[Any], step: Step) -> list[Any]:
         first = rows[:1]
         if _immutable(rows[0]) or self.output_type.copy_rows(first) is first:
-            return self._state.fold(
-                keys, rows, lambda value, record: record if value is None else reduce(value, record)
-            )
+            return self._state.fold(keys, rows, step)
         copies: list[Any] = []
         copy_rows = self.output_type.copy_rows
 
-        def step(value: Any, record: Any) -> Any:
-            value = record if value is None else reduce(value, record)
+        def step_and_copy(value: Any, record: Any) -> Any:
+            value = step(value, record)
             copies.extend(copy_rows([value]))
             return value
 
-        self._state.fold(keys, rows, step)
+        self._state.fold(keys, rows, step_and_copy)
         return copies
 
     def close(self) -> None:
@@ -107,13 +107,13 @@ class RunningAggregateOperator(RunningReduceOperator):
         self.kind = kind
         self.field = field
         self._record_kind: type | None = None
-        self._reducer: Reduce = operator.add
+        self._step: Step = operator.add
 
-    def reducer(self, record: Any) -> Reduce:
+    def step_for(self, record: Any) -> Step:
         if type(record) is not self._record_kind:
-            self._reducer = _reducer(self.kind, record, self.field)
+            self._step = _step(self.kind, record, self.field)
             self._record_kind = type(record)
-        return self._reducer
+        return self._step
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
         if self.kind != "count":
@@ -124,19 +124,28 @@ class RunningAggregateOperator(RunningReduceOperator):
         return None
 
 
-def _reducer(kind: str, record: Any, field: str | int) -> Reduce:
+def _step(kind: str, record: Any, field: str | int) -> Step:
     get = field_getter(record, field)
     scalar = get(record) is record
-    if kind in ("min_by", "max_by") or (scalar and kind != "sum"):
-        better = operator.lt if kind.startswith("min") else operator.gt
-        return lambda old, new: new if better(get(new), get(old)) else old
-    if scalar:
-        return operator.add
+    if kind == "sum" and scalar:
+        return lambda old, new: new if old is None else old + new
+    if kind == "sum" and type(record) is tuple and isinstance(field, int):
+        return _sum_in_tuple(field % len(record))
+    better = operator.lt if kind.startswith("min") else operator.gt
+    if kind in ("min_by", "max_by") or scalar:
+        return lambda old, new: new if old is None or better(get(new), get(old)) else old
     replaced = field_replacer(record, field)
     if kind == "sum":
-        return lambda old, new: replaced(old, get(old) + get(new))
-    better = operator.lt if kind == "min" else operator.gt
-    return lambda old, new: replaced(old, get(new)) if better(get(new), get(old)) else old
+        return lambda old, new: new if old is None else replaced(old, get(old) + get(new))
+    return lambda old, new: (
+        new if old is None else replaced(old, get(new)) if better(get(new), get(old)) else old
+    )  # fmt: skip
+
+
+def _sum_in_tuple(at: int) -> Step:
+    """The commonest running sum, without a call per field."""
+    after = at + 1
+    return lambda old, new: new if old is None else (*old[:at], old[at] + new[at], *old[after:])
 
 
 __all__ = ["RunningAggregateOperator", "RunningReduceOperator", "state_type"]

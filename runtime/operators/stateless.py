@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import compress
-from types import GeneratorType
 from typing import Any
 
 import numpy as np
@@ -24,10 +23,8 @@ from ..functions import (
 )
 from ..record_types import RecordType
 from .operator import Firing, Operator, OperatorContext, RestoredState
-from .user_code import Collector, call_each, check_produced, raise_user_error, shown
+from .user_code import TAKEN_APART, Collector, call_each, check_produced, raise_user_error, shown
 from .watermarks import WatermarksOperator
-
-_TAKEN_APART = frozenset({list, tuple, GeneratorType})
 
 
 class FunctionOperator(Operator):
@@ -87,7 +84,7 @@ class FlatMapOperator(FunctionOperator):
             for row in batch.rows():
                 produced = call(row)
                 if produced is not None:
-                    if type(produced) not in _TAKEN_APART:
+                    if type(produced) not in TAKEN_APART:
                         check_produced(produced)
                     results.extend(produced)
                 ends.append(len(results))

@@ -7,6 +7,7 @@ subtask and record; the position is read off the iterator over the rows, so know
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from types import GeneratorType
 from typing import Any, NoReturn
 
 from ...state.errors import KeyTypeError, RecordTypeError, UserCodeError
@@ -17,6 +18,8 @@ from ..record_types import OPAQUE, RecordType, record_type_of
 from ..watermarks import WatermarkStrategy
 from .operator import OperatorContext, Output
 
+TAKEN_APART = frozenset({list, tuple, GeneratorType})
+"""What functions usually give; anything else is looked at closer."""
 _NO_RESULTS = frozenset({str, bytes, dict})
 """Iterables that nobody means to be taken apart."""
 _SHOWN = 200
@@ -85,7 +88,7 @@ class Collector:
 
     def take(self, produced: Any, timestamp: int) -> None:
         """Everything a function produced for one record or timer; a generator is drained here."""
-        if type(produced) is not list:
+        if type(produced) not in TAKEN_APART:
             check_produced(produced)
         rows = self.rows
         before = len(rows)

@@ -38,8 +38,10 @@ class Evaluation(ABC):
     def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None: ...
 
     @abstractmethod
-    def add(self, keys: Sequence[Any], rows: Sequence[Any]) -> None:
-        """Elements of the current namespace's window, each with its key. Leaves no current key."""
+    def add(self, keys: Sequence[Any], rows: Sequence[Any]) -> list[int]:
+        """Elements of the current namespace's window, each with its key. Leaves no current key.
+
+        Positions of the elements that may be the first of their key and window; the first one is among them."""
 
     @abstractmethod
     def kept(self) -> list[Any]:
@@ -79,11 +81,20 @@ class Reduce(Evaluation):
     def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
         kind = None if input_type is None else state_type(input_type)
         self._state: ValueState[Any] = backend.value_state(ValueStateDescriptor(_CONTENTS, kind))
-        reduce = callable_of(self.function, "reduce")
-        self._step = lambda value, row: row if value is None else reduce(value, row)
+        self._reduce = callable_of(self.function, "reduce")
 
-    def add(self, keys: Sequence[Any], rows: Sequence[Any]) -> None:
-        self._state.fold(keys, rows, self._step)
+    def add(self, keys: Sequence[Any], rows: Sequence[Any]) -> list[int]:
+        reduce = self._reduce
+        first: list[int] = []
+
+        def step(value: Any, position: int) -> Any:
+            if value is None:
+                first.append(position)
+                return rows[position]
+            return reduce(value, rows[position])
+
+        self._state.fold(keys, range(len(rows)), step)
+        return first
 
     def kept(self) -> list[Any]:
         value = self._state.value()
@@ -99,11 +110,19 @@ class Aggregate(Evaluation):
     def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
         kind = _returned_type(self.function.create_accumulator)
         self._state: ValueState[Any] = backend.value_state(ValueStateDescriptor(_CONTENTS, kind))
-        create, add = self.function.create_accumulator, self.function.add
-        self._step = lambda accumulator, row: add(row, create() if accumulator is None else accumulator)
 
-    def add(self, keys: Sequence[Any], rows: Sequence[Any]) -> None:
-        self._state.fold(keys, rows, self._step)
+    def add(self, keys: Sequence[Any], rows: Sequence[Any]) -> list[int]:
+        create, add = self.function.create_accumulator, self.function.add
+        first: list[int] = []
+
+        def step(accumulator: Any, position: int) -> Any:
+            if accumulator is None:
+                first.append(position)
+                accumulator = create()
+            return add(rows[position], accumulator)
+
+        self._state.fold(keys, range(len(rows)), step)
+        return first
 
     def kept(self) -> list[Any]:
         accumulator = self._state.value()
@@ -124,13 +143,20 @@ class Process(Evaluation):
         self._state: ListState[Any] = backend.list_state(ListStateDescriptor(_CONTENTS, kind))
         self._set_key = backend.set_current_key
 
-    def add(self, keys: Sequence[Any], rows: Sequence[Any]) -> None:
+    def add(self, keys: Sequence[Any], rows: Sequence[Any]) -> list[int]:
         elements: dict[Any, list[Any]] = {}
-        for key, row in zip(keys, rows, strict=True):
-            elements.setdefault(key, []).append(row)
+        first: list[int] = []
+        for position, (key, row) in enumerate(zip(keys, rows, strict=True)):
+            own = elements.get(key)
+            if own is None:
+                elements[key] = [row]
+                first.append(position)
+            else:
+                own.append(row)
         for key, own in elements.items():
             self._set_key(key)
             self._state.add_all(own)
+        return first
 
     def kept(self) -> list[Any]:
         return self._state.get()

@@ -122,13 +122,10 @@ class WindowOperator(KeyedOperator):
         return accepted
 
     def _add_alike(self, keys: list[Any], rows: list[Any], timestamp: int, window: TimeWindow) -> None:
-        """Elements of a window that is not due yet, when the trigger does the same for each of them."""
-        self._add(keys, rows, window)
-        asked: set[Any] = set()
-        for key, row in zip(keys, rows, strict=True):
-            if key not in asked:
-                asked.add(key)
-                self._ask_trigger(key, row, timestamp, window)
+        """Elements of a window that is not due yet, when the trigger does the same for each of them: it is asked at
+        the first of each key, and its timers are there for the others."""
+        for position in self._add(keys, rows, window):
+            self._ask_trigger(keys[position], rows[position], timestamp, window)
 
     def _add_one_by_one(self, keys: list[Any], rows: list[Any], timestamps: Int64Array) -> Any:
         accepted = np.zeros(len(rows), np.bool_)
@@ -144,10 +141,10 @@ class WindowOperator(KeyedOperator):
         result = self._ask_trigger(key, row, timestamp, window)
         self._act(result, over=False)
 
-    def _add(self, keys: list[Any], rows: list[Any], window: TimeWindow) -> None:
+    def _add(self, keys: list[Any], rows: list[Any], window: TimeWindow) -> list[int]:
         self.backend.set_namespace(window.start)
         try:
-            self.evaluation.add(keys, rows)
+            return self.evaluation.add(keys, rows)
         except Exception as error:
             raise_user_error(self.context, error, f"in a batch that begins with {shown(rows[0])}")
 
