@@ -24,14 +24,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from rocksdict import Rdict, WriteOptions
+from rocksdict import Rdict, WriteBatch, WriteOptions
 
 from penstock.state.backend import KeyedStateBackend, ListState, ValueState
 from penstock.state.backend_factory import create_keyed_backend
 from penstock.state.descriptors import ListStateDescriptor, ValueStateDescriptor
 from penstock.state.ids import CheckpointId
 from penstock.state.key_groups import KeyGroupRange
-from penstock.state.keyed_backend import BackendOptions
+from penstock.state.keyed_backend import BackendOptions, RowBackend
 from penstock.state.rocksdb import database_options
 from penstock.state.write_queue import Uploads
 
@@ -64,8 +64,8 @@ def batches_of(keys: list[int]) -> list[list[int]]:
     return [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]
 
 
-def backend_in(directory: Path, cache_cells: int) -> KeyedStateBackend:
-    return create_keyed_backend(
+def backend_in(directory: Path, cache_cells: int) -> RowBackend:
+    backend = create_keyed_backend(
         "rocksdb",
         operator_name="benchmark",
         key_groups=KeyGroupRange(0, 127),
@@ -74,6 +74,8 @@ def backend_in(directory: Path, cache_cells: int) -> KeyedStateBackend:
         uploads=no_uploads,
         options=BackendOptions(cache_cells=cache_cells, block_cache_bytes=CACHE),
     )
+    assert isinstance(backend, RowBackend)
+    return backend
 
 
 def count(value: int | None, record: int) -> int:
@@ -95,8 +97,12 @@ class RawCounters:
         options = WriteOptions()
         options.disable_wal = True  # type: ignore[method-assign,assignment]
         self.database.set_write_options(options)
-        for key in range(keys):
-            self.database[BYTE_KEY.pack(key & 127, key)] = COUNTER.pack(0)
+        zero = COUNTER.pack(0)
+        for group in range(128):
+            batch = WriteBatch(raw_mode=True)
+            for key in range(group, keys, 128):
+                batch[BYTE_KEY.pack(group, key)] = zero
+            self.database.write(batch, options)
         self.database.flush()
 
     def run(self, batches: list[list[int]]) -> None:
@@ -108,19 +114,6 @@ class RawCounters:
                 database[row] = counter(value + 1)
 
 
-def misses_of(backend: KeyedStateBackend, state: ValueState[int], batches: list[list[int]]) -> int:
-    """How many accesses of the next folds leave the cache; counted apart from the measured run."""
-    table_of = state._table  # type: ignore[attr-defined]
-    missed = 0
-    ones = [1] * BATCH
-    for batch in batches:
-        table = table_of()
-        missed += len({key for key in batch if key not in table.young and key not in table.old})
-        state.fold(batch, ones[: len(batch)], count)
-        backend.between_batches()
-    return missed
-
-
 def against_raw(directory: Path, keys: int, accesses: list[int], cache_cells: int) -> tuple[float, float, float]:
     """Operations per second of ours and of raw rocksdict, in turns, and the share of accesses that miss our cache."""
     backend = backend_in(directory / "own", cache_cells)
@@ -128,14 +121,13 @@ def against_raw(directory: Path, keys: int, accesses: list[int], cache_cells: in
     fold_all(backend, state, batches_of(list(range(keys))))
     raw = RawCounters(directory / "raw", keys)
     batches = batches_of(accesses)
-    warm = batches[: len(batches) // 4]
-    share = misses_of(backend, state, warm) / sum(map(len, warm))
-    raw.run(warm)
     own_seconds = raw_seconds = 0.0
+    misses = backend.cache_misses
     for turn in range(TURNS):
         part = batches[turn::TURNS]
         own_seconds += cpu_seconds(partial(fold_all, backend, state, part))
         raw_seconds += cpu_seconds(partial(raw.run, part))
+    share = (backend.cache_misses - misses) / len(accesses)
     backend.close()
     raw.database.close()
     return len(accesses) / own_seconds, len(accesses) / raw_seconds, share
@@ -177,14 +169,15 @@ def report(benchmark: str, value: float, limit: float | None = None, **more: flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--keys", type=int, default=2_000_000)
-    parser.add_argument("--operations", type=int, default=600_000)
+    parser.add_argument("--keys", type=int, default=4_000_000)
+    parser.add_argument("--operations", type=int, default=800_000)
+    parser.add_argument("--cells", type=int, default=400_000, help="cells in the cache")
     arguments = parser.parse_args()
     gc.set_threshold(50_000, 50, 1_000)  # as slots do
     directory = Path(tempfile.mkdtemp(prefix="row-store-"))
     try:
         accesses = zipf_keys(arguments.keys, arguments.operations, seed=1)
-        own, raw, share = against_raw(directory, arguments.keys, accesses, cache_cells=arguments.keys // 20)
+        own, raw, share = against_raw(directory, arguments.keys, accesses, cache_cells=arguments.cells)
         report("row store: value state, zipf keys", own, raw, required=2.5, miss_share=round(share, 3))
         report("row store: value state, all hits", hit_rate(directory / "hits", accesses))
         report("row store: list append", append_rate(directory / "lists", accesses))

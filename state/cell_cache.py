@@ -20,8 +20,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
 from .errors import StateError
 from .key_encoding import decode_key, encode_key
+from .key_groups import key_groups_of
 from .row_keys import cell_prefix, cell_prefixes, encode_word
 from .serializers import Serializer
 from .write_queue import Layer, Row, WriteQueue
@@ -47,6 +50,7 @@ class Table(ABC, Generic[Cell]):
         self.young: dict[Any, Cell] = {}
         self.old: dict[Any, Cell] = {}
         self.dirty: set[Any] = set()
+        self.place = (state_id, namespace)
         self._state_id = state_id
         self._namespace = encode_word(namespace)
         self._max_parallelism = max_parallelism
@@ -55,13 +59,20 @@ class Table(ABC, Generic[Cell]):
     def prefix(self, key: Any) -> bytes:
         return cell_prefix(key, self._state_id, self._namespace, self._max_parallelism)
 
-    def prefixes(self, keys: list[Any]) -> list[bytes]:
+    def prefixes(self, keys: Sequence[Any]) -> list[bytes]:
         return cell_prefixes(keys, self._state_id, self._namespace, self._max_parallelism)
+
+    def in_order(self, entries: dict[Any, Any]) -> list[tuple[Any, Any]]:
+        """By key group: rows that are written together lie together."""
+        keys = list(entries)
+        places = np.argsort(key_groups_of(keys, self._max_parallelism), kind="stable").tolist()
+        return [(key, entries[key]) for key in map(keys.__getitem__, places)]
 
     def load(self, key: Any) -> Cell:
         """The cell of a key that is not in the young generation; it is afterwards."""
         cell: Cell = self.old.get(key, MISSING)
         if cell is MISSING:
+            self.queue.fetched += 1
             cell = self._fetch(key)
         self.young[key] = cell
         return cell
@@ -70,14 +81,14 @@ class Table(ABC, Generic[Cell]):
         """Every key has its cell in the young generation afterwards. Cheaper than one by one."""
         young, old = self.young, self.old
         unknown = []
-        for key in dict.fromkeys(keys):
-            if key not in young:
-                cell = old.get(key, MISSING)
-                if cell is MISSING:
-                    unknown.append(key)
-                else:
-                    young[key] = cell
+        for key in set(keys).difference(young):
+            cell = old.get(key, MISSING)
+            if cell is MISSING:
+                unknown.append(key)
+            else:
+                young[key] = cell
         if unknown:
+            self.queue.fetched += len(unknown)
             young.update(zip(unknown, self._fetch_all(unknown), strict=True))
 
     def rotate(self, layer: Layer, generation: int) -> None:
@@ -149,18 +160,22 @@ class ValueTable(Table[Any]):
             layer.put_values(self, cells)
 
     def encode_rows(self, entries: list[tuple[Any, Any]]) -> list[Row]:
-        keys = [key for key, _value in entries]
-        values = [None if value is None or self._is_default(value) else value for _key, value in entries]
+        keys, values = zip(*entries, strict=True)
+        if self.mutable and self._default is not None:
+            # a mutable default is kept once it was read, so that changes in place are seen; unchanged it is no state
+            values = tuple(None if value is None or value == self._default else value for value in values)
+        return list(zip(self.prefixes(keys), self._encode(values), strict=True))
+
+    def _encode(self, values: Sequence[Any]) -> list[bytes | None]:
         try:
-            encoded = iter(self._serializer.encode_all([value for value in values if value is not None]))
+            present = [value for value in values if value is not None]
+            encoded = self._serializer.encode_all(present)
+            if len(present) == len(values):
+                return [*encoded]
+            following = iter(encoded)
+            return [None if value is None else next(following) for value in values]
         except StateError as error:
             raise self._failure(error) from error
-        data = [None if value is None else next(encoded) for value in values]
-        return list(zip(self.prefixes(keys), data, strict=True))
-
-    def _is_default(self, value: Any) -> bool:
-        """A mutable default is kept once it was read, so that changes in place are seen; unchanged it is no state."""
-        return self.mutable and self._default is not None and bool(value == self._default)
 
     def new_default(self, key: Any) -> Any:
         """The default for a key without a value."""

@@ -167,6 +167,11 @@ class RowBackend(KeyedStateBackend):
         for timers in self._timers.values():
             timers.flush(layer)
 
+    @property
+    def cache_misses(self) -> int:
+        """Cells so far that were not in the cache when they were used."""
+        return self._queue.fetched
+
     # ---- snapshots
 
     def snapshot(self, checkpoint_id: int) -> Program[tuple[KeyedHandle, ...]]:

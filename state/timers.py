@@ -28,6 +28,7 @@ _SPARE_ENTRIES = 1_000
 class StoredTimers(Timers):
     def __init__(self, cursor: Cursor, state_id: int, max_parallelism: int) -> None:
         self._cursor = cursor
+        self.place = (state_id, VOID_NAMESPACE)
         self._state_id = state_id
         self._max_parallelism = max_parallelism
         self._live: dict[Timer, int] = {}
@@ -101,6 +102,9 @@ class StoredTimers(Timers):
         if self._changes:
             layer.put_values(self, self._changes)
             self._changes = {}
+
+    def in_order(self, entries: dict[Timer, int | None]) -> list[tuple[Timer, int | None]]:
+        return list(entries.items())
 
     def encode_rows(self, entries: list[tuple[Timer, int | None]]) -> list[Row]:
         """A timer's namespace is its own, not that of a table."""

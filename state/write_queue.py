@@ -26,6 +26,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,12 +38,23 @@ from .snapshots import FileHandle
 PIECE_ROWS = 5_000
 """Rows per write: RocksDB's write holds the GIL, and sorting pays from some thousand on."""
 
+_BY_KEY = itemgetter(0)
+
 Row = tuple[bytes, bytes | None]
 """A row's key and value; None deletes."""
 
 
 class Encoder(Protocol):
     """Turns the immutable objects of one cache table into rows; called on any thread."""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """State id and namespace: the table itself may leave the cache and come again."""
+        ...
+
+    def in_order(self, entries: dict[Any, Any]) -> list[tuple[Any, Any]]:
+        """Roughly in the order of their rows' keys: sorted within a piece is half of sorted."""
+        ...
 
     def encode_rows(self, entries: list[tuple[Any, Any]]) -> list[Row]: ...
 
@@ -113,8 +125,8 @@ class Marker:
 
 @dataclass(slots=True, eq=False)
 class Layer:
-    values: dict[Encoder, dict[Any, Any]] = field(default_factory=dict)
-    """Per cache table: key -> immutable value, None for deleted."""
+    values: dict[tuple[int, int], tuple[Encoder, dict[Any, Any]]] = field(default_factory=dict)
+    """Per place of a cache table: key -> immutable value, None for deleted."""
     rows: dict[bytes, bytes | None] = field(default_factory=dict)
     """Encoded values by their row's key."""
     cells: dict[bytes, dict[bytes, bytes | None]] = field(default_factory=dict)
@@ -126,11 +138,11 @@ class Layer:
     """What is still to be written, last first; None until somebody has begun."""
 
     def put_values(self, table: Encoder, entries: dict[Any, Any]) -> None:
-        known = self.values.get(table)
+        known = self.values.get(table.place)
         if known is None:
-            self.values[table] = entries
+            self.values[table.place] = (table, entries)
         else:
-            known.update(entries)
+            known[1].update(entries)
 
     def put_cell(self, prefix: bytes, changes: dict[bytes, bytes | None]) -> None:
         known = self.cells.get(prefix)
@@ -149,8 +161,8 @@ class Layer:
     def cut(self) -> list[Callable[[RowStore], list[Row]]]:
         """The pieces of this layer, in the reverse order of writing: clearing goes before the rest."""
         pieces: list[Callable[[RowStore], list[Row]]] = []
-        for table, entries in self.values.items():
-            pieces += [_encoding(table, part) for part in _parts(entries.items())]
+        for table, entries in self.values.values():
+            pieces += [_encoding(table, part) for part in _parts(table.in_order(entries))]
         pieces += [_as_is(part) for part in _parts(self.rows.items())]
         changes = ((prefix + suffix, value) for prefix, cell in self.cells.items() for suffix, value in cell.items())
         pieces += [_as_is(part) for part in _parts(changes)]
@@ -181,6 +193,8 @@ class WriteQueue:
 
     def __init__(self, store: RowStore) -> None:
         self._store = store
+        self.fetched = 0
+        """Cells that the cache had to ask for: its misses."""
         self._layers: tuple[Layer, ...] = ()
         """Replaced as a whole: a reader takes it before it reads the store, so that it misses nothing."""
         self._writing = threading.Lock()
@@ -192,9 +206,9 @@ class WriteQueue:
     def value(self, table: Encoder, key: Any, missing: Any) -> Any:
         """The newest object on its way for a key of a table; `missing` when there is none."""
         for layer in reversed(self._layers):
-            entries = layer.values.get(table)
-            if entries is not None:
-                value = entries.get(key, missing)
+            leaving = layer.values.get(table.place)
+            if leaving is not None:
+                value = leaving[1].get(key, missing)
                 if value is not missing:
                     return value
         return missing
@@ -298,7 +312,7 @@ class WriteQueue:
             layer.pieces = layer.cut()
         if layer.pieces:
             rows = layer.pieces[-1](self._store)
-            rows.sort()
+            rows.sort(key=_BY_KEY)
             self._store.write(rows)
             layer.pieces.pop()
         if layer.pieces:
