@@ -22,11 +22,14 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..state.errors import RecordTypeError
 
 NoneType = type(None)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 OBJECT_HINT = "declare it as `object`, so that the records are carried as they are"
 
 
@@ -112,6 +115,22 @@ class Plain(FieldType):
         return pa.array(values, self.arrow_type)
 
     _encode_with_nulls = _encode
+
+    def decode(self, array: pa.Array, where: str) -> list[Any]:
+        if not (array.null_count and self.nullable):
+            return super().decode(array, where)
+        if self.python_type in _TEXTUAL:
+            return array.to_pylist()  # type: ignore[no-any-return]
+        filled = pc.fill_null(array, pa.scalar(0, pa.int64()).cast(self.arrow_type)) if self._has_zero else array
+        values = self._decode(filled, where)
+        if self._has_zero:
+            for i in np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False)).tolist():
+                values[i] = None
+        return values  # numpy's missing dates and durations are None already
+
+    @property
+    def _has_zero(self) -> bool:
+        return self.python_type in (int, float, bool)
 
     def _decode(self, array: pa.Array, where: str) -> list[Any]:
         if self.python_type in _TEXTUAL:
@@ -222,13 +241,16 @@ class Timestamp(FieldType):
 
     def _decode(self, array: pa.Array, where: str) -> list[Any]:
         try:
-            naive = array.cast(pa.timestamp("us")).to_numpy().tolist()
+            microseconds = array.cast(pa.timestamp("us", self.zone_name))
+            if self.zone is None:
+                return microseconds.to_numpy().tolist()  # type: ignore[no-any-return]
+            since_epoch = microseconds.cast(pa.int64()).to_numpy().view("m8[us]").tolist()
+            aware = [_EPOCH + duration for duration in since_epoch]  # ten times faster than replace(tzinfo=UTC)
+            return aware if self.zone is UTC else [value.astimezone(self.zone) for value in aware]
         except pa.ArrowInvalid as error:
             raise RecordTypeError(f"{where} has nanoseconds, which a datetime cannot hold: {error}") from error
-        if self.zone is None:
-            return naive  # type: ignore[no-any-return]
-        aware = [value.replace(tzinfo=UTC) for value in naive]
-        return aware if self.zone is UTC else [value.astimezone(self.zone) for value in aware]
+        except OverflowError as error:
+            raise RecordTypeError(f"{where} has a time beyond the years a datetime can hold: {error}") from error
 
 
 def _zone(name: str) -> tzinfo:
