@@ -25,6 +25,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from ...runtime.batch import Batch
 from ...runtime.connector import (
@@ -44,7 +45,7 @@ from ...runtime.record_types import RecordType, record_type_of
 from ...runtime.units import parse_duration_ms, parse_size_bytes
 from ...state.errors import MalformedRecordError, PipelineError
 from ..formats.base import Chunk, FileRange, Format, FormatReader, MalformedRecord, Position
-from .filesystem import FoundFile, compression_of, find_files, open_input, whole_file
+from .filesystem import FoundFile, InputFileError, compression_of, find_files, open_input, whole_file
 
 _RATE_WINDOW_MS = 100
 """A limited reader gives at most what this time allows at once, so that records come evenly."""
@@ -80,12 +81,17 @@ class FileSource(Source[FileSplit]):
             raise PipelineError(f"rate_limit is records a second, more than 0, not {rate_limit}")
         if isinstance(on_malformed, str) and on_malformed not in ("fail", "drop"):
             raise PipelineError(f"on_malformed is 'fail', 'drop' or an OutputTag, not {on_malformed!r}")
+        if isinstance(on_malformed, OutputTag) and on_malformed.type not in (None, MalformedRecord):
+            raise PipelineError(
+                f"the side output {on_malformed.name!r} gets MalformedRecords: OutputTag(name, MalformedRecord)"
+            )
         self.path = os.path.abspath(path)
         self.watch_ms = None if watch is None else max(1, parse_duration_ms(watch))
         self.bounded = watch is None
         self.rate_limit = rate_limit
         self.on_malformed = on_malformed if isinstance(on_malformed, str) else "side output"
         self.malformed_tag = None if isinstance(on_malformed, str) else on_malformed.name
+        self.malformed_type = record_type_of(None if isinstance(on_malformed, str) else on_malformed.type)
         self.split_bytes = max(1, parse_size_bytes(split_size))
         files = find_files(self.path)
         self.format = format.bind(whole_file(files[0]) if files else None)
@@ -184,7 +190,6 @@ class FileReader(SourceReader[FileSplit]):
         self._source = source
         self._clock = context.clock
         self._malformed = context.metrics.counter("records_malformed_total")
-        self._malformed_type = record_type_of(MalformedRecord)
         self._splits: deque[FileSplit] = deque()
         self._reader: FormatReader | None = None
         self._last = False
@@ -204,9 +209,12 @@ class FileReader(SourceReader[FileSplit]):
         if not rows:
             return NotReady(math.ceil(self._due_ms))
         split = self._splits[0]
-        if self._reader is None:
-            self._reader = self._source.format.open(_range_of(split), split.position)
-        chunk = self._reader.read(rows)
+        try:
+            if self._reader is None:
+                self._reader = self._source.format.open(_range_of(split), split.position)
+            chunk = self._reader.read(rows)
+        except (OSError, pa.ArrowException) as error:
+            raise InputFileError(f"{split.path} cannot be read: {error}") from error
         if chunk is None:
             self.close()
             self._splits.popleft()
@@ -242,7 +250,7 @@ class FileReader(SourceReader[FileSplit]):
         self._malformed.inc(len(chunk.malformed))
         if self._source.malformed_tag is None:
             return None
-        return self._source.malformed_tag, Batch.of_rows(self._malformed_type, list(chunk.malformed))
+        return self._source.malformed_tag, Batch.of_rows(self._source.malformed_type, list(chunk.malformed))
 
 
 def _range_of(split: FileSplit) -> FileRange:

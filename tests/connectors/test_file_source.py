@@ -22,6 +22,7 @@ from penstock.runtime.connector import (
     ReaderEnd,
     SplitBatch,
 )
+from penstock.runtime.functions import OutputTag
 from penstock.state.errors import PipelineError
 
 
@@ -154,8 +155,17 @@ def test_only_header(read: Any, directory: Path) -> None:
     assert rows_of(read(FileSource(directory, Csv()))) == []
 
 
+def test_damaged_compressed_files_are_named(read: Any, directory: Path) -> None:
+    (directory / "a.txt.gz").write_bytes(gzip.compress(b"x\n" * 1000)[:30])
+    with pytest.raises(InputFileError, match=r"a\.txt\.gz cannot be read"):
+        read(FileSource(directory, Text()))
+    (directory / "a.txt.gz").write_bytes(b"no gzip")
+    with pytest.raises(InputFileError, match=r"a\.txt\.gz cannot be read"):
+        read(FileSource(directory, Text()))
+
+
 def test_wrong_options_are_refused(directory: Path) -> None:
-    for wrong in ({"on_malformed": "ignore"}, {"rate_limit": 0}):
+    for wrong in ({"on_malformed": "ignore"}, {"rate_limit": 0}, {"on_malformed": OutputTag("bad", str)}):
         with pytest.raises(PipelineError):
             FileSource(directory, Text(), **wrong)  # type: ignore[arg-type]
     for form in (
