@@ -129,16 +129,22 @@ class Function:
 
 
 class MapFunction(Function, ABC):
+    """One record in, one out."""
+
     @abstractmethod
     def map(self, value: Any) -> Any: ...
 
 
 class FlatMapFunction(Function, ABC):
+    """One record in, any number out."""
+
     @abstractmethod
     def flat_map(self, value: Any) -> Iterable[Any] | None: ...
 
 
 class FilterFunction(Function, ABC):
+    """Says which records stay."""
+
     @abstractmethod
     def filter(self, value: Any) -> bool: ...
 
@@ -151,6 +157,8 @@ class KeySelector(ABC):
 
 
 class ReduceFunction(Function, ABC):
+    """Folds records of one type into one of that type."""
+
     @abstractmethod
     def reduce(self, value1: Any, value2: Any) -> Any:
         """Combines two records into one of the same type; must be associative."""
@@ -190,11 +198,15 @@ class ElementContext(ABC):
 
 
 class KeyedContext(ElementContext):
+    """What a KeyedProcessFunction is given beside the record."""
+
     @abstractmethod
     def get_current_key(self) -> Any: ...
 
 
 class TimerContext(KeyedContext):
+    """What on_timer is given; `timestamp()` is that of an event timer, None for one of the clock."""
+
     @abstractmethod
     def time_domain(self) -> TimeDomain: ...
 
@@ -271,6 +283,8 @@ class ProcessWindowFunction(Function, ABC):
 
 
 class WindowFunction(Function, ABC):
+    """All elements of a window to any number of results, without a context."""
+
     @abstractmethod
     def apply(self, key: Any, window: Any, inputs: Iterable[Any]) -> Iterable[Any] | None: ...
 

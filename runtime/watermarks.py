@@ -45,6 +45,8 @@ class WatermarkGenerator(ABC):
 
 
 class NoWatermarks(WatermarkGenerator):
+    """Event time stands still until the input ends."""
+
     def on_batch(self, batch: Batch) -> None: ...
 
     def snapshot(self) -> bytes:

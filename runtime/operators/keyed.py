@@ -20,6 +20,8 @@ TIMERS_AT_ONCE = 64
 
 
 class KeyedOperator(Operator):
+    """Base of the operators behind a key_by. `selector`: the same that partitions the input."""
+
     stateful = True
 
     def __init__(self, selector: KeySelector, output_type: RecordType, side_tags: frozenset[str] = frozenset()) -> None:

@@ -34,6 +34,8 @@ from .user_code import Collector, raise_user_error, shown
 
 
 class KeyedProcessOperator(KeyedOperator):
+    """Runs a KeyedProcessFunction, or a callable(value, context) that needs no timers."""
+
     def __init__(
         self,
         function: Any,

@@ -31,6 +31,8 @@ _IMMUTABLE = (str, bytes, int, float, complex, bool, type(None), date, datetime,
 
 
 class RunningReduceOperator(KeyedOperator):
+    """Gives out, for every record, the combination of all of its key so far: a ReduceFunction's, or a callable's."""
+
     def __init__(self, selector: KeySelector, function: Any, output_type: RecordType) -> None:
         super().__init__(selector, output_type)
         self.function = function

@@ -18,6 +18,8 @@ from .operator import Firing, Operator, OperatorContext, RestoredState, immediat
 
 
 class SinkOperator(Operator):
+    """Runs a sink's writer."""
+
     def __init__(self, sink: Sink, output_type: RecordType) -> None:
         """output_type: of the records that are written."""
         self.sink = sink

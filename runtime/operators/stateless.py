@@ -49,6 +49,8 @@ class FunctionOperator(Operator):
 
 
 class MapOperator(FunctionOperator):
+    """A MapFunction or callable over every record."""
+
     method = "map"
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
@@ -57,6 +59,8 @@ class MapOperator(FunctionOperator):
 
 
 class FilterOperator(FunctionOperator):
+    """Keeps the records for which a FilterFunction or callable says yes, on both faces."""
+
     method = "filter"
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
@@ -69,6 +73,8 @@ class FilterOperator(FunctionOperator):
 
 
 class FlatMapOperator(FunctionOperator):
+    """A FlatMapFunction or callable; results carry the timestamp of their record."""
+
     method = "flat_map"
 
     def __init__(self, function: Any, output_type: RecordType, side_tags: frozenset[str] = frozenset()) -> None:

@@ -14,6 +14,8 @@ from .user_code import assigned_by
 
 
 class WatermarksOperator(Operator):
+    """One generator for all that the subtask receives."""
+
     stateful = True
     own_watermarks = True
 

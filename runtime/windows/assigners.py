@@ -39,6 +39,8 @@ class WindowAssigner(ABC):
 
 
 class AlignedWindows(WindowAssigner):
+    """Windows that depend on the timestamp alone."""
+
     @abstractmethod
     def starts(self, timestamps: Int64Array) -> list[Int64Array]:
         """Starts of the windows of every timestamp: one array per window that an element belongs to."""

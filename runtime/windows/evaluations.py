@@ -22,6 +22,8 @@ _CONTENTS = "window-contents"
 
 
 class Evaluation(ABC):
+    """State and function of a window operator's windows. Picklable until it is opened."""
+
     def __init__(self, function: Any, window_function: Any = None) -> None:
         """`window_function`: a ProcessWindowFunction, WindowFunction, or callable(key, context, elements)."""
         self.function = function
@@ -78,6 +80,8 @@ def _window_call(function: Any) -> Callable[[Any, WindowContext, list[Any]], Any
 
 
 class Reduce(Evaluation):
+    """Keeps the combination of all elements: a ReduceFunction or callable(a, b)."""
+
     def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
         kind = None if input_type is None else state_type(input_type)
         self._state: ValueState[Any] = backend.value_state(ValueStateDescriptor(_CONTENTS, kind))

@@ -38,6 +38,8 @@ from .triggers import TimeWindow, Trigger, TriggerContext, TriggerResult
 
 
 class WindowOperator(KeyedOperator):
+    """Any assigner whose windows do not merge, any trigger, any evaluation."""
+
     def __init__(
         self,
         selector: KeySelector,
