@@ -19,8 +19,10 @@ import struct
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,12 +108,22 @@ class RawCounters:
         self.database.flush()
 
     def run(self, batches: list[list[int]]) -> None:
-        database, pack, counter, unpack = self.database, BYTE_KEY.pack, COUNTER.pack, COUNTER.unpack
+        database: Any = self.database
+        pack, counter, unpack = BYTE_KEY.pack, COUNTER.pack, COUNTER.unpack
         for batch in batches:
             for key in batch:
                 row = pack(key & 127, key)
                 (value,) = unpack(database[row])
                 database[row] = counter(value + 1)
+
+
+def settle(backend: RowBackend) -> None:
+    """Bring everything into the database, compacted like the other one."""
+    work: Any = backend.snapshot(1)
+    store: Any = backend._store
+    with suppress(NotImplementedError):
+        next(work)  # written and flushed when it asks for uploads
+    store._database.compact_range(None, None)
 
 
 def against_raw(directory: Path, keys: int, accesses: list[int], cache_cells: int) -> tuple[float, float, float]:
@@ -120,6 +132,8 @@ def against_raw(directory: Path, keys: int, accesses: list[int], cache_cells: in
     state = backend.value_state(ValueStateDescriptor[int]("count", int))
     fold_all(backend, state, batches_of(list(range(keys))))
     raw = RawCounters(directory / "raw", keys)
+    settle(backend)
+    raw.database.compact_range(None, None)
     batches = batches_of(accesses)
     own_seconds = raw_seconds = 0.0
     misses = backend.cache_misses

@@ -188,6 +188,8 @@ class RowBackend(KeyedStateBackend):
             files: dict[str, FileHandle] = yield from local.upload(uploads)
         finally:
             self._queue.forget(marker)
+            if marker.checkpoint is not None:
+                marker.checkpoint.discard()
         groups = self.key_groups
         return (KeyedHandle(self._store.kind, groups.first, groups.last, files, meta),)
 
@@ -204,3 +206,5 @@ class RowBackend(KeyedStateBackend):
 
     def close(self) -> None:
         self._queue.close()
+        for marker in self._markers.values():
+            self._queue.forget(marker)

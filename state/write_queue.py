@@ -120,6 +120,8 @@ class Marker:
 
     checkpoint_id: int
     wanted: bool = True
+    claimed: bool = False
+    """Its program has begun, and will discard the local checkpoint."""
     checkpoint: LocalCheckpoint | None = None
 
 
@@ -274,6 +276,8 @@ class WriteQueue:
     def forget(self, marker: Marker) -> None:
         """The snapshot is not wanted any more; what its layers hold is written all the same."""
         marker.wanted = False
+        if marker.checkpoint is not None and not marker.claimed:
+            marker.checkpoint.discard()
 
     @property
     def waiting(self) -> bool:
@@ -294,17 +298,20 @@ class WriteQueue:
     def reach(self, marker: Marker) -> LocalCheckpoint:
         """Write everything up to a marker and give the store's checkpoint of that moment."""
         with self._writing:
-            while marker.checkpoint is None:
+            marker.claimed = True
+            while True:
                 if self._closed or not marker.wanted:
                     raise CheckpointError(f"checkpoint {marker.checkpoint_id} was aborted before its state was written")
+                if marker.checkpoint is not None:
+                    return marker.checkpoint
                 self._write_piece(self._layers[0])
-            return marker.checkpoint
 
     def close(self) -> None:
         """Write nothing more; waits until nobody writes."""
-        self._closed = True
-        with self._writing:
-            self._store.close()
+        if not self._closed:
+            self._closed = True
+            with self._writing:
+                self._store.close()
 
     def _write_piece(self, layer: Layer) -> None:
         """The next piece of the first layer; with the last one the layer is done."""
