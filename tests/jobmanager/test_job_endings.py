@@ -1,0 +1,116 @@
+"""How jobs end that do not finish: failed for good, cancelled, stopped to be continued."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from penstock.jobmanager import events
+from penstock.jobmanager.events import JobState
+from penstock.jobmanager.restarts import FixedDelay
+from penstock.state.errors import JobFailedError, MalformedRecordError
+from penstock.state.ids import JobId, VertexId
+from penstock.state.job_log import Finished
+from penstock.taskmanager import messages as m
+from penstock.taskmanager.messages import SubtaskId
+
+NewWorld = Any
+"""The class World of conftest.py."""
+JOB = JobId("job")
+ALL = [SubtaskId(VertexId(name), index) for name in ("source", "sink") for index in (0, 1)]
+
+
+def test_failures_that_come_again_fail_the_job_at_once(new_world: NewWorld) -> None:
+    world = new_world().run()
+    world.fail_task(ALL[0], MalformedRecordError("line 3 of a.json"))
+    assert world.ended is not None
+    assert (world.ended.state, str(world.ended.failure)) == (JobState.FAILED, "line 3 of a.json")
+    assert isinstance(world.ended.failure, JobFailedError)
+    assert isinstance(world.ended.failure.__cause__, MalformedRecordError)
+    assert world.log()[-1].state == "FAILED"
+
+
+def test_the_restart_strategy_gives_up_and_the_last_checkpoint_stays(new_world: NewWorld) -> None:
+    world = new_world(restarts=FixedDelay(1, 10)).run()
+    world.pass_time(1_000)
+    world.fail_task(ALL[0])
+    world.pass_time(10)
+    world.fail_task(ALL[0])
+    assert world.log()[-1] == Finished("FAILED", retained=True)
+
+
+def test_a_commit_that_never_works_fails_the_job_by_the_sinks_name(new_world: NewWorld) -> None:
+    world = new_world(commit_attempts=2).run()
+    world.held = {"commit"}
+    world.pass_time(1_000)
+    world.fail_held("commit", OSError("read-only"))
+    world.pass_time(500)
+    world.fail_held("commit", OSError("read-only"))
+    world.settle()
+    assert world.ended is not None
+    assert "sink write: committing failed 2 times" in str(world.ended.failure)
+
+
+def test_cancel_first_commits_what_is_logged(new_world: NewWorld, trace: list[str]) -> None:
+    world = new_world().run()
+    world.held = {"commit"}
+    world.pass_time(1_000)
+    world.tell(events.CancelRequested())
+    world.settle()
+    assert (world.state, world.count(m.Cancel)) == (JobState.CANCELING, 0)
+    world.held = set()
+    world.settle()
+    assert (world.ended, trace) == (events.EndJob(JobState.CANCELED), ["commit 1.0", "commit 1.1"])
+    assert world.log()[-1] == Finished("CANCELED", retained=True)
+
+
+def test_cancel_waits_for_commits_only_so_long(new_world: NewWorld) -> None:
+    world = new_world(stop_timeout_ms=10_000).run()
+    world.held = {"commit"}
+    world.pass_time(1_000)
+    world.tell(events.CancelRequested())
+    world.pass_time(10_000)
+    assert world.ended == events.EndJob(JobState.CANCELED)
+
+
+def test_stop_takes_a_last_checkpoint_and_the_job_can_be_continued(new_world: NewWorld, trace: list[str]) -> None:
+    world = new_world().run()
+    world.tell(events.StopRequested())
+    world.settle()
+    assert world.ended == events.EndJob(JobState.SUSPENDED)
+    assert (world.completions(), trace) == ([1], ["commit 1.0", "commit 1.1"])
+    assert not any(isinstance(record, Finished) for record in world.log())
+    again = new_world(world.objects)
+    again.run()
+    assert again.master.status().checkpoints.restored == 1
+
+
+def test_stop_does_not_wait_for_a_checkpoint_that_cannot_come(new_world: NewWorld) -> None:
+    world = new_world().run()
+    world.mute = {m.Acknowledge}
+    world.tell(events.StopRequested())
+    world.settle()
+    assert world.state is JobState.SUSPENDING
+    world.fail_task(ALL[0])
+    assert world.ended == events.EndJob(JobState.SUSPENDED)
+
+
+@pytest.mark.parametrize(
+    ("request_", "end"),
+    [(events.CancelRequested(), JobState.CANCELED), (events.StopRequested(), JobState.SUSPENDED)],
+)
+@pytest.mark.parametrize("when", ["waiting for slots", "deploying", "waiting to restart"])
+def test_requests_are_heeded_whatever_the_job_is_doing(
+    new_world: NewWorld, request_: events.Event, end: JobState, when: str
+) -> None:
+    world = new_world()
+    world.settle()
+    if when != "waiting for slots":
+        world.mute = {m.Initialized} if when == "deploying" else set()
+        world.start_slots()
+    if when == "waiting to restart":
+        world.fail_task(ALL[0])
+    world.tell(request_)
+    world.settle()
+    assert world.ended == events.EndJob(end)
