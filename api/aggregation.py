@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..runtime.aggregates import Aggregate, RowAggregates
 from ..runtime.functions import ProcessWindowFunction, WindowContext
-from ..runtime.keys import KeyByColumns
+from ..runtime.keys import KeyByColumns, alike_in_columns
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import OpaqueType, RecordType, ScalarType, SchemaType, record_type_of
 from ..runtime.windows.assigners import TumblingEventTimeWindows, WindowAssigner
@@ -52,7 +52,12 @@ def window_agg_operator(
         if not isinstance(aggregate, Aggregate):
             raise PipelineError(f"agg: {name} is no aggregate but {aggregate!r}; write for example {name}=ps.count()")
     selector, record_type = stream.selector, stream.record_type
-    if isinstance(selector, KeyByColumns) and isinstance(assigner, TumblingEventTimeWindows) and not record_type.opaque:
+    if (
+        isinstance(selector, KeyByColumns)
+        and isinstance(assigner, TumblingEventTimeWindows)
+        and not record_type.opaque
+        and alike_in_columns(record_type, selector.names)
+    ):
         from ..runtime.windows.columnar_windows import ColumnarWindowOperator
 
         return ColumnarWindowOperator(selector, assigner, aggregates, record_type, None, allowed_lateness_ms, late_tag)
