@@ -58,18 +58,24 @@ def test_a_snapshot_holds_what_changed_until_that_is_half_of_all() -> None:
     assert third < fourth
 
 
-def test_files_of_an_aborted_checkpoint_are_never_referred_to() -> None:
+@pytest.mark.parametrize("aborted", [True, False])
+def test_only_files_of_checkpoints_known_complete_are_referred_to(aborted: bool) -> None:
     harness = opened(operator("code"))
-    push(harness, range(10))
-    lost = harness.finish(harness.begin_snapshot())
-    harness.operator.checkpoint_aborted(CheckpointId(1))
+    push(harness, range(100))
+    base = names(harness.snapshot())
+    push(harness, range(3))
+    lost = names(harness.finish(harness.begin_snapshot()))
+    if aborted:
+        harness.operator.checkpoint_aborted(CheckpointId(2))
+    push(harness, range(2, 6))
     kept = harness.snapshot()
-    assert names(lost).isdisjoint(names(kept))
+    assert names(kept) & lost == base
     assert all(file.shared for file in kept.keyed[0].files.values())
     restored = rescaled(lambda: operator("code"), [kept], 3)
     for subtask in restored:
         subtask.watermark(MAX_WATERMARK)
-    assert sorted(row["code"] for subtask in restored for row in subtask.output) == list(range(10))
+    counts = {row["code"]: row["n"] for subtask in restored for row in subtask.output}
+    assert counts == {code: 1 + (code < 3) + (2 <= code < 6) for code in range(100)}
 
 
 def test_closed_windows_leave_the_snapshot() -> None:
