@@ -41,6 +41,8 @@ class Step(enum.Enum):
 
 
 class AttemptSetup:
+    """One at a time; knows over attempts whether this master has taken over what the log retains."""
+
     def __init__(self, parts: Parts, restore: RestoreRequest | None) -> None:
         self._parts = parts
         self._restore = restore

@@ -35,6 +35,8 @@ from .options import CheckpointOptions
 
 
 class CheckpointState(enum.Enum):
+    """One checkpoint of one attempt, and what was collected for it."""
+
     TRIGGERED = "TRIGGERED"
     ACKNOWLEDGED = "ACKNOWLEDGED"
     WRITTEN = "WRITTEN"

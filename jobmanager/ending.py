@@ -38,6 +38,8 @@ class Stage(enum.Enum):
 
 
 class Ending:
+    """Where the job is on its way to its end."""
+
     def __init__(self, parts: Parts, leader: Leadership) -> None:
         self._parts = parts
         self._leader = leader

@@ -6,6 +6,8 @@ import enum
 
 
 class JobState(enum.Enum):
+    """As shown to users."""
+
     CREATED = "CREATED"
     """Becoming leader, reading the job's log."""
     STARTING = "STARTING"

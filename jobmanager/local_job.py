@@ -106,7 +106,10 @@ def _identify(
             raise CheckpointError(
                 f"there is no job '{job_name}' in {location} that could be continued; run without -s to start afresh"
             )
-        return found.job_id, None, True
+        last = found.state.last_completed
+        if found.state.finished is None or last is None:
+            return found.job_id, None, True
+        wanted = f"{location}/{last.metadata_name}"  # cancelled or failed: a new job goes on from what it left
     if wanted is not None and config.get(options.CHECKPOINT_INTERVAL) == 0:
         raise ConfigurationError(f"{options.RESTORE.key} needs checkpoints, but they are switched off")
     restore = None if wanted is None else RestoreRequest(metadata_name_of_path(wanted, location))

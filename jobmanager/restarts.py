@@ -35,6 +35,8 @@ MAX_REMEMBERED_FAILURES = 1_000
 
 
 class RestartStrategy(Protocol):
+    """Pure: the same failures give the same delay."""
+
     def delay_ms(self, failures_ms: Sequence[int]) -> int | None:
         """How long to wait after the last of these failures (times in order, never empty); None: give up."""
         ...
@@ -42,12 +44,16 @@ class RestartStrategy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NoRestart:
+    """The first failure is the last."""
+
     def delay_ms(self, failures_ms: Sequence[int]) -> int | None:
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class FixedDelay:
+    """The same pause each time, a given number of times."""
+
     attempts: int = 3
     """Restarts over the whole life of the job."""
     pause_ms: int = 1_000
@@ -58,6 +64,8 @@ class FixedDelay:
 
 @dataclass(frozen=True, slots=True)
 class ExponentialDelay:
+    """A pause that grows while failures follow each other closely."""
+
     initial_ms: int = 1_000
     max_ms: int = 60_000
     multiplier: float = 2.0
@@ -79,6 +87,8 @@ class ExponentialDelay:
 
 @dataclass(frozen=True, slots=True)
 class FailureRate:
+    """The same pause each time, unless failures come too often."""
+
     max_failures: int = 3
     """So many within the interval are restarted, one more is not."""
     interval_ms: int = 600_000

@@ -9,7 +9,7 @@ import pytest
 from penstock.jobmanager import events
 from penstock.jobmanager.events import JobState
 from penstock.jobmanager.restarts import FixedDelay
-from penstock.state.errors import JobFailedError, MalformedRecordError
+from penstock.state.errors import JobFailedError, MalformedRecordError, ObjectStoreDenied
 from penstock.state.ids import JobId, VertexId
 from penstock.state.job_log import Finished
 from penstock.taskmanager import messages as m
@@ -114,3 +114,41 @@ def test_requests_are_heeded_whatever_the_job_is_doing(
     world.tell(request_)
     world.settle()
     assert world.ended == events.EndJob(end)
+
+
+def test_a_cancel_that_the_predecessor_did_not_finish_is_finished(new_world: NewWorld, trace: list[str]) -> None:
+    first = new_world().run()
+    first.held = {"commit"}
+    first.pass_time(1_000)
+    first.tell(events.CancelRequested())
+    first.settle()
+    second = new_world(first.objects)
+    second.settle()
+    second.pass_time(40_000)
+    assert second.ended == events.EndJob(JobState.CANCELED)
+    assert trace == ["commit 1.0", "commit 1.1"]
+    assert second.count(m.Deploy) == 0
+    assert second.log()[-1] == Finished("CANCELED", retained=True)
+
+
+def test_a_job_that_another_master_leads_is_not_ours_to_cancel(new_world: NewWorld) -> None:
+    first = new_world().run()
+    second = new_world(first.objects)
+    second.settle()
+    second.tell(events.CancelRequested())
+    assert second.ended == events.EndJob(JobState.SUSPENDED)
+    first.pass_time(5_000)
+    assert first.state is JobState.RUNNING
+
+
+def test_a_log_that_refuses_entries_fails_the_job_without_one(new_world: NewWorld) -> None:
+    world = new_world().run()
+    world.held = {"log"}
+    world.pass_time(1_000)
+    world.fail_held("log", ObjectStoreDenied("read-only"))
+    world.settle()
+    world.fail_held("log", ObjectStoreDenied("read-only"))  # the entry Finished
+    world.settle()
+    assert world.ended is not None
+    assert (world.ended.state, str(world.ended.failure)) == (JobState.FAILED, "read-only")
+    assert world.completions() == []
