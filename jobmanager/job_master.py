@@ -100,6 +100,11 @@ class JobMaster:
     def log_state(self) -> job_log.LogState:
         return self._parts.log.state
 
+    @property
+    def log_writer(self) -> str:
+        """Who wrote an entry of the log, if it was this master."""
+        return self._parts.log.writer
+
     def status(self) -> JobStatus:
         subtask = self._failures.last_subtask
         return JobStatus(
@@ -296,7 +301,6 @@ class JobMaster:
             self._abandon(error)
             return
         self._parts.journal.stop()
-        self._failures.last = str(error)
         if self._ending.stage is Stage.LOGGING:
             self._ending.failure = self._ending.failure or error
             self._ending.logged(now_ms)
@@ -314,9 +318,8 @@ class JobMaster:
 
     def _advance(self, now_ms: int) -> None:
         """Whatever has become possible by the last event."""
-        if self.state.is_terminal:
-            return
-        self._heed_commit_failure(now_ms)
+        if self._parts.commits.failure and self.state in (J.STARTING, J.RUNNING, J.RESTARTING, J.FINISHING):
+            self._begin_ending(J.FAILED, now_ms, failure=self._parts.commits.failure)
         self._heed_request(now_ms)
         if self.state.is_terminal:
             return
@@ -362,12 +365,6 @@ class JobMaster:
         self._parts.orders.give(events.SetTimer(self._restart_at_ms, ("restart",)))
         stop_tasks(self._parts, now_ms)
 
-    def _heed_commit_failure(self, now_ms: int) -> None:
-        failure = self._parts.commits.failure
-        if failure and self.state in (J.STARTING, J.RUNNING, J.RESTARTING, J.FINISHING):
-            self._failures.last = str(failure)
-            self._begin_ending(J.FAILED, now_ms, failure=failure)
-
     def _request(self, target: JobState, now_ms: int) -> None:
         if self._requested is None or target is J.CANCELED:
             self._requested = target
@@ -377,7 +374,9 @@ class JobMaster:
         if self._requested is None or self.state not in (J.CREATED, J.STARTING, J.RUNNING, J.RESTARTING):
             return
         if self._leader.phase is not leadership.Phase.LEADING:
-            self._end(J.SUSPENDED, None)  # the job is not ours to change
+            others = self._leader.phase is leadership.Phase.WATCHING and self._parts.log.state.leader is not None
+            if others or self._request_overdue:
+                self._end(J.SUSPENDED, None)  # the job is not ours to change
         elif self._setup.commits_known or self._request_overdue:
             last_checkpoint = self._requested is J.SUSPENDED and self.state is J.RUNNING
             self._begin_ending(self._requested, now_ms, awaits_checkpoint=last_checkpoint)
@@ -388,6 +387,7 @@ class JobMaster:
         self, target: JobState, now_ms: int, *, failure: Exception | None = None, awaits_checkpoint: bool = False
     ) -> None:
         self._move(ENDING_STATES[target])
+        self._failures.last = str(failure) if failure else self._failures.last
         self._ending.begin(target, now_ms, failure=failure, awaits_checkpoint=awaits_checkpoint)
 
     def _end(self, state: JobState, failure: Exception | None) -> None:

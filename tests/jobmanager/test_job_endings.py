@@ -152,3 +152,12 @@ def test_a_log_that_refuses_entries_fails_the_job_without_one(new_world: NewWorl
     assert world.ended is not None
     assert (world.ended.state, str(world.ended.failure)) == (JobState.FAILED, "read-only")
     assert world.completions() == []
+
+
+def test_a_cancel_right_after_the_start_waits_for_the_leadership(new_world: NewWorld) -> None:
+    world = new_world()
+    world.tell(events.CancelRequested())
+    assert world.ended is None
+    world.settle()
+    assert world.ended == events.EndJob(JobState.CANCELED)
+    assert world.log()[-1] == Finished("CANCELED")
