@@ -16,7 +16,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,8 @@ class Aggregate(ABC):
     """One named result of a group."""
 
     column: str | None
+    nullable: ClassVar[bool] = True
+    """Null when it has seen no value."""
 
     @abstractmethod
     def specs(self, schema: pa.Schema) -> tuple[AccumulatorSpec, ...]:
@@ -81,6 +83,7 @@ class Aggregate(ABC):
 @dataclass(frozen=True)
 class Count(Aggregate):
     column: str | None = None
+    nullable: ClassVar[bool] = False
 
     def specs(self, schema: pa.Schema) -> tuple[AccumulatorSpec, ...]:
         if self.column is not None:

@@ -67,7 +67,7 @@ def window_result_type(keys: Sequence[str], input_type: RecordType, aggregates: 
         raise PipelineError(f"key_by: no column {missing[0]!r}; there are {', '.join(schema.names)}")
     fields = [schema.field(name).with_type(_plain(schema.field(name).type)) for name in keys]
     fields += [pa.field("window_start", pa.int64(), nullable=False), pa.field("window_end", pa.int64(), nullable=False)]
-    fields += [pa.field(name, aggregate.result_type(schema)) for name, aggregate in aggregates.items()]
+    fields += [pa.field(name, each.result_type(schema), each.nullable) for name, each in aggregates.items()]
     return SchemaType(pa.schema(fields))
 
 
@@ -140,7 +140,9 @@ class ColumnarWindowOperator(Operator):
         if not len(batch):
             return
         if batch.row_kinds is not None and batch.row_kinds.any():
-            raise PipelineError(f"operator '{self.context.operator_name}': windows take insertions only, not a changelog")
+            raise PipelineError(
+                f"operator '{self.context.operator_name}': windows take insertions only, not a changelog"
+            )
         timestamps = batch.timestamps()
         first, last = int(timestamps.min()), int(timestamps.max())
         if first == NO_TIMESTAMP:
