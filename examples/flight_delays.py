@@ -170,7 +170,7 @@ def monthly_files(directory: Path) -> Path:
 def build(env: ps.StreamExecutionEnvironment, data: Path, out: Path, bound: str, rate: int | None = None) -> None:
     """The pipeline: flights in `data`, results in directories below `out`, disorder up to `bound` is waited for."""
     flights = env.from_source(
-        FileSource(str(data), Csv(Flight, null_values=("NA",)), rate_limit=rate),
+        FileSource(str(data), Csv(Flight, nulls=("NA",)), rate_limit=rate),
         ps.WatermarkStrategy.for_bounded_out_of_orderness(bound).with_timestamp_assigner(departure_ms),
         name="flights",
         uid="flights",
@@ -183,9 +183,7 @@ def build(env: ps.StreamExecutionEnvironment, data: Path, out: Path, bound: str,
         .agg(departures=ps.count(), mean_delay=ps.avg("dep_delay"), worst_delay=ps.max("dep_delay"), name="delays")
         .uid("delays")
     )
-    carriers = flights.key_by(lambda f: f.carrier).process(
-        Carriers(), output_type=CarrierRecord, name="carriers"
-    )
+    carriers = flights.key_by(lambda f: f.carrier).process(Carriers(), output_type=CarrierRecord, name="carriers")
     carriers.uid("carriers")
     turnarounds = (
         flights.filter(lambda f: f.tailnum is not None and f.air_time is not None, name="flew")
