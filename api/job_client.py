@@ -50,6 +50,7 @@ class JobClient:
         self._job = LocalJob(graph, config)
         self._began_ns = time.monotonic_ns()
         self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
         self._progress = ProgressLine()
         self._reported_ms = 0
         if self._job.continued:
@@ -71,9 +72,15 @@ class JobClient:
 
     def start(self) -> JobClient:
         """Run in the background."""
-        self._thread = threading.Thread(target=self._job.run, name=f"job {self._job.graph.job_name}", daemon=True)
+        self._thread = threading.Thread(target=self._run_aside, name=f"job {self._job.graph.job_name}", daemon=True)
         self._thread.start()
         return self
+
+    def _run_aside(self) -> None:
+        try:
+            self._job.run()
+        except Exception as error:  # a bug of ours; whoever asks for the result shall see it
+            self._error = error
 
     def result(self, timeout_s: float | None = None) -> JobResult:
         """Wait for the end of a job that was started. Raises JobFailedError, or TimeoutError."""
@@ -81,15 +88,23 @@ class JobClient:
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             raise TimeoutError(f"job '{self._job.graph.job_name}' has not ended after {timeout_s} s")
+        if self._error is not None:
+            self._job.close()
+            raise self._error
         return self.finish()
 
     def run(self) -> JobResult:
         """To its end, on this thread. Ctrl-C and SIGTERM stop it after a last checkpoint (KeyboardInterrupt)."""
-        with self._progress, stopping_on_signals(self._job.stop) as stopped:
-            self.run_until(lambda: False)
+        try:
+            with self._progress, stopping_on_signals(self._job.stop) as stopped:
+                self.run_until(lambda: False)
+        except BaseException:
+            self._job.close()
+            raise
         result = self.finish()
         if stopped and result.state is not JobState.FINISHED:
-            session.say(f"stopped job {self.job_id}; continue it with -s latest")
+            hint = "; continue it with -s latest" if result.state is JobState.SUSPENDED else ""
+            session.say(f"stopped job {self.job_id}{hint}")
             raise KeyboardInterrupt
         return result
 

@@ -52,7 +52,7 @@ def test_description(env: ps.StreamExecutionEnvironment) -> None:
         "[2] counts: parallelism 1 of 128",
         "    reads [1] 'timestamps': hash",
         "    counts (window agg, uid 'counts'): vectorised -> "
-        "dict(text: str, window_start: int, window_end: int, n: int | None)",
+        "dict(text: str, window_start: int, window_end: int, n: int)",
     ]
 
 
