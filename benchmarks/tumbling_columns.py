@@ -118,9 +118,11 @@ def main() -> None:
     record_type = schema_of(arguments.strings)
     kernels.warm_up()
     by_columns = columns_rate(arguments.keys, arguments.rows, record_type)
-    by_rows = rows_rate(arguments.keys, arguments.rows // 40, record_type)
     report("tumbling_columns", by_columns, "rows/s of CPU", LIMIT_ROWS)
-    report("tumbling_columns_to_rows", by_columns / by_rows, "x the row face", LIMIT_RATIO)
+    # The ratio compares equal work: the same shorter stream, in which most records bring a key of their own.
+    few = arguments.rows // 40
+    ratio = columns_rate(arguments.keys, few, record_type) / rows_rate(arguments.keys, few, record_type)
+    report("tumbling_columns_to_rows", ratio, "x the row face", LIMIT_RATIO)
 
 
 def report(benchmark: str, value: float, unit: str, limit: float) -> None:
