@@ -20,8 +20,10 @@ class BarrierAligner:
 
     def __init__(self, channels: int) -> None:
         self._channels = channels
-        self._ended = CheckpointId(0)
-        """All checkpoints up to this one have ended here."""
+        self._aligned = CheckpointId(0)
+        """The newest that was aligned: it and all older ones have ended here."""
+        self._aborted: set[CheckpointId] = set()
+        """Newer ones that have ended without."""
         self._arrived: dict[CheckpointId, set[int]] = {}
         self._began_ns: dict[CheckpointId, int] = {}
         self.blocked: set[int] = set()
@@ -29,24 +31,35 @@ class BarrierAligner:
     def barrier(self, channel: int, barrier: Barrier, now_ns: int) -> int | None:
         """A barrier was taken from a channel. Duration of the alignment in ns if it is complete now, else None."""
         checkpoint = barrier.checkpoint_id
-        if checkpoint <= self._ended:
+        if checkpoint <= self._aligned or checkpoint in self._aborted:
             return None
-        if barrier.exactly_once and self._arrived and checkpoint > max(self._arrived):
-            self.abort(max(self._arrived))
+        if barrier.exactly_once:
+            for overtaken in [older for older in self._arrived if older < checkpoint]:
+                self.abort(overtaken)
         arrived = self._arrived.setdefault(checkpoint, set())
         began_ns = self._began_ns.setdefault(checkpoint, now_ns)
         arrived.add(channel)
         if len(arrived) == self._channels:
-            self.abort(checkpoint)
+            self._end(checkpoint)
             return now_ns - began_ns
         if barrier.exactly_once:
             self.blocked.add(channel)
         return None
 
     def abort(self, checkpoint: CheckpointId) -> None:
-        """This checkpoint and all older ones have ended here."""
-        self._ended = max(self._ended, checkpoint)
-        for old in [c for c in self._arrived if c <= self._ended]:
-            del self._arrived[old], self._began_ns[old]
+        """The master has given it up: its barriers mean nothing any more. Others under way are not touched."""
+        if checkpoint > self._aligned:
+            self._aborted.add(checkpoint)
+        self._forget(checkpoint)
+
+    def _end(self, aligned: CheckpointId) -> None:
+        self._aligned = aligned
+        self._aborted = {checkpoint for checkpoint in self._aborted if checkpoint > aligned}
+        for older in [checkpoint for checkpoint in self._arrived if checkpoint <= aligned]:
+            self._forget(older)
+
+    def _forget(self, checkpoint: CheckpointId) -> None:
+        self._arrived.pop(checkpoint, None)
+        self._began_ns.pop(checkpoint, None)
         if not self._arrived:
             self.blocked.clear()

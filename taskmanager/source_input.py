@@ -87,7 +87,7 @@ class SourceInput:
             self._barriers.append(barrier)
 
     def abort(self, checkpoint: CheckpointId) -> None:
-        self._barriers = deque(b for b in self._barriers if b.checkpoint_id > checkpoint)
+        self._barriers = deque(b for b in self._barriers if b.checkpoint_id != checkpoint)
 
     def _still_waiting(self) -> bool:
         return self._waiting and (self.retry_at_ms is None or self._clock.now_ms() < self.retry_at_ms)

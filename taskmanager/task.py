@@ -100,7 +100,8 @@ class Task:
         self._mark_ns = clock.monotonic_ns()
         self._in_flight: dict[int, Work] = {}
         self._next_work = 0
-        self._aborted = CheckpointId(0)
+        self._aborted: set[CheckpointId] = set()
+        """Snapshots that may still be on their way and that nobody waits for."""
         self._outcome: messages.FromSlot | None = None
         self.watermark = deploy_watermark(deploy)
 
@@ -268,7 +269,7 @@ class Task:
 
     def trigger(self, barrier: Barrier) -> None:
         """Of a source: the barrier goes out as soon as no batch is half processed."""
-        if isinstance(self.input, SourceInput) and barrier.checkpoint_id > self._aborted:
+        if isinstance(self.input, SourceInput) and barrier.checkpoint_id not in self._aborted:
             self.input.inject(barrier)
 
     def _checkpoint(self, barrier: Barrier, align_ms: float) -> None:
@@ -284,7 +285,7 @@ class Task:
         self._submit(program, partial(self._snapshotted, checkpoint))
 
     def _snapshotted(self, checkpoint: CheckpointId, snapshot: Any, error: Exception | None) -> None:
-        if checkpoint <= self._aborted:
+        if checkpoint in self._aborted:
             return
         if error is None:
             self._send(messages.Acknowledge(self.attempt, self.id, checkpoint, snapshot))
@@ -292,10 +293,11 @@ class Task:
             self._send(messages.Decline(self.attempt, self.id, checkpoint, f"{type(error).__name__}: {error}"))
 
     def completed(self, checkpoint: CheckpointId) -> None:
+        self._aborted = {aborted for aborted in self._aborted if aborted > checkpoint}
         self._mail(lambda: self.chain.completed(checkpoint))
 
     def aborted(self, checkpoint: CheckpointId) -> None:
-        self._aborted = max(self._aborted, checkpoint)
+        self._aborted.add(checkpoint)
         self.input.abort(checkpoint)
         self._mail(lambda: self.chain.aborted(checkpoint))
 

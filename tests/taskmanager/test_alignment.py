@@ -54,6 +54,14 @@ def test_an_abort_that_overtakes_the_barrier() -> None:
     assert aligner.blocked == set()
 
 
+def test_an_abort_leaves_an_older_checkpoint_alone() -> None:
+    aligner = BarrierAligner(2)
+    aligner.barrier(0, barrier(1), 0)
+    aligner.abort(CheckpointId(2))
+    assert aligner.blocked == {0}
+    assert aligner.barrier(1, barrier(1), 5) == 5
+
+
 def test_a_newer_barrier_ends_an_older_alignment() -> None:
     aligner = BarrierAligner(3)
     aligner.barrier(0, barrier(1), 0)
