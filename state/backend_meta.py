@@ -7,7 +7,7 @@ declared any more are kept, with their rows and their description.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -103,8 +103,7 @@ class StateRegistry:
         taken = {state.state_id for state in self._states.values()}
         if len(taken) == _MOST_STATES:
             raise StateError(f"operator '{self._operator}' has more than {_MOST_STATES} states")
-        candidates: Iterable[int] = (wanted, *range(_MOST_STATES))
-        return next(number for number in candidates if number not in taken)
+        return next(number for number in chain((wanted,), range(_MOST_STATES)) if number not in taken)
 
     def _text(self, name: str, reason: str) -> str:
         return f"state '{name}' of operator '{self._operator}' does not fit what was restored: {reason}"
