@@ -51,7 +51,8 @@ class JobClient:
         self._began_ns = time.monotonic_ns()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
-        self._progress = ProgressLine()
+        sources = frozenset(vertex.id for vertex in graph.vertices if vertex.operators[0].is_source)
+        self._progress = ProgressLine(sources)
         self._reported_ms = 0
         if self._job.continued:
             session.say(f"continuing job {self.job_id}")
