@@ -6,7 +6,8 @@ Per operator, because chaining may differ between the job that wrote the checkpo
 |------------------|-------------------------------|------------------------------------------------------------------|
 | keyed            | subtask i's to subtask i      | to every new subtask whose key groups overlap the handle's       |
 | operator_state   | subtask i's to subtask i      | old subtask i's to new subtask i mod parallelism: each to one    |
-| splits           | subtask i's to subtask i      | all to the enumerator, which hands them out anew                 |
+| splits           | subtask i's to subtask i      | evenly to all new subtasks, at once: a split that was read in    |
+|                  |                               | part holds the watermark back from the start (PROTOCOLS 12)      |
 | watermark        | subtask i's to subtask i      | the minimum over all old subtasks to everyone (PROTOCOLS 12);    |
 |                  |                               | idle only if all were                                            |
 | committables     | to the committer, before anything else, with those still pending from earlier checkpoints        |
@@ -24,7 +25,7 @@ from ..runtime.graph.job_graph import JobGraph, Vertex
 from ..state.errors import IncompatibleStateError
 from ..state.ids import CheckpointId, OperatorId
 from ..state.key_groups import KeyGroupRange
-from ..state.snapshots import CheckpointMetadata, KeyedHandle, OperatorSnapshot, SplitSnapshot
+from ..state.snapshots import CheckpointMetadata, KeyedHandle, OperatorSnapshot
 from ..taskmanager.messages import RestoreOperator, SubtaskId
 
 
@@ -34,8 +35,6 @@ class RestorePlan:
 
     checkpoint_id: CheckpointId | None = None
     subtasks: dict[SubtaskId, list[RestoreOperator]] = field(default_factory=dict)
-    returned_splits: dict[OperatorId, tuple[SplitSnapshot, ...]] = field(default_factory=dict)
-    """Splits whose readers are gone."""
     enumerators: dict[OperatorId, bytes] = field(default_factory=dict)
     committables: dict[OperatorId, tuple[bytes, ...]] = field(default_factory=dict)
     """Of earlier checkpoints first."""
@@ -123,7 +122,7 @@ def _distribute(plan: RestorePlan, vertex: Vertex, operator_id: OperatorId, old:
             _give(plan, SubtaskId(vertex.id, index), operator_id, [replace(snapshot, committables=())])
         return
     ordered = [snapshot for _, snapshot in sorted(old.snapshots.items())]
-    plan.returned_splits[operator_id] = tuple(split for snapshot in ordered for split in snapshot.splits)
+    splits = [split for snapshot in ordered for split in snapshot.splits]
     watermark = min(snapshot.watermark for snapshot in ordered)
     idle = all(snapshot.idle for snapshot in ordered)
     for index in range(vertex.parallelism):
@@ -134,8 +133,9 @@ def _distribute(plan: RestorePlan, vertex: Vertex, operator_id: OperatorId, old:
             if (state := snapshot.operator_state if i % vertex.parallelism == index else None) is not None
             or _overlapping(snapshot, groups)
         ]
-        nothing_but_time = OperatorSnapshot(operator_id, watermark=watermark, idle=idle)
-        _give(plan, SubtaskId(vertex.id, index), operator_id, parts or [nothing_but_time])
+        own_splits = tuple(splits[index :: vertex.parallelism])
+        time_and_splits = OperatorSnapshot(operator_id, watermark=watermark, idle=idle, splits=own_splits)
+        _give(plan, SubtaskId(vertex.id, index), operator_id, [*parts, time_and_splits])
 
 
 def _overlapping(snapshot: OperatorSnapshot, groups: KeyGroupRange) -> tuple[KeyedHandle, ...]:

@@ -54,7 +54,6 @@ class Sources:
                     operator_id,
                     self._graph.vertices[self._vertices[operator_id]].parallelism,
                     plan.enumerators.get(operator_id),
-                    plan.returned_splits.get(operator_id, ()),
                 )
         for operator_id in self._coordinators:
             self.discover(operator_id)

@@ -14,19 +14,13 @@ Requests that cannot be answered (held back, discovery not done, nothing there n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-import msgspec
 
 from ..runtime.connector import Source
 from ..state.ids import CheckpointId, OperatorId
 from ..state.snapshots import SplitSnapshot
-
-_DECODER = msgspec.msgpack.Decoder(tuple[bytes, dict[str, bytes]])
-"""The enumerator's own state, and the watermark generators of splits that wait in it for a new reader: a split that
-was read in part brings its generator along (PROTOCOLS 12), which an enumerator knows nothing of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +34,12 @@ class SplitCoordinator:
     """One source of one attempt. Methods answer the assignments that are to be sent now."""
 
     def __init__(
-        self,
-        source: Source[Any],
-        operator_id: OperatorId,
-        parallelism: int,
-        restored: bytes | None = None,
-        returned: Sequence[SplitSnapshot] = (),
+        self, source: Source[Any], operator_id: OperatorId, parallelism: int, restored: bytes | None = None
     ) -> None:
         self.operator_id = operator_id
         self._source = source
         self._parallelism = parallelism
-        state, self._watermark_states = _DECODER.decode(restored) if restored is not None else (None, {})
-        self._watermark_states.update((split.split_id, split.watermark_state) for split in returned)
-        self._enumerator = source.create_enumerator(state)
-        if returned:
-            self._enumerator.add_back([source.decode_split(split.state) for split in returned])
+        self._enumerator = source.create_enumerator(restored)
         self._discovered = False
         self._waiting: dict[int, None] = {}
         self._holds: dict[CheckpointId, set[int]] = {}
@@ -79,7 +64,7 @@ class SplitCoordinator:
     def snapshot(self, checkpoint_id: CheckpointId) -> bytes:
         """What is restored later. Holds assignments back from now on."""
         self._holds[checkpoint_id] = set(range(self._parallelism))
-        return msgspec.msgpack.encode((self._enumerator.snapshot(), self._watermark_states))
+        return self._enumerator.snapshot()
 
     def injected(self, checkpoint_id: CheckpointId, subtask: int) -> list[Assignment]:
         readers = self._holds.get(checkpoint_id)
@@ -109,5 +94,4 @@ class SplitCoordinator:
         return assignments
 
     def _encode(self, split: Any) -> SplitSnapshot:
-        split_id = self._source.split_id(split)
-        return SplitSnapshot(split_id, self._source.encode_split(split), self._watermark_states.pop(split_id, b""))
+        return SplitSnapshot(self._source.split_id(split), self._source.encode_split(split))

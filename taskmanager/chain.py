@@ -169,7 +169,7 @@ class OperatorChain:
                 yield from self._blaming(index, operator.advance_processing_time(now_ms))
 
     def end_input(self) -> Firing:
-        """Runs as the first item of `work`: what an operator sets off (a last watermark) goes before the next one's end."""
+        """The first item of `work`: what an operator sets off (a last watermark) goes before the next one's end."""
         for index, operator in enumerate(self.operators):
             yield from self._blaming(index, operator.end_input())
             while len(self.work) > 1:

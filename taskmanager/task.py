@@ -1,4 +1,4 @@
-"""A subtask: one attempt of one parallel instance of a vertex. Sans-I/O: the slot steps it, mail reaches it between steps.
+"""A subtask: one attempt of one parallel instance of a vertex. Sans-I/O: stepped by its slot, with mail in between.
 
     INITIALIZING  state is fetched on a helper thread, then the operators are opened
     READY         Initialized was answered; elements are received, nothing is consumed until Start

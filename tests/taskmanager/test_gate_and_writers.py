@@ -179,7 +179,7 @@ def test_a_large_batch_is_cut_at_half_a_window() -> None:
     while channel.queue:
         channel.window.granted(channel.window.outstanding)
         channel.pump()
-    pieces = [frame for frame in wire.frames]
+    pieces = wire.frames
     assert len(pieces) > 2
     assert all(frame.nbytes <= 10_000 // 2 + 100 for frame in pieces)
     assert [v for e in wire.elements if isinstance(e, Batch) for v in e.rows()] == list(range(1_000))
