@@ -39,25 +39,28 @@ CONTINUED = """
 import os, signal
 from pathlib import Path
 import penstock as ps
-from penstock.connectors.files import FileSink
-from penstock.connectors.formats import Json
+from penstock.connectors.files import FileSink, FileSource
+from penstock.connectors.formats import Json, Text
 
 def checkpointed() -> bool:
     return any(Path(".penstock/checkpoints").glob("*/chk-*/_metadata"))
 
 def maybe_die(x: int) -> int:
-    if x >= 20_000 and x % 1_000 == 0 and not Path("died").exists() and checkpointed():
+    if x >= 5_000 and x % 100 == 0 and not Path("died").exists() and checkpointed():
         Path("died").write_text(str(x))
         os.kill(os.getpid(), signal.{signal})
     return x
 
 env = ps.StreamExecutionEnvironment()
 env.enable_checkpointing("10ms")
-counts = env.from_sequence(1, 100_000).map(maybe_die).key_by(lambda x: x % 10).reduce(lambda a, b: a + b)
+lines = FileSource("numbers", Text(), rate_limit=None if Path("died").exists() else 20_000)
+counts = env.from_source(lines).map(int).map(maybe_die).key_by(lambda x: x % 10).reduce(lambda a, b: a + b)
 counts.map(lambda total: {{"total": total}}).sink_to(FileSink("out", Json()))
 env.execute("continued")
 """
 
+NUMBERS = 60_000
+"""Enough to last for some seconds at the rate above, unless the job dies."""
 EXECUTABLE = [sys.executable, "-m", "penstock.api.command_line"]
 
 
@@ -238,7 +241,7 @@ def totals(directory: Path) -> list[int]:
 
 def running_totals() -> list[int]:
     sums, found = [0] * 10, []
-    for x in range(1, 100_001):
+    for x in range(1, NUMBERS + 1):
         sums[x % 10] += x
         found.append(sums[x % 10])
     return sorted(found)
@@ -247,6 +250,7 @@ def running_totals() -> list[int]:
 @pytest.mark.parametrize(("name", "code"), [("SIGKILL", -9), ("SIGTERM", 130)])
 def test_a_killed_or_stopped_job_is_continued_without_losing_or_doubling(tmp_path: Path, name: str, code: int) -> None:
     (tmp_path / "job.py").write_text(CONTINUED.format(signal=name))
+    (tmp_path / "numbers").write_text("".join(f"{x}\n" for x in range(1, NUMBERS + 1)))
     killed = run(tmp_path, "run", "job.py")
     assert killed.returncode == code, killed.stderr
     continued = run(tmp_path, "run", "job.py", "-s", "latest")
