@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ..jobmanager.events import JobState, JobStatus
 from ..runtime.tracebacks import user_traceback
+from ..runtime.units import format_duration
 from ..state.errors import PenstockError
 
 
@@ -11,3 +13,40 @@ def explain(error: BaseException) -> str:
     if not isinstance(error, PenstockError):
         return user_traceback(error).rstrip()
     return "\n".join([*getattr(error, "__notes__", ()), f"error: {error}"])
+
+
+class FailureReports:
+    """What goes wrong while a job goes on: an attempt that fails and is followed by another, a checkpoint that fails.
+
+    A job that is restarted again and again, or has no checkpoint to fall back on, looks well from outside. Each
+    failed attempt is told, the user's frames only when they differ from those of the failure before.
+    """
+
+    def __init__(self) -> None:
+        self._restarts = 0
+        self._trace = ""
+        self._failed_checkpoint: str | None = None
+
+    def text(self, status: JobStatus) -> str:
+        """What is new in this status; empty when nothing is."""
+        return "\n".join([*self._restart(status), *self._checkpoint(status)])
+
+    def _restart(self, status: JobStatus) -> list[str]:
+        if status.restarts == self._restarts:
+            return []
+        self._restarts = status.restarts
+        pause, attempt = format_duration(status.restart_delay_ms or 0), status.attempt + 1
+        sentence = f"{status.last_failure}; restarting in {pause}, attempt {attempt}"
+        trace = (status.failure_traceback or "").rstrip()
+        if trace == self._trace or "File " not in trace:
+            return [sentence]
+        self._trace = trace
+        return [trace, sentence]
+
+    def _checkpoint(self, status: JobStatus) -> list[str]:
+        """Not once the job is on its way to its end: that a checkpoint is missing then is part of the result."""
+        failure = status.checkpoints.last_failure
+        if failure == self._failed_checkpoint or status.state is not JobState.RUNNING:
+            return []
+        self._failed_checkpoint = failure
+        return [f"{failure}; the job goes on without it"]

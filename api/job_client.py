@@ -17,6 +17,7 @@ from ..runtime.config import Configuration
 from ..runtime.graph.describe import describe
 from ..runtime.graph.job_graph import JobGraph
 from . import session
+from .failures import FailureReports
 from .progress import ProgressLine
 
 REPORT_INTERVAL_MS = 250
@@ -53,7 +54,9 @@ class JobClient:
         self._error: Exception | None = None
         sources = frozenset(vertex.id for vertex in graph.vertices if vertex.operators[0].is_source)
         self._progress = ProgressLine(sources)
+        self._failures = FailureReports()
         self._reported_ms = 0
+        self._reported_restarts = 0
         if self._job.continued:
             session.say(f"continuing job {self.job_id}")
 
@@ -79,7 +82,7 @@ class JobClient:
 
     def _run_aside(self) -> None:
         try:
-            self._job.run()
+            self.run_until(lambda: False)
         except Exception as error:  # a bug of ours; whoever asks for the result shall see it
             self._error = error
 
@@ -114,12 +117,18 @@ class JobClient:
 
         def report_or_stop() -> bool:
             now_ms = time.monotonic_ns() // 1_000_000
-            if now_ms - self._reported_ms >= REPORT_INTERVAL_MS:
-                self._reported_ms = now_ms
-                self._progress(self._job.status(), now_ms)
+            if now_ms - self._reported_ms >= REPORT_INTERVAL_MS or self._job.restarts != self._reported_restarts:
+                self._report(now_ms)
             return until()
 
         return self._job.run(report_or_stop)
+
+    def _report(self, now_ms: int) -> None:
+        status = self._job.status()
+        self._reported_ms, self._reported_restarts = now_ms, status.restarts
+        if text := self._failures.text(status):
+            session.say(text)
+        self._progress(status, now_ms)
 
     def finish(self) -> JobResult:
         """The result of a job that has ended; its temporary files are removed."""

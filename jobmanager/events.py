@@ -210,4 +210,6 @@ class JobStatus:
     last_failure: str | None = None
     failed_operator: str | None = None
     failure_traceback: str | None = None
-    """Of the last failed subtask."""
+    """Of the subtask, if the last failure was one's."""
+    restart_delay_ms: int | None = None
+    """Between the last failure and the attempt after it; None where there is none."""

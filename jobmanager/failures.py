@@ -17,14 +17,17 @@ class Failures:
         self._times_ms: list[int] = []
         self.last: str | None = None
         self.last_subtask: Failed | None = None
+        """None when it was no subtask that failed last."""
+        self.last_delay_ms: int | None = None
         self.restarts = 0
 
-    def delay_ms(self, error: Exception, now_ms: int) -> int | None:
-        """An attempt has failed: when to begin the next one; None: not at all."""
-        self.last = str(error)
+    def delay_ms(self, error: Exception, now_ms: int, subtask: Failed | None) -> int | None:
+        """An attempt has failed: how long to wait before the next one; None: there is none."""
+        self.last, self.last_subtask = str(error), subtask
         self._times_ms = [*self._times_ms[-MAX_REMEMBERED_FAILURES + 1 :], now_ms]
         delay_ms = self._strategy.delay_ms(self._times_ms) if helped_by_restart(error) else None
         self.restarts += delay_ms is not None
+        self.last_delay_ms = delay_ms
         return delay_ms
 
 

@@ -75,7 +75,7 @@ class JobMaster:
         self._reports = TaskReports()
         self._requested: JobState | None = None
         self._request_overdue = False
-        self._failures = Failures(options.restarts)
+        self.failures = Failures(options.restarts)
         self._restart_at_ms = 0
 
     def start(self, now_ms: int) -> list[Command]:
@@ -106,18 +106,19 @@ class JobMaster:
         return self._parts.log.writer
 
     def status(self) -> JobStatus:
-        subtask = self._failures.last_subtask
+        subtask = self.failures.last_subtask
         return JobStatus(
             job_id=self._parts.job_id,
             job_name=self.job_graph.job_name,
             state=self.state,
             attempt=self._parts.graph.attempt,
-            restarts=self._failures.restarts,
+            restarts=self.failures.restarts,
             vertices=self._reports.vertices(self._parts.graph),
             checkpoints=self._parts.checkpointing.status(),
-            last_failure=self._failures.last,
+            last_failure=self.failures.last,
             failed_operator=subtask.operator if subtask else None,
             failure_traceback=subtask.traceback if subtask else None,
+            restart_delay_ms=self.failures.last_delay_ms,
         )
 
     # ---- events, each to whom it concerns
@@ -181,8 +182,7 @@ class JobMaster:
                 self._subtask_ended(message, now_ms)
             case messages.Failed(subtask=subtask):
                 if graph.report(subtask, SubtaskState.FAILED, message.message):
-                    self._failures.last_subtask = message
-                    self._attempt_failed(error_of(message), now_ms)
+                    self._attempt_failed(error_of(message), now_ms, message)
 
     def _subtask_ended(self, message: messages.Finished | messages.Canceled, now_ms: int) -> None:
         graph, subtask = self._parts.graph, message.subtask
@@ -311,7 +311,7 @@ class JobMaster:
         """Stop everything at once and write nothing more: another master leads, or the store is out of reach."""
         self._parts.journal.stop()
         cancel_running(self._parts)
-        self._failures.last = str(reason)
+        self.failures.last = str(reason)
         self._end(J.DEPOSED if isinstance(reason, DeposedError) else J.FAILED, reason)
 
     # ---- the life of the job
@@ -350,13 +350,13 @@ class JobMaster:
         elif checkpoint.purpose is Purpose.STOP:
             self._ending.no_checkpoint_to_await()
 
-    def _attempt_failed(self, error: Exception, now_ms: int) -> None:
+    def _attempt_failed(self, error: Exception, now_ms: int, failed: messages.Failed | None = None) -> None:
         """A failure that is none any more, because the job is being restarted or ended, changes nothing."""
         if self.state is J.SUSPENDING:
             self._ending.no_checkpoint_to_await()
         if self.state not in (J.STARTING, J.RUNNING):
             return
-        delay_ms = self._failures.delay_ms(error, now_ms)
+        delay_ms = self.failures.delay_ms(error, now_ms, failed)
         if delay_ms is None:
             self._begin_ending(J.FAILED, now_ms, failure=job_failed(error))
             return
@@ -387,7 +387,7 @@ class JobMaster:
         self, target: JobState, now_ms: int, *, failure: Exception | None = None, awaits_checkpoint: bool = False
     ) -> None:
         self._move(ENDING_STATES[target])
-        self._failures.last = str(failure) if failure else self._failures.last
+        self.failures.last = str(failure) if failure else self.failures.last
         self._ending.begin(target, now_ms, failure=failure, awaits_checkpoint=awaits_checkpoint)
 
     def _end(self, state: JobState, failure: Exception | None) -> None:

@@ -69,6 +69,11 @@ class LocalJob:
     def status(self) -> JobStatus:
         return self._master.status()
 
+    @property
+    def restarts(self) -> int:
+        """So far; cheap, unlike the status."""
+        return self._master.failures.restarts
+
     def result(self) -> JobState:
         """The last state of a job that has ended. Raises JobFailedError, or what deposed it."""
         ended = self.cluster.ended

@@ -117,6 +117,18 @@ def test_a_lost_slot_is_replaced_and_the_survivor_is_used_again(new_world: NewWo
     assert sorted(slot for slot, tasks in world.deployed.items() if tasks) == ["slot-2", "slot-3"]
 
 
+def test_the_traceback_shown_is_that_of_the_last_failure(new_world: NewWorld) -> None:
+    world = new_world().run()
+    world.fail_task(ALL[2])
+    status = world.master.status()
+    assert (status.failed_operator, status.failure_traceback, status.restart_delay_ms) == ("map", "traceback", 1_000)
+    world.pass_time(1_000)
+    world.lose(SlotId("slot-1"))
+    status = world.master.status()
+    assert (status.restarts, status.last_failure) == (2, "slot slot-1 was lost: died")
+    assert (status.failed_operator, status.failure_traceback) == (None, None)
+
+
 def test_slots_that_do_not_obey_are_discarded(new_world: NewWorld) -> None:
     world = new_world(cancel_timeout_ms=5_000).run()
     world.mute = {m.Canceled}
