@@ -96,11 +96,16 @@ class LogChecker:
 class StoreChecker:
     """Every object that a restore may need is there, from the moment at which it may need it."""
 
-    def __init__(self, store: SimulatedStore, log: LogChecker) -> None:
+    def __init__(self, store: SimulatedStore, log: LogChecker, cluster: SimulatedCluster) -> None:
         self._store = store
         self._log = log
         self._checked: CheckpointId | None = None
+        self._before_end: set[str] = set()
+        """Objects of state that were there when the end of the job was logged."""
+        self._clear_failed = False
+        self._cluster = cluster
         store.observers.append(self._changed)
+        cluster.error_observers.append(self._failed)
 
     def _needed(self) -> dict[str, int]:
         """Names and sizes of files of all checkpoints that are logged and not subsumed."""
@@ -112,9 +117,13 @@ class StoreChecker:
         return needed
 
     def _changed(self, op: StoreOp, effective: bool) -> None:
+        if self._log.state.finished is not None:
+            if not self._before_end:
+                self._before_end = {name for name in self._store.objects if attempt_of(name) is not None}
+            return
         last = self._log.state.last_completed
         fresh = last is not None and last.checkpoint_id != self._checked
-        if last is None or self._log.state.finished is not None or not (fresh or isinstance(op, Delete | PutFile)):
+        if last is None or not (fresh or isinstance(op, Delete | PutFile)):
             return
         self._checked = last.checkpoint_id
         for name, size in self._needed().items():
@@ -123,13 +132,20 @@ class StoreChecker:
                 found = "is missing" if data is None else f"has {len(data)} bytes instead of {size}"
                 raise Violation(f"{name} {found}, and checkpoint {last.checkpoint_id} is the last; at {op}")
 
-    def check_leftovers(self, ended: SimulatedMaster) -> None:
-        """After the master that finished the job has cleared up: only what writers of the last attempt did later."""
-        kept = self._needed() if self._log.state.finished and self._log.state.finished.retained else {}
-        left = [n for n in self._store.objects if (attempt_of(n) or self._log.state.attempt) < self._log.state.attempt]
-        orphans = [name for name in left if name not in kept]
-        if orphans and ended.ended is not None:
-            raise Violation(f"{len(orphans)} objects of older attempts are left, for example {orphans[0]}")
+    def _failed(self, where: str, error: Exception) -> None:
+        self._clear_failed |= where.endswith(" clear")
+
+    def check_leftovers(self) -> None:
+        """After the end nothing is left but what had not been written yet; a dead master clears nothing."""
+        wrote_last = self._log.entries[self._log.state.seq].writer
+        cleared = wrote_last in self._ended_writers()
+        left = sorted(self._before_end & self._store.objects.keys())
+        if cleared and left and not self._clear_failed:
+            raise Violation(f"{len(left)} objects are left after the end of the job, for example {left[0]}")
+
+    def _ended_writers(self) -> set[str]:
+        """Log writers of the masters that have come to the end of all they had to do."""
+        return {m.master.log_writer for m in self._cluster.masters if m.ended is not None and m.process.alive}
 
 
 class CommitChecker:

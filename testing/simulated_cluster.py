@@ -37,7 +37,7 @@ class SimulatedSlot:
 
     def __init__(self, cluster: SimulatedCluster, slot_id: SlotId, master: SimulatedMaster) -> None:
         time = cluster.time
-        self.process = Process(slot_id, look_ns=time.random.choice((20_000, 200_000, 1_500_000)))
+        self.process = Process(slot_id, look_ns=time.random.choice((20_000, 150_000, 500_000)))
         self.master = master
         self._cluster = cluster
         self._step_at_ns: int | None = None
@@ -181,6 +181,8 @@ class SimulatedMaster:
         def offered() -> None:
             if slot.process.alive:
                 self.handle(events.SlotOffered(slot_id))
+            else:
+                self._start_slot()  # it died while it started: the request still stands
 
         self.slots[slot_id] = slot
         cluster.network.stations[slot_id] = slot

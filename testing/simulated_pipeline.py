@@ -181,7 +181,7 @@ def _readings(random: Random, first: int, count: int, bound_ms: int, late: bool)
 def _draw_config(random: Random) -> dict[str, str]:
     chosen = {
         options.CHECKPOINT_INTERVAL: random.choice(("200ms", "500ms", "1s", "2s")),
-        options.CHECKPOINT_TIMEOUT: random.choice(("700ms", "3s", "20s")),
+        options.CHECKPOINT_TIMEOUT: random.choice(("3s", "6s", "20s")),
         options.CHECKPOINT_MIN_PAUSE: random.choice(("0ms", "0ms", "300ms")),
         options.MAX_CONCURRENT_CHECKPOINTS: random.choice((1, 1, 2, 3)),
         options.TOLERABLE_FAILED_CHECKPOINTS: random.choice((0, 3, -1)),
@@ -245,7 +245,8 @@ class Warehouse:
     random: Random
     pending: dict[str, Transaction] = field(default_factory=dict)
     visible: dict[str, list[Any]] = field(default_factory=dict)
-    committed: set[str] = field(default_factory=set)
+    shown: dict[str, tuple[str, list[Any]]] = field(default_factory=dict)
+    """Committed transaction -> its sink and rows."""
     aborted: set[str] = field(default_factory=set)
     on_commit: list[Callable[[str], None]] = field(default_factory=list)
     failing: float = 0.0
@@ -272,8 +273,8 @@ class Warehouse:
             self._may_fail()
             for observer in self.on_commit:
                 observer(name)
-            if name in self.committed:
-                continue
+            if name in self.shown:
+                continue  # committers are idempotent
             if name not in self.pending:
                 raise PenstockError(f"transaction {name} is {'aborted' if name in self.aborted else 'unknown'}")
             self._show(name)
@@ -281,7 +282,7 @@ class Warehouse:
 
     def _show(self, name: str) -> None:
         transaction = self.pending.pop(name)
-        self.committed.add(name)
+        self.shown[name] = (transaction.sink, transaction.rows)
         self.visible.setdefault(transaction.sink, []).extend(transaction.rows)
 
     def abort_below(self, sink: str, attempt: Attempt) -> None:

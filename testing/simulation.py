@@ -36,10 +36,11 @@ from ..jobmanager.events import JobState
 from ..jobmanager.options import JobMasterOptions
 from ..jobmanager.settings import job_master_options
 from ..runtime.config import Configuration
+from ..runtime.graph.job_graph import JobGraph
 from .checkers import ChannelChecker, CommitChecker, FailureChecker, LogChecker, StoreChecker, Violation
 from .faults import Fault, FaultInjector, FaultPlan, draw_faults
 from .output_oracle import check_output
-from .simulated_cluster import SimulatedCluster, SimulatedMaster
+from .simulated_cluster import SimulatedCluster
 from .simulated_links import Network
 from .simulated_pipeline import Workload, build_job, close_warehouse, draw_workload, open_warehouse
 from .simulated_store import SimulatedStore
@@ -80,7 +81,7 @@ class Simulation:
             self.time, self.store, self.network, directory, self._build_job, _options(self.workload)
         )
         self.log = LogChecker(self.store, self.cluster)
-        self.stored = StoreChecker(self.store, self.log)
+        self.stored = StoreChecker(self.store, self.log, self.cluster)
         self.channels = ChannelChecker(self.cluster, self.workload.late)
         FailureChecker(self.cluster)
         self.warehouse.on_commit.append(CommitChecker(self.log, without_checkpoints=False).asked)
@@ -120,9 +121,7 @@ class Simulation:
         if not time.run(self._done, self.plan.horizon_ns + LIMIT_AFTER_FAULTS_NS):
             raise Violation(f"the job is stuck\n{self._states()}")
         self.log.check_beliefs()
-        finished = self._finished()
-        assert finished is not None
-        self.stored.check_leftovers(finished)
+        self.stored.check_leftovers()
         check_output(self.workload, self.warehouse.visible)
 
     def _check(self) -> None:
@@ -130,14 +129,13 @@ class Simulation:
         self.log.check_beliefs()
         self.time.after(CHECK_EVERY_NS, None, "check", self._check)
 
-    def _finished(self) -> SimulatedMaster | None:
-        ended = (m for m in self.cluster.masters if m.ended is not None and m.ended.state is JobState.FINISHED)
-        return next(ended, None)
-
     def _done(self) -> bool:
-        return self._finished() is not None
+        """The job is finished, and every master that lives has noticed."""
+        masters = self.cluster.masters
+        finished = any(m.ended is not None and m.ended.state is JobState.FINISHED for m in masters)
+        return finished and not any(master.running for master in masters)
 
-    def _build_job(self) -> object:
+    def _build_job(self) -> JobGraph:
         if Fault.RESCALE in self.plan.kinds and self.cluster.masters:
             return build_job(self.workload, self.warehouse, self.time.random.randint(1, 3))
         return build_job(self.workload, self.warehouse, self.parallelism)

@@ -1,0 +1,196 @@
+"""Bugs put in on purpose: each is a mistake that is easily made, in one place of the engine. The checkers must find
+every one of them within some seeds that pass without it (tests/simulation); a checker that finds nothing is no proof.
+
+Each is a context manager that replaces one method while it is entered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pyarrow as pa
+import xxhash
+
+from ..jobmanager.checkpointing import Checkpointing
+from ..jobmanager.splits import SplitCoordinator
+from ..runtime.elements import MIN_WATERMARK, Barrier
+from ..runtime.operators.operator import RestoredState
+from ..runtime.operators.sink import SinkOperator
+from ..state import column_snapshots
+from ..state.checkpoint_store import CheckpointStore
+from ..state.column_snapshots import ColumnSnapshots
+from ..state.ids import Attempt, CheckpointId, OperatorId
+from ..state.objects import Program, create_once
+from ..state.snapshots import FileHandle, KeyedHandle, OperatorSnapshot
+from ..taskmanager import deployment
+from ..taskmanager.alignment import BarrierAligner
+from ..taskmanager.messages import RestoreOperator
+from .simulated_pipeline import Warehouse
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
+    with patch.object(owner, name, make(getattr(owner, name))):
+        yield
+
+
+def aligner_that_does_not_block() -> Any:
+    """Records that follow a barrier get into the snapshot while other channels still wait for theirs."""
+
+    def make(original: Any) -> Any:
+        def barrier(self: BarrierAligner, channel: int, barrier: Barrier, now_ns: int) -> int | None:
+            answer: int | None = original(self, channel, replace(barrier, exactly_once=False), now_ns)
+            return answer
+
+        return barrier
+
+    return _replaced(BarrierAligner, "barrier", make)
+
+
+def forgotten_barrier() -> Any:
+    """The snapshot is taken when the barrier has come on all channels but one."""
+
+    def make(original: Any) -> Any:
+        def init(self: BarrierAligner, channels: int) -> None:
+            original(self, max(1, channels - 1))
+
+        return init
+
+    return _replaced(BarrierAligner, "__init__", make)
+
+
+def double_commit() -> Any:
+    """The committer does not look whether a transaction is committed already."""
+
+    def make(original: Any) -> Any:
+        def commit(self: Warehouse, names: Sequence[str]) -> None:
+            again = [name for name in names if name in self.shown]
+            original(self, names)
+            for name in again:
+                sink, rows = self.shown[name]
+                self.visible[sink].extend(rows)
+
+        return commit
+
+    return _replaced(Warehouse, "commit", make)
+
+
+def commit_before_the_log() -> Any:
+    """Committables become visible when the metadata is written, before the log says that the checkpoint counts."""
+
+    def make(original: Any) -> Any:
+        def metadata_written(self: Checkpointing, attempt: Attempt, checkpoint_id: CheckpointId, name: str) -> None:
+            for checkpoint in self.coordinator.active:
+                if checkpoint.id == checkpoint_id:
+                    self._orders.give(*self._commits.add(checkpoint.committables()))
+            original(self, attempt, checkpoint_id, name)
+
+        return metadata_written
+
+    return _replaced(Checkpointing, "metadata_written", make)
+
+
+def split_assigned_over_the_barrier() -> Any:
+    """Assignments are not held back between the enumerator's snapshot and the readers' barriers."""
+
+    def make(original: Any) -> Any:
+        def snapshot(self: SplitCoordinator, checkpoint_id: CheckpointId) -> bytes:
+            state: bytes = original(self, checkpoint_id)
+            self._holds.clear()
+            return state
+
+        return snapshot
+
+    return _replaced(SplitCoordinator, "snapshot", make)
+
+
+def file_of_an_aborted_checkpoint_reused() -> Any:
+    """A file counts as re-usable as soon as its upload begins, and not when its checkpoint is known complete."""
+
+    def make(original: Any) -> Any:
+        def write(
+            self: ColumnSnapshots, checkpoint_id: CheckpointId, epoch: int, chain: Any, copied: list[pa.RecordBatch],
+            namespaces: list[int], fired: list[int],
+        ) -> Program[tuple[KeyedHandle, ...]]:  # fmt: skip
+            if not copied:
+                return (yield from original(self, checkpoint_id, epoch, chain, copied, namespaces, fired))
+            layout = self._layout
+            data, rows, groups = column_snapshots._encode(
+                pa.concat_batches(copied), len(layout.key_types), self._max_parallelism
+            )
+            name = self._uploads(checkpoint_id)._name(shared=True)
+            handle = FileHandle(name, len(data), xxhash.xxh3_128_hexdigest(data), True)
+            chain = (*chain, (column_snapshots._File(f"{len(chain)}-{checkpoint_id}.arrow", rows, groups), handle))
+            self._pending[checkpoint_id] = (epoch, chain)
+            self.checkpoint_completed(checkpoint_id)
+            yield from create_once(name, data)
+            return (yield from original(self, checkpoint_id, epoch, chain, [], namespaces, fired))
+
+        return write
+
+    return _replaced(ColumnSnapshots, "_write", make)
+
+
+def watermark_not_restored() -> Any:
+    """Operators and splits start without the watermark they had."""
+
+    def make(original: Any) -> Any:
+        def fetch(
+            restore: tuple[RestoreOperator, ...], store: CheckpointStore, directory: Path
+        ) -> Program[dict[OperatorId, RestoredState]]:
+            restored = yield from original(restore, store, directory)
+            for state in restored.values():
+                state.watermark = MIN_WATERMARK
+                state.splits = [replace(split, watermark_state=b"") for split in state.splits]
+            return restored
+
+        return fetch
+
+    return _replaced(deployment, "fetch_restored", make)
+
+
+def committable_handed_out_once() -> Any:
+    """A sink forgets what it prepared for a checkpoint that is then aborted."""
+
+    def make(original: Any) -> Any:
+        def snapshot(self: SinkOperator, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot]:
+            self._prepared.clear()
+            program: Program[OperatorSnapshot] = original(self, checkpoint_id)
+            return program
+
+        return snapshot
+
+    return _replaced(SinkOperator, "snapshot", make)
+
+
+def writer_of_a_dead_attempt_not_fenced() -> Any:
+    """Cleaning up after dead attempts also aborts transactions of the attempt that writes now."""
+
+    def make(original: Any) -> Any:
+        def abort_below(self: Warehouse, sink: str, attempt: Attempt) -> None:
+            original(self, sink, Attempt(attempt + 1_000))
+
+        return abort_below
+
+    return _replaced(Warehouse, "abort_below", make)
+
+
+BUGS: dict[str, Callable[[], Any]] = {
+    bug.__name__: bug
+    for bug in (
+        aligner_that_does_not_block,
+        forgotten_barrier,
+        double_commit,
+        commit_before_the_log,
+        split_assigned_over_the_barrier,
+        file_of_an_aborted_checkpoint_reused,
+        watermark_not_restored,
+        committable_handed_out_once,
+        writer_of_a_dead_attempt_not_fenced,
+    )
+}
