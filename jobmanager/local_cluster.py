@@ -28,6 +28,7 @@ from ..taskmanager.deployment import SlotServices
 from ..taskmanager.executor import ThreadExecutor
 from ..taskmanager.local_transport import LocalTransport
 from ..taskmanager.messages import FromSlot
+from ..taskmanager.rare_collections import rare_collections
 from ..taskmanager.slot import Slot
 from . import events
 from .job_master import JobMaster
@@ -64,11 +65,12 @@ class LocalCluster:
     def run(self, until: Callable[[], bool] = lambda: False, timeout_s: float | None = None) -> bool:
         """Until the job has ended or `until()` holds; False if the timeout came first."""
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        while self.ended is None and not until():
-            if deadline_s is not None and time.monotonic() > deadline_s:
-                return False
-            if not self.step():
-                self._sleep()
+        with rare_collections():
+            while self.ended is None and not until():
+                if deadline_s is not None and time.monotonic() > deadline_s:
+                    return False
+                if not self.step():
+                    self._sleep()
         return True
 
     def step(self) -> bool:
