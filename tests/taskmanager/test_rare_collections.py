@@ -8,16 +8,9 @@ from penstock.taskmanager.rare_collections import THRESHOLDS, rare_collections
 
 def test_only_while_a_job_runs() -> None:
     before, frozen = gc.get_threshold(), gc.get_freeze_count()
-    seen = []
-
-    def look(number: int) -> int:
-        seen.append((gc.get_threshold(), gc.get_freeze_count() > 0))
-        return number
-
     env = ps.StreamExecutionEnvironment()
-    env.from_collection([0]).map(look, output_type=int).print()
-    env.execute("collections")
-    assert seen == [(THRESHOLDS, True)]
+    looks = env.from_collection([0]).map(lambda _: (gc.get_threshold(), gc.get_freeze_count() > 0))
+    assert list(looks.execute_and_collect()) == [(THRESHOLDS, True)]
     assert (gc.get_threshold(), gc.get_freeze_count()) == (before, frozen)
 
 
