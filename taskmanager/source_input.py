@@ -75,6 +75,8 @@ class SourceInput:
                 self._events.append(AllEnded())
             case NotReady(retry_at_ms):
                 self._waiting, self.retry_at_ms = True, retry_at_ms
+            case None if not self._events:  # a split ended, or a batch was empty: the slot must not go to sleep
+                self.retry_at_ms = self._clock.now_ms()
         return self._events.popleft() if self._events else None
 
     def wake(self) -> None:
