@@ -57,6 +57,17 @@ def cell_prefixes(keys: Sequence[Any], state_id: int, namespace: bytes, max_para
     ]
 
 
+def row_order(keys: Sequence[Any], max_parallelism: int) -> npt.NDArray[np.intp]:
+    """Positions of the keys in the order of their rows: exact for ints, else of their key groups."""
+    groups = key_groups_of(keys, max_parallelism)
+    if set(map(type, keys)) == {int}:
+        try:
+            return np.lexsort((np.array(keys, np.int64), groups))
+        except OverflowError:
+            pass
+    return np.argsort(groups, kind="stable")
+
+
 _INT_KEY = encode_key(0)
 """A tag and eight bytes with the sign flipped, for every int of 64 bits (key_encoding.py)."""
 
