@@ -18,14 +18,12 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import filterfalse
 from typing import Any, Generic, TypeVar
-
-import numpy as np
 
 from .errors import StateError
 from .key_encoding import decode_key, encode_key
-from .key_groups import key_groups_of
-from .row_keys import cell_prefix, cell_prefixes, encode_word
+from .row_keys import cell_prefix, cell_prefixes, encode_word, row_order
 from .serializers import Serializer
 from .write_queue import Layer, Row, WriteQueue
 
@@ -37,6 +35,8 @@ class Missing:
 
 
 MISSING: Any = Missing()
+_UNKNOWN: Any = Missing()
+"""Where MISSING means that it is known that there is nothing."""
 
 
 class Table(ABC, Generic[Cell]):
@@ -64,9 +64,9 @@ class Table(ABC, Generic[Cell]):
 
     def in_order(self, entries: dict[Any, Any]) -> list[tuple[Any, Any]]:
         """By key group: rows that are written together lie together."""
-        keys = list(entries)
-        places = np.argsort(key_groups_of(keys, self._max_parallelism), kind="stable").tolist()
-        return [(key, entries[key]) for key in map(keys.__getitem__, places)]
+        items = list(entries.items())
+        places = row_order(list(entries), self._max_parallelism).tolist()
+        return list(map(items.__getitem__, places))
 
     def load(self, key: Any) -> Cell:
         """The cell of a key that is not in the young generation; it is afterwards."""
@@ -81,7 +81,7 @@ class Table(ABC, Generic[Cell]):
         """Every key has its cell in the young generation afterwards. Cheaper than one by one."""
         young, old = self.young, self.old
         unknown = []
-        for key in set(keys).difference(young):
+        for key in dict.fromkeys(filterfalse(young.__contains__, keys)):
             cell = old.get(key, MISSING)
             if cell is MISSING:
                 unknown.append(key)
@@ -252,18 +252,31 @@ class ListTable(Table[ListCell]):
 
 
 class MapCell:
-    __slots__ = ("changed", "cleared", "complete", "entries", "order")
+    __slots__ = ("changed", "cleared", "complete", "entries", "looks", "order", "scan_at")
 
     def __init__(self) -> None:
         self.entries: dict[Any, Any] = {}
         """What is known of the map; MISSING where it is known that there is no entry."""
-        self.changed: dict[Any, None] = {}
+        self.changed: dict[Any, bool] = {}
+        """Entries that are not as they are below, and whether there may be a row below: if there is none, an entry
+        that is removed again leaves no trace."""
         self.complete = False
         """All entries of the map are known."""
         self.cleared = False
         """Everything below is void."""
         self.order: list[Any] | None = None
         """All keys that have an entry, in the order of their encoding; None when that must be found out."""
+        self.looks = 0
+        """Entries asked for below, one by one."""
+        self.scan_at = _FIRST_SCAN
+        """After so many looks the rest of the map is read, unless it is much bigger than that."""
+
+
+_FIRST_SCAN, _LAST_SCAN = 4, 64
+"""A scan costs about as much as four looks, and a look as much as 16 rows of a scan: trying it after 4, 16 and 64
+looks, and giving up at 16 rows a look, never costs more than the looks did. It pays from then on: of a map that is
+known completely nobody has to ask below, not even for what is not there."""
+_ROWS_PER_LOOK = 16
 
 
 class MapTable(Table[MapCell]):
@@ -278,30 +291,67 @@ class MapTable(Table[MapCell]):
 
     def lookup(self, key: Any, cell: MapCell, user_key: Any) -> Any:
         """The value of an entry, or MISSING."""
-        value = cell.entries.get(user_key)
-        if value is None and user_key not in cell.entries:
-            value = MISSING
-            if not cell.complete:
-                data = self.queue.get_in_cell(self.prefix(key), encode_key(user_key))
-                if data is not None:
-                    value = self._serializer.decode(data)
-                cell.entries[user_key] = value
+        value = cell.entries.get(user_key, _UNKNOWN)
+        if value is not _UNKNOWN:
+            return value
+        return MISSING if cell.complete else self._look_below(key, cell, user_key)
+
+    def _look_below(self, key: Any, cell: MapCell, user_key: Any) -> Any:
+        prefix = self.prefix(key)
+        cell.looks += 1
+        if cell.looks == cell.scan_at <= _LAST_SCAN:
+            cell.scan_at *= 4
+            rows = self.queue.scan_if_small(prefix, _ROWS_PER_LOOK * cell.looks)
+            if rows is not None:
+                self._fill(cell, rows)
+                return cell.entries.get(user_key, MISSING)
+        data = self.queue.get_in_cell(prefix, encode_key(user_key))
+        value = cell.entries[user_key] = MISSING if data is None else self._serializer.decode(data)
         return value
 
+    def _fill(self, cell: MapCell, rows: dict[bytes, bytes]) -> None:
+        """What is below, all of it; what is known already is newer."""
+        entries, decode = cell.entries, self._serializer.decode
+        for suffix, data in rows.items():
+            user_key = decode_key(suffix)
+            if user_key not in entries:
+                entries[user_key] = decode(data)
+        cell.complete = True
+
+    def put(self, key: Any, cell: MapCell, user_key: Any, value: Any) -> None:
+        entries, changed = cell.entries, cell.changed
+        before = entries.get(user_key, _UNKNOWN)
+        if user_key not in changed:
+            changed[user_key] = _may_be_below(cell, before)
+            self.dirty.add(key)
+        if before is MISSING or before is _UNKNOWN:
+            cell.order = None
+        entries[user_key] = value
+
+    def remove(self, key: Any, cell: MapCell, user_key: Any) -> None:
+        entries, changed = cell.entries, cell.changed
+        below = changed.get(user_key)
+        if below is None:
+            below = _may_be_below(cell, entries.get(user_key, _UNKNOWN))
+        if below:
+            entries[user_key] = MISSING
+            changed[user_key] = True
+            self.dirty.add(key)
+        else:
+            changed.pop(user_key, None)
+            entries.pop(user_key, None)
+        cell.order = None
+
     def touched(self, key: Any, cell: MapCell, user_key: Any) -> None:
-        """An entry changed or may change."""
-        cell.changed[user_key] = None
-        self.dirty.add(key)
+        """An entry that is there may change in place."""
+        if user_key not in cell.changed:
+            cell.changed[user_key] = True
+            self.dirty.add(key)
 
     def complete(self, key: Any, cell: MapCell) -> list[Any]:
         """Read the rest of the map; gives its keys, in order."""
         if not cell.complete:
-            decode = self._serializer.decode
-            for suffix, data in self.queue.scan(self.prefix(key)).items():
-                user_key = decode_key(suffix)
-                if user_key not in cell.entries:
-                    cell.entries[user_key] = decode(data)
-            cell.complete = True
+            self._fill(cell, self.queue.scan(self.prefix(key)))
         if cell.order is None:
             present = [user_key for user_key, value in cell.entries.items() if value is not MISSING]
             cell.order = sorted(present, key=encode_key)
@@ -309,21 +359,23 @@ class MapTable(Table[MapCell]):
 
     def clear(self, key: Any, cell: MapCell) -> None:
         if cell.complete:
-            cell.changed.update(dict.fromkeys(cell.entries))
-            cell.entries = dict.fromkeys(cell.entries, MISSING)
+            for user_key in list(cell.entries):
+                self.remove(key, cell, user_key)
         else:
             cell.entries, cell.changed, cell.cleared, cell.complete = {}, {}, True, True
-        cell.order = None
-        self.dirty.add(key)
+            cell.order = None
+            self.dirty.add(key)
 
     def _write(self, cells: dict[Any, MapCell], layer: Layer, generation: int) -> None:
         for cell, prefix in zip(cells.values(), self.prefixes(list(cells)), strict=True):
+            entries = cell.entries
             if cell.cleared:
                 layer.clear_cell(prefix)
             if cell.changed:
-                layer.put_cell(prefix, {encode_key(k): self._encode(cell.entries[k]) for k in cell.changed})
-            if cell.complete:  # what was deleted need not be remembered once it is on its way
-                cell.entries = {k: value for k, value in cell.entries.items() if value is not MISSING}
+                layer.put_cell(prefix, {encode_key(k): self._encode(entries[k]) for k in cell.changed})
+            for user_key in cell.changed:  # what was removed need not be remembered once it is on its way
+                if entries[user_key] is MISSING:
+                    del entries[user_key]
             cell.cleared = False
             cell.changed = {}
 
@@ -334,3 +386,8 @@ class MapTable(Table[MapCell]):
             return self._serializer.encode(value)
         except StateError as error:
             raise self._failure(error) from error
+
+
+def _may_be_below(cell: MapCell, known: Any) -> bool:
+    """Of an entry that is not changed, from what the cell knows of it."""
+    return known is not MISSING and not (known is _UNKNOWN and cell.complete)

@@ -211,6 +211,8 @@ class CachedMapState(Handle[MapTable], MapState[K, V]):
     def __init__(self, *place: Any, key_type: Any, serializer: Serializer) -> None:
         super().__init__(*place)
         self._serializer = serializer
+        self._immutable = serializer.immutable
+        self._accepted = serializer.accepts
         plain = typing.get_origin(key_type) or key_type
         self._key_kind: type | None = plain if isinstance(plain, type) else None
         """Map keys have one type, because 1, 1.0 and True would meet in one entry."""
@@ -228,22 +230,19 @@ class CachedMapState(Handle[MapTable], MapState[K, V]):
         return found
 
     def put(self, key: K, value: V) -> None:
-        self.put_all({key: value})
+        if self._accepted is not None and type(value) not in self._accepted:
+            self._refuse_unlike(self._serializer, (value,))
+        table, current, cell = self._place_of(key)
+        table.put(current, cell, key, value)
 
     def put_all(self, entries: dict[K, V]) -> None:
         self._refuse_unlike(self._serializer, entries.values())
         for key, value in entries.items():
-            table, current, cell = self._place_of(key)
-            if cell.order is not None and cell.entries.get(key, MISSING) is MISSING:
-                cell.order = None
-            cell.entries[key] = value
-            table.touched(current, cell, key)
+            self.put(key, value)
 
     def remove(self, key: K) -> None:
         table, current, cell = self._place_of(key)
-        cell.entries[key] = MISSING
-        cell.order = None
-        table.touched(current, cell, key)
+        table.remove(current, cell, key)
 
     def contains(self, key: K) -> bool:
         table, current, cell = self._place_of(key)
@@ -271,13 +270,18 @@ class CachedMapState(Handle[MapTable], MapState[K, V]):
         table.clear(current, cell)
 
     def _cell(self) -> tuple[MapTable, Any, MapCell]:
+        cursor = self._cursor
+        table = self._tables.get(cursor.namespace)
+        cell = None if table is None else table.young.get(cursor.key)
+        if table is None or cell is None:
+            return self._loaded_cell()
+        return table, cursor.key, cell
+
+    def _loaded_cell(self) -> tuple[MapTable, Any, MapCell]:
         key = self._cursor.current_key()
         table = self._table()
-        cell = table.young.get(key)
-        if cell is None:
-            self._cursor.admitted += 1
-            cell = table.load(key)
-        return table, key, cell
+        self._cursor.admitted += 1
+        return table, key, table.load(key)
 
     def _place_of(self, user_key: K) -> tuple[MapTable, Any, MapCell]:
         kind = type(user_key)
@@ -290,5 +294,5 @@ class CachedMapState(Handle[MapTable], MapState[K, V]):
         return self._cell()
 
     def _read(self, table: MapTable, current: Any, cell: MapCell, user_key: K, value: Any) -> None:
-        if not self._serializer.immutable and type(value) not in ATOMIC_TYPES:
+        if not self._immutable and type(value) not in ATOMIC_TYPES:
             table.touched(current, cell, user_key)

@@ -59,9 +59,9 @@ class HeapStore:
     def get_all(self, keys: list[bytes]) -> list[bytes | None]:
         return list(map(self.get, keys))
 
-    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+    def scan(self, prefix: bytes, most: int | None = None) -> list[tuple[bytes, bytes]]:
         cell = self._cells.get(prefix)
-        return [] if cell is None else sorted(list(cell.items()))  # noqa: C414  the copy is atomic, sorting is not
+        return [] if cell is None else sorted(list(cell.items()))[:most]  # noqa: C414  the copy is atomic, sorting not
 
     def write(self, rows: list[Row]) -> None:
         for key, value in rows:

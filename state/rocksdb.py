@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from rocksdict import (
     BlockBasedOptions,
     Cache,
     Checkpoint,
+    DataBlockIndexType,
     DBCompressionType,
     Options,
     Rdict,
@@ -69,6 +71,8 @@ def database_options(block_cache_bytes: int, write_buffer_bytes: int) -> Options
     options.set_level_zero_slowdown_writes_trigger(40)  # a stalled write holds the GIL
     options.set_level_zero_stop_writes_trigger(60)
     options.set_max_background_jobs(2)
+    options.set_memtable_prefix_bloom_ratio(0.05)  # what misses the cache is seldom in the memtable either
+    options.set_memtable_whole_key_filtering(True)
     options.set_compression_type(DBCompressionType.lz4())
     options.set_level_compaction_dynamic_level_bytes(True)
     options.set_target_file_size_base(64 << 20)
@@ -80,6 +84,8 @@ def database_options(block_cache_bytes: int, write_buffer_bytes: int) -> Options
     tables.set_bloom_filter(10, False)
     tables.set_block_size(16 << 10)
     tables.set_format_version(5)
+    tables.set_data_block_index_type(DataBlockIndexType.binary_and_hash())
+    tables.set_data_block_hash_ratio(0.75)
     tables.set_cache_index_and_filter_blocks(True)
     tables.set_pin_l0_filter_and_index_blocks_in_cache(True)
     options.set_block_based_table_factory(tables)
@@ -121,6 +127,7 @@ class RocksStore:
         self._directory = directory
         self._without_log = WriteOptions()
         self._without_log.disable_wal = True  # type: ignore[method-assign,assignment]  # the stub says it is a method
+        self._without_log.memtable_insert_hint_per_batch = True  # rows come sorted
         self._database = Rdict(str(directory / "db"), options)
         self._database.set_write_options(self._without_log)
         self._completed: tuple[int, dict[str, FileHandle]] = (-1, uploaded or {})
@@ -135,8 +142,8 @@ class RocksStore:
         values: list[bytes | None] = self._database.get(keys)  # type: ignore[arg-type,assignment]
         return values
 
-    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        return list(self._between(prefix, _after(prefix)))
+    def scan(self, prefix: bytes, most: int | None = None) -> list[tuple[bytes, bytes]]:
+        return list(islice(self._between(prefix, _after(prefix)), most))
 
     def rows_of_state(self, state_id: int, groups: KeyGroupRange) -> Iterator[tuple[bytes, bytes]]:
         for group in range(groups.first, groups.last + 1):

@@ -91,8 +91,8 @@ class RowStore(Protocol):
 
     def get_all(self, keys: list[bytes]) -> list[bytes | None]: ...
 
-    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        """The rows of one cell, in order."""
+    def scan(self, prefix: bytes, most: int | None = None) -> list[tuple[bytes, bytes]]:
+        """The rows of one cell, in order; the first `most` of them."""
         ...
 
     def write(self, rows: list[Row]) -> None:
@@ -245,19 +245,13 @@ class WriteQueue:
     def scan(self, prefix: bytes) -> dict[bytes, bytes]:
         """The rows of a cell by their suffix, in order."""
         layers = self._layers
-        cut = len(prefix)
-        rows: dict[bytes, bytes | None] = {key[cut:]: value for key, value in self._store.scan(prefix)}
-        changed = False
-        for layer in layers:
-            if prefix in layer.cleared:
-                rows = {}
-            cell = layer.cells.get(prefix)
-            if cell is not None:
-                rows.update(cell)
-                changed = True
-        if not changed:
-            return rows  # type: ignore[return-value]  # nothing is deleted in the store itself
-        return {suffix: value for suffix, value in sorted(rows.items()) if value is not None}
+        return _merged(prefix, self._store.scan(prefix), layers)
+
+    def scan_if_small(self, prefix: bytes, most: int) -> dict[bytes, bytes] | None:
+        """The same, if the store has no more than `most` rows of the cell."""
+        layers = self._layers
+        stored = self._store.scan(prefix, most + 1)
+        return None if len(stored) > most else _merged(prefix, stored, layers)
 
     # ---- changes
 
@@ -328,3 +322,20 @@ class WriteQueue:
             layer.marker.checkpoint = self._store.checkpoint(layer.marker.checkpoint_id)
         with self._changing:
             self._layers = tuple(other for other in self._layers if other is not layer)
+
+
+def _merged(prefix: bytes, stored: list[tuple[bytes, bytes]], layers: tuple[Layer, ...]) -> dict[bytes, bytes]:
+    """Rows of a cell by their suffix, as the layers above the store leave them."""
+    cut = len(prefix)
+    rows: dict[bytes, bytes | None] = {key[cut:]: value for key, value in stored}
+    changed = False
+    for layer in layers:
+        if prefix in layer.cleared:
+            rows = {}
+        cell = layer.cells.get(prefix)
+        if cell is not None:
+            rows.update(cell)
+            changed = True
+    if not changed:
+        return rows  # type: ignore[return-value]  # nothing is deleted in the store itself
+    return {suffix: value for suffix, value in sorted(rows.items()) if value is not None}
