@@ -390,6 +390,6 @@ class RocksStateMachine(RowStateMachine):
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 TestHeap = RowStateMachine.TestCase
-TestHeap.settings = settings(max_examples=15, stateful_step_count=40, deadline=None, suppress_health_check=SLOW)
+TestHeap.settings = settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=SLOW)
 TestRocks = RocksStateMachine.TestCase
-TestRocks.settings = settings(max_examples=5, stateful_step_count=40, deadline=None, suppress_health_check=SLOW)
+TestRocks.settings = settings(max_examples=12, stateful_step_count=40, deadline=None, suppress_health_check=SLOW)
