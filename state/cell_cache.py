@@ -186,6 +186,8 @@ class ValueTable(Table[Any]):
 
 
 class ListCell:
+    """A list of one key, as far as it is known."""
+
     __slots__ = ("chunks", "rewrite", "tail", "values")
 
     def __init__(self) -> None:
@@ -252,6 +254,8 @@ class ListTable(Table[ListCell]):
 
 
 class MapCell:
+    """A map of one key, as far as it is known."""
+
     __slots__ = ("changed", "cleared", "complete", "entries", "looks", "order", "scan_at")
 
     def __init__(self) -> None:

@@ -87,6 +87,8 @@ class Handle(Generic[AnyTable]):
 
 
 class CachedValueState(Handle[ValueTable], ValueState[V]):
+    """A value per key and namespace."""
+
     def __init__(self, *place: Any, serializer: Serializer, default: V | None) -> None:
         super().__init__(*place)
         self._serializer = serializer
@@ -158,6 +160,8 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
 
 
 class CachedListState(Handle[ListTable], ListState[V]):
+    """A list per key and namespace."""
+
     def __init__(self, *place: Any, element_serializer: Serializer, chunk_serializer: Serializer) -> None:
         super().__init__(*place)
         self._elements = element_serializer
@@ -208,6 +212,8 @@ class CachedListState(Handle[ListTable], ListState[V]):
 
 
 class CachedMapState(Handle[MapTable], MapState[K, V]):
+    """A map per key and namespace."""
+
     def __init__(self, *place: Any, key_type: Any, serializer: Serializer) -> None:
         super().__init__(*place)
         self._serializer = serializer

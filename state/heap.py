@@ -27,6 +27,8 @@ _COLUMNS = pa.schema([("key", pa.binary()), ("value", pa.binary())])
 
 
 class HeapCheckpoint:
+    """All rows of one moment."""
+
     def __init__(self, rows: list[tuple[bytes, bytes]]) -> None:
         self._rows = rows
 

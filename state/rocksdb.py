@@ -119,6 +119,8 @@ class RocksCheckpoint:
 
 
 class RocksStore:
+    """One database in a directory of its own."""
+
     kind = "rocksdb"
 
     def __init__(self, directory: Path, options: Options, uploaded: dict[str, FileHandle] | None = None) -> None:

@@ -66,6 +66,8 @@ class Serializer(Protocol):
 
 
 class PickleSerializer:
+    """Any value, by pickle: the generic serializer."""
+
     description: Description = PICKLE
     generic = True
     immutable = False
@@ -92,6 +94,8 @@ class PickleSerializer:
 
 
 class TypedSerializer:
+    """Values of a declared type, by msgspec."""
+
     generic = False
 
     def __init__(self, declared: Any, info: types.Type) -> None:

@@ -26,6 +26,8 @@ _SPARE_ENTRIES = 1_000
 
 
 class StoredTimers(Timers):
+    """The timers of one name; `changed` says how many are not on their way to the store."""
+
     def __init__(self, cursor: Cursor, state_id: int, max_parallelism: int) -> None:
         self._cursor = cursor
         self.place = (state_id, VOID_NAMESPACE)
@@ -68,13 +70,14 @@ class StoredTimers(Timers):
         return None
 
     def pop_due(self, timestamp: int) -> Timer | None:
-        earliest = self.next_timestamp()
-        if earliest is None or earliest > timestamp:
-            return None
-        _timestamp, _number, timer = heappop(self._heap)
-        del self._live[timer]
-        self._gone(timer)
-        return timer
+        heap, live = self._heap, self._live
+        while heap and heap[0][0] <= timestamp:
+            _timestamp, number, timer = heappop(heap)
+            if live.get(timer) == number:
+                del live[timer]
+                self._gone(timer)
+                return timer
+        return None
 
     def _add(self, timer: Timer) -> None:
         self._registrations += 1
