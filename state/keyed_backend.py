@@ -26,10 +26,13 @@ from .objects import Program
 from .serializers import serializer_for
 from .snapshots import FileHandle, KeyedHandle
 from .timers import StoredTimers
-from .write_queue import PIECE_ROWS, Layer, LocalCheckpoint, Marker, RowStore, Uploads, WriteQueue
+from .write_queue import Layer, LocalCheckpoint, Marker, RowStore, Uploads, WriteQueue
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+_TIMER_CHANGES = 50_000
+"""Changed timers that are kept back: those that fire before they are written leave no trace in the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class BackendOptions:
 
 
 class RowBackend(KeyedStateBackend):
+    """Keyed state over rows; which store is under it decides where the rows are."""
+
     def __init__(
         self,
         store: RowStore,
@@ -146,7 +151,7 @@ class RowBackend(KeyedStateBackend):
             self._rotate()
         elif sum(handle.changed_mutable() for _descriptor, handle in self._declared.values()) > self._dirty_cells:
             self._flush(self._queue.open_layer(), mutable_only=True)
-        if sum(timers.changed for timers in self._timers.values()) > PIECE_ROWS:
+        if sum(timers.changed for timers in self._timers.values()) > _TIMER_CHANGES:
             self._flush_timers(self._queue.open_layer())
         if self._queue.waiting:
             self._queue.write_some()

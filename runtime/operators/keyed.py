@@ -17,6 +17,8 @@ from .user_code import keys_by
 
 TIMERS_AT_ONCE = 64
 """So many timers fire before the operator lets itself be interrupted (PROTOCOLS 19)."""
+ROWS_AT_ONCE = 1_024
+"""So many results of timers make a batch: a barrier waits for the last of them, so they may be held back as long."""
 
 
 class KeyedOperator(Operator):

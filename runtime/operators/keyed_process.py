@@ -27,7 +27,7 @@ from ..functions import (
 )
 from ..keys import KeySelector
 from ..record_types import RecordType
-from .keyed import TIMERS_AT_ONCE, KeyedOperator
+from .keyed import ROWS_AT_ONCE, TIMERS_AT_ONCE, KeyedOperator
 from .operator import Firing, OperatorContext, RestoredState
 from .running import RunningAggregateOperator, RunningReduceOperator
 from .user_code import Collector, raise_user_error, shown
@@ -98,7 +98,8 @@ class KeyedProcessOperator(KeyedOperator):
             self._call_timer(collector, timestamp, key, domain)
             fired += 1
             if fired % TIMERS_AT_ONCE == 0:
-                collector.emit()
+                if collector.held >= ROWS_AT_ONCE:
+                    collector.emit()
                 self.backend.between_batches()
                 yield
                 self._at_hand.collector = collector

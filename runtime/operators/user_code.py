@@ -86,6 +86,11 @@ class Collector:
         self._tagged = tagged
         self._sides: dict[str, tuple[RecordType, list[Any], list[int]]] = {}
 
+    @property
+    def held(self) -> int:
+        """Results and side outputs that wait to be emitted."""
+        return len(self.rows) + sum(len(values) for _, values, _ in self._sides.values())
+
     def take(self, produced: Any, timestamp: int) -> None:
         """Everything a function produced for one record or timer; a generator is drained here."""
         if type(produced) not in TAKEN_APART:

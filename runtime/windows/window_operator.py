@@ -28,7 +28,7 @@ from ..batch import NO_TIMESTAMP, Batch, Int64Array
 from ..elements import Watermark
 from ..functions import KeyedStateStore, OutputTag, RuntimeContext, WindowContext
 from ..keys import KeySelector
-from ..operators.keyed import TIMERS_AT_ONCE, KeyedOperator
+from ..operators.keyed import ROWS_AT_ONCE, TIMERS_AT_ONCE, KeyedOperator
 from ..operators.operator import Firing, OperatorContext, RestoredState
 from ..operators.user_code import Collector, check_produced, raise_user_error, shown
 from ..record_types import RecordType
@@ -196,7 +196,8 @@ class WindowOperator(KeyedOperator):
             self._on_timer(timestamp, window, event_time)
             fired += 1
             if fired % TIMERS_AT_ONCE == 0:
-                collector.emit()
+                if collector.held >= ROWS_AT_ONCE:
+                    collector.emit()
                 self.backend.between_batches()
                 yield
         collector.emit()
