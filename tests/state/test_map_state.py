@@ -1,0 +1,175 @@
+"""Maps ask below as seldom as possible, and that never changes what they say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.state.cell_cache import MISSING, MapTable
+from penstock.state.descriptors import MapStateDescriptor
+from penstock.state.serializers import serializer_for
+from penstock.state.write_queue import WriteQueue
+
+VISITS = MapStateDescriptor[int, int]("visits", int, int)
+LISTS = MapStateDescriptor[int, list[int]]("lists", int, list[int])
+
+
+class Rows:
+    """A store of rows in a dict that counts how often it is asked."""
+
+    kind = "rows"
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+        self.asked = 0
+
+    def get(self, key: bytes) -> bytes | None:
+        self.asked += 1
+        return self.rows.get(key)
+
+    def scan(self, prefix: bytes, most: int | None = None) -> list[tuple[bytes, bytes]]:
+        self.asked += 1
+        return sorted(row for row in self.rows.items() if row[0].startswith(prefix))[:most]
+
+    def write(self, rows: list[tuple[bytes, bytes | None]]) -> None:
+        for key, value in rows:
+            if value is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = value
+
+
+class Map:
+    """One map of one key over a store, without handles."""
+
+    def __init__(self, store: Rows) -> None:
+        self.queue = WriteQueue(store)  # type: ignore[arg-type]  # what tables use of a store
+        self.restart()
+        self.generation = 0
+
+    def restart(self) -> None:
+        self.table = MapTable(self.queue, 1, 0, 128, "here", serializer=serializer_for(int))
+
+    @property
+    def cell(self) -> Any:
+        return self.table.young.get("key") or self.table.load("key")
+
+    def get(self, user_key: int) -> int | None:
+        value = self.table.lookup("key", self.cell, user_key)
+        return None if value is MISSING else value  # type: ignore[no-any-return]
+
+    def flush(self) -> None:
+        self.generation += 1
+        self.table.flush(self.queue.open_layer(), self.generation)
+
+    def write(self) -> None:
+        while self.queue.waiting:
+            self.queue.write_some()
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["put", "get", "get", "remove", "change"]), st.integers(0, 7)),
+        st.tuples(st.sampled_from(["flush", "write", "restart", "clear", "keys"]), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(OPERATIONS)
+def test_a_map_over_layers_and_a_store_is_a_dict(operations: list[tuple[str, int]]) -> None:
+    store, model = Rows(), dict[int, int]()
+    state = Map(store)
+    for number, (operation, user_key) in enumerate(operations):
+        if operation == "put":
+            state.table.put("key", state.cell, user_key, number)
+            model[user_key] = number
+        elif operation == "remove":
+            state.table.remove("key", state.cell, user_key)
+            model.pop(user_key, None)
+        elif operation == "clear":
+            state.table.clear("key", state.cell)
+            model.clear()
+        elif operation == "keys":
+            assert state.table.complete("key", state.cell) == sorted(model)
+        elif operation == "change" and state.get(user_key) is not None:
+            state.table.touched("key", state.cell, user_key)
+        elif operation in ("flush", "write", "restart"):
+            state.flush()
+            if operation == "write":
+                state.write()
+            elif operation == "restart":
+                state.restart()
+        assert state.get(user_key) == model.get(user_key)
+    state.flush()
+    state.write()
+    assert len(store.rows) == len(model)
+
+
+def test_a_small_map_is_read_whole_after_some_looks() -> None:
+    store = Rows()
+    state = Map(store)
+    for user_key in range(20):
+        state.table.put("key", state.cell, user_key, user_key)
+    state.flush()
+    state.write()
+    state.restart()
+    store.asked = 0
+    assert [state.get(user_key) for user_key in range(100, 200)] == [None] * 100
+    assert [state.get(user_key) for user_key in range(20)] == list(range(20))
+    assert store.asked == 4  # three looks, one scan
+
+
+def test_a_big_map_is_not() -> None:
+    store = Rows()
+    state = Map(store)
+    for user_key in range(5_000):
+        state.table.put("key", state.cell, user_key, user_key)
+    state.flush()
+    state.write()
+    state.restart()
+    store.asked = 0
+    assert [state.get(user_key) for user_key in range(200)] == list(range(200))
+    assert store.asked == 203
+    assert len(state.cell.entries) == 200
+
+
+def test_what_comes_and_goes_between_two_writes_leaves_no_trace() -> None:
+    store = Rows()
+    state = Map(store)
+    for user_key in range(10):
+        assert state.get(user_key) is None
+        state.table.put("key", state.cell, user_key, 1)
+        state.table.remove("key", state.cell, user_key)
+    assert not state.cell.changed
+    assert not state.cell.entries
+    state.flush()
+    state.write()
+    assert not store.rows
+
+
+def test_put_all_takes_all_or_nothing(rig: Any) -> None:
+    backend = rig.open()
+    backend.set_current_key("a")
+    state = backend.map_state(VISITS)
+    with pytest.raises(Exception, match="int is declared"):
+        state.put_all({1: 1, 2: "two"})
+    assert state.is_empty()
+
+
+def test_a_value_changed_in_place_is_saved(rig: Any) -> None:
+    backend = rig.open()
+    backend.set_current_key("a")
+    backend.map_state(LISTS).put(1, [1])
+    handles = rig.snapshot(backend, 1)
+    backend.set_current_key("a")
+    backend.map_state(LISTS).get(1).append(2)
+    later = rig.snapshot(backend, 2)
+    for saved, expected in ((handles, [1]), (later, [1, 2])):
+        restored = rig.open(saved)
+        restored.set_current_key("a")
+        assert restored.map_state(LISTS).get(1) == expected
