@@ -3,7 +3,7 @@
 Both run in turn in processes of their own; CPU seconds of the whole process count, because they do not depend on what
 else the machine does, and uploads on helper threads are in them.
 
-    python benchmarks/checkpoint_cost.py [--rows 1500000] [--rounds 3]
+    python benchmarks/checkpoint_cost.py [--rows 3000000] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def cpu_seconds(path: Path, interval: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, default=1_500_000)
+    parser.add_argument("--rows", type=int, default=3_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--file", type=Path)
     parser.add_argument("--interval")

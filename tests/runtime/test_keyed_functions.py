@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -248,6 +248,20 @@ def test_running_aggregates_as_in_flink(kind: str) -> None:
             harness.push([readings[0]])
             expected = {"sum": 11, "min": 1, "max": 3, "min_by": 1, "max_by": 3}
             assert harness.output[0].value == expected[kind]
+
+
+class Sale(NamedTuple):
+    shop: str
+    amount: int
+    note: str
+
+
+@pytest.mark.parametrize("field", ["amount", 1, -2])
+def test_running_sum_of_named_tuples(field: str | int) -> None:
+    with OperatorHarness(RunningAggregateOperator(KeyByColumns(["shop"]), "sum", field, OPAQUE)) as harness:
+        harness.push([Sale("a", 1, "x"), Sale("b", 5, "y"), Sale("a", 2, "z")])
+        assert harness.output == [Sale("a", 1, "x"), Sale("b", 5, "y"), Sale("a", 3, "x")]
+        assert set(map(type, harness.output)) == {Sale}
 
 
 def test_running_aggregates_of_scalars_dicts_and_counts() -> None:
