@@ -89,8 +89,9 @@ class LogChecker:
         """What every master has read or written stands in the log."""
         for master in self._cluster.masters:
             for entry in master.master.log_state.history:
-                if self.entries.get(entry.seq) != entry:
-                    raise Violation(f"{master.process.name} believes {entry}, but there is {self.entries.get(entry.seq)}")
+                stands = self.entries.get(entry.seq)
+                if stands != entry:
+                    raise Violation(f"{master.process.name} believes {entry}, but there is {stands}")
 
 
 class StoreChecker:
@@ -145,21 +146,19 @@ class StoreChecker:
 
     def _ended_writers(self) -> set[str]:
         """Log writers of the masters that have come to the end of all they had to do."""
-        return {m.master.log_writer for m in self._cluster.masters if m.ended is not None and m.process.alive}
+        finished = events.JobState.FINISHED
+        return {m.master.log_writer for m in self._cluster.masters if m.ended is not None and m.ended.state is finished}
 
 
 class CommitChecker:
     """Told of every transaction that is asked to become visible."""
 
-    def __init__(self, log: LogChecker, without_checkpoints: bool) -> None:
+    def __init__(self, log: LogChecker) -> None:
         self._log = log
-        self._off = without_checkpoints
         self._allowed: set[str] = set()
         self._known: set[CheckpointId] = set()
 
     def asked(self, name: str) -> None:
-        if self._off:
-            return
         for checkpoint_id, metadata in self._log.metadata.items():
             if checkpoint_id not in self._known:
                 self._known.add(checkpoint_id)
@@ -252,7 +251,7 @@ class FailureChecker:
             if not _expected(cause):
                 raise Violation(f"{message.subtask} in {slot} failed: {message.message}\n{message.traceback}")
         elif isinstance(message, messages.Decline) and not any(e.__name__ in message.reason for e in EXPECTED):
-            raise Violation(f"{message.subtask} in {slot} declined checkpoint {message.checkpoint_id}: {message.reason}")
+            raise Violation(f"{message.subtask} in {slot} declined {message.checkpoint_id}: {message.reason}")
 
     def _error(self, where: str, error: Exception) -> None:
         if not _expected(error):
@@ -260,7 +259,8 @@ class FailureChecker:
 
     def _end(self, master: SimulatedMaster, end: events.EndJob) -> None:
         silent = isinstance(end.failure, DeposedError | ObjectStoreUnavailable)
-        if end.state is not events.JobState.FINISHED and not silent:
+        stopped = end.state is events.JobState.SUSPENDED and master.stop_requested
+        if end.state is not events.JobState.FINISHED and not silent and not stopped:
             raise Violation(f"{master.process.name} ended the job as {end.state.value}: {end.failure}")
 
 

@@ -1,5 +1,8 @@
-"""What goes wrong in a simulated run, and when. Every seed draws which kinds of faults it has, so that each kind is also
-seen without the noise of the others. Faults end at the horizon; from there on the job must be able to finish."""
+"""What goes wrong in a simulated run, and when.
+
+Every seed draws which kinds of faults it has, so that each kind is also seen without the noise of the others. Faults
+end at the horizon; from there on the job must be able to finish.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ class Fault(enum.Enum):
     KILL_MASTER = "the master dies"
     PAUSE_MASTER = "the master hangs, and goes on later, perhaps deposed"
     RIVAL_MASTER = "a candidate appears beside a healthy leader"
+    STOP = "the job is stopped after a last checkpoint, and continued by another master"
     RESCALE = "later masters run the job at another parallelism"
     STORE_DOWN = "the store is unavailable for a while"
     STORE_LOSES_ANSWERS = "ops take effect, and time out"
@@ -44,10 +48,19 @@ STORE_TROUBLES: dict[Fault, tuple[StoreTrouble, ...]] = {
 MOMENTS = frozenset(
     {
         Fault.KILL_SLOT, Fault.PAUSE_SLOT, Fault.SLOW_LINK, Fault.CUT_LINK, Fault.SLOW_CONTROL, Fault.KILL_MASTER,
-        Fault.PAUSE_MASTER, Fault.RIVAL_MASTER, Fault.STORE_DOWN,
+        Fault.PAUSE_MASTER, Fault.RIVAL_MASTER, Fault.STOP, Fault.STORE_DOWN,
     }
 )  # fmt: skip
 """Happen at some moments."""
+
+HARMLESS_WITHOUT_CHECKPOINTS = frozenset(
+    {
+        Fault.KILL_SLOT, Fault.PAUSE_SLOT, Fault.SLOW_LINK, Fault.CUT_LINK, Fault.SLOW_CONTROL, Fault.COMMIT_FAILS,
+        Fault.USER_CODE_FAILS,
+    }
+)  # fmt: skip
+"""A job that keeps no state begins anew, which is right as long as nothing is committed; and whether something is,
+only its master knows."""
 
 MOST_MASTERS = 6
 """Enough to see a deposed one deposed by the next."""
@@ -64,10 +77,12 @@ class FaultPlan:
     commit_odds: float
 
 
-def draw_faults(random: Random, lasts_ns: int) -> FaultPlan:
+def draw_faults(random: Random, lasts_ns: int, checkpoints: bool) -> FaultPlan:
     """For a job that lasts about so long when nothing goes wrong. One seed in eight has no faults at all."""
     share = 0.0 if random.random() < 0.125 else random.choice((0.15, 0.4, 0.8))
     kinds = frozenset(fault for fault in Fault if random.random() < share)
+    if not checkpoints:
+        kinds &= HARMLESS_WITHOUT_CHECKPOINTS
     possible = [fault for fault in Fault if fault in kinds and fault in MOMENTS]
     horizon_ns = lasts_ns * 3 // 2 + 2_000 * MS
     count = random.randint(1, 10) if possible else 0
@@ -94,6 +109,7 @@ class FaultInjector:
             Fault.KILL_MASTER: self._kill_master,
             Fault.PAUSE_MASTER: self._pause_master,
             Fault.RIVAL_MASTER: self._start_rival,
+            Fault.STOP: self._stop,
             Fault.STORE_DOWN: self._store_down,
         }
 
@@ -171,6 +187,12 @@ class FaultInjector:
             self._pause(master.process, 15_000)
             if self._time.random.random() < 0.7:
                 self._time.after(self._time.between(0, 3_000 * MS), None, "replacement", self._replace)
+
+    def _stop(self) -> None:
+        master = self._master()
+        if master is not None:
+            self._note(master.process.name)
+            master.stop()
 
     def _start_rival(self) -> None:
         if self._master() is not None:

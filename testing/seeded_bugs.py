@@ -85,9 +85,9 @@ def commit_before_the_log() -> Any:
 
     def make(original: Any) -> Any:
         def metadata_written(self: Checkpointing, attempt: Attempt, checkpoint_id: CheckpointId, name: str) -> None:
-            for checkpoint in self.coordinator.active:
-                if checkpoint.id == checkpoint_id:
-                    self._orders.give(*self._commits.add(checkpoint.committables()))
+            checkpoint = self.coordinator.find(attempt, checkpoint_id)
+            if checkpoint is not None:
+                self._orders.give(*self._commits.add(checkpoint.committables()))
             original(self, attempt, checkpoint_id, name)
 
         return metadata_written
@@ -118,7 +118,10 @@ def file_of_an_aborted_checkpoint_reused() -> Any:
             namespaces: list[int], fired: list[int],
         ) -> Program[tuple[KeyedHandle, ...]]:  # fmt: skip
             if not copied:
-                return (yield from original(self, checkpoint_id, epoch, chain, copied, namespaces, fired))
+                nothing: tuple[KeyedHandle, ...] = yield from original(
+                    self, checkpoint_id, epoch, chain, copied, namespaces, fired
+                )
+                return nothing
             layout = self._layout
             data, rows, groups = column_snapshots._encode(
                 pa.concat_batches(copied), len(layout.key_types), self._max_parallelism
@@ -129,7 +132,10 @@ def file_of_an_aborted_checkpoint_reused() -> Any:
             self._pending[checkpoint_id] = (epoch, chain)
             self.checkpoint_completed(checkpoint_id)
             yield from create_once(name, data)
-            return (yield from original(self, checkpoint_id, epoch, chain, [], namespaces, fired))
+            handles: tuple[KeyedHandle, ...] = yield from original(
+                self, checkpoint_id, epoch, chain, [], namespaces, fired
+            )
+            return handles
 
         return write
 
@@ -143,7 +149,7 @@ def watermark_not_restored() -> Any:
         def fetch(
             restore: tuple[RestoreOperator, ...], store: CheckpointStore, directory: Path
         ) -> Program[dict[OperatorId, RestoredState]]:
-            restored = yield from original(restore, store, directory)
+            restored: dict[OperatorId, RestoredState] = yield from original(restore, store, directory)
             for state in restored.values():
                 state.watermark = MIN_WATERMARK
                 state.splits = [replace(split, watermark_state=b"") for split in state.splits]
@@ -168,18 +174,6 @@ def committable_handed_out_once() -> Any:
     return _replaced(SinkOperator, "snapshot", make)
 
 
-def writer_of_a_dead_attempt_not_fenced() -> Any:
-    """Cleaning up after dead attempts also aborts transactions of the attempt that writes now."""
-
-    def make(original: Any) -> Any:
-        def abort_below(self: Warehouse, sink: str, attempt: Attempt) -> None:
-            original(self, sink, Attempt(attempt + 1_000))
-
-        return abort_below
-
-    return _replaced(Warehouse, "abort_below", make)
-
-
 BUGS: dict[str, Callable[[], Any]] = {
     bug.__name__: bug
     for bug in (
@@ -191,6 +185,5 @@ BUGS: dict[str, Callable[[], Any]] = {
         file_of_an_aborted_checkpoint_reused,
         watermark_not_restored,
         committable_handed_out_once,
-        writer_of_a_dead_attempt_not_fenced,
     )
 }

@@ -99,6 +99,7 @@ class SimulatedMaster:
         self.process = Process(name)
         self.slots: dict[SlotId, SimulatedSlot] = {}
         self.ended: events.EndJob | None = None
+        self.stop_requested = False
         self.master = JobMaster(
             graph,
             job_id=JOB,
@@ -115,6 +116,10 @@ class SimulatedMaster:
     def running(self) -> bool:
         return self.process.alive and self.ended is None
 
+    def stop(self) -> None:
+        self.stop_requested = True
+        self._cluster.time.after(0, self.process, "stop", lambda: self.handle(events.StopRequested()))
+
     def handle(self, event: events.Event) -> None:
         if self.ended is not None:
             return
@@ -125,7 +130,7 @@ class SimulatedMaster:
         self._carry_out(commands)
 
     def _carry_out(self, commands: list[events.Command]) -> None:
-        time, network = self._cluster.time, self._cluster.network
+        time = self._cluster.time
         for command in commands:
             match command:
                 case events.SendToSlot(slot_id, message):
@@ -147,9 +152,8 @@ class SimulatedMaster:
                     self._cluster.kill_later(self.slots.pop(slot_id, None), time.between(0, 2_000 * MS))
                 case events.EndJob():
                     self.ended = command
-                    network_time = time.between(0, 4_000 * MS)
                     for slot in self.slots.values():
-                        self._cluster.kill_later(slot, network_time)
+                        self._cluster.kill_later(slot, time.between(0, 4_000 * MS))
                     for observe in self._cluster.end_observers:
                         observe(self, command)
 

@@ -1,8 +1,8 @@
 """The job that simulations run, and the outside world it writes to.
 
-    source(s), many small splits ─ map ─┬─ by key: running state, timers, a side output ─ sinks "running", "side"
-      (perhaps a union of two)          ├─ by key: event-time windows of rows           ─ sinks "windows", "late"
-                                        └─ by key: event-time windows of columns        ─ sinks "columns", "late columns"
+    source(s), many small splits ─ map ─┬─ by key: running state, timers, a side output ─ "running", "side"
+      (perhaps a union of two)          ├─ by key: event-time windows of rows           ─ "windows", "late"
+                                        └─ by key: event-time windows of columns        ─ "columns", "late columns"
 
 A seed draws which branches there are, and everything else that can be chosen. Records have an id, so that the
 checkers see each of them on its way. Timestamps are out of order by less than the watermark's bound, except for some
@@ -25,8 +25,15 @@ from ..runtime import aggregates, options
 from ..runtime.batch import Batch
 from ..runtime.config import Configuration
 from ..runtime.connector import Committer, Sink, SinkWriter, WriterContext
-from ..runtime.functions import KeyedContext, KeyedProcessFunction, OutputTag, ProcessWindowFunction, RuntimeContext
-from ..runtime.functions import TimerContext, WindowContext
+from ..runtime.functions import (
+    KeyedContext,
+    KeyedProcessFunction,
+    OutputTag,
+    ProcessWindowFunction,
+    RuntimeContext,
+    TimerContext,
+    WindowContext,
+)
 from ..runtime.graph.job_graph import JobGraph
 from ..runtime.watermarks import WatermarkStrategy
 from ..runtime.windows.assigners import TumblingEventTimeWindows
@@ -72,27 +79,31 @@ class Pane(NamedTuple):
     ids: tuple[int, ...]
 
 
-BUCKETS = OutputTag("buckets", Bucket)
-LATE = OutputTag("late", Reading)
+BUCKETS: OutputTag[Bucket] = OutputTag("buckets", Bucket)
+LATE: OutputTag[Reading] = OutputTag("late", Reading)
 
 
 class Running(KeyedProcessFunction):
     """Count and sum per key, and a timer at the end of every bucket of event time."""
 
     def open(self, runtime_context: RuntimeContext) -> None:
-        self._sums = runtime_context.get_state(ValueStateDescriptor("sum", tuple[int, int], (0, 0)))
-        self._buckets = runtime_context.get_map_state(MapStateDescriptor("buckets", int, int))
-        self._order = runtime_context.get_list_state(ListStateDescriptor("last", int))
+        sums: ValueStateDescriptor[tuple[int, int]] = ValueStateDescriptor("sum", tuple[int, int], (0, 0))
+        buckets: MapStateDescriptor[int, int] = MapStateDescriptor("buckets", int, int)
+        values: ListStateDescriptor[int] = ListStateDescriptor("values", int)
+        self._sums = runtime_context.get_state(sums)
+        self._buckets = runtime_context.get_map_state(buckets)
+        self._values = runtime_context.get_list_state(values)
 
     def process_element(self, value: Reading, ctx: KeyedContext) -> Iterator[Counted]:
         n, total = self._sums.value() or (0, 0)
         self._sums.update((n + 1, total + value.value))
+        self._values.add(value.value)
         timers = ctx.timer_service()
         if value.time > timers.current_watermark():
             end = value.time - value.time % BUCKET_MS + BUCKET_MS - 1
             self._buckets.put(end, (self._buckets.get(end) or 0) + 1)
             timers.register_event_time_timer(end)
-        yield Counted(value.id, value.key, n + 1, total + value.value)
+        yield Counted(value.id, value.key, n + 1, sum(self._values.get()))
 
     def on_timer(self, timestamp: int, ctx: TimerContext) -> None:
         ctx.output(BUCKETS, Bucket(ctx.get_current_key(), timestamp, self._buckets.get(timestamp) or 0))
@@ -124,6 +135,8 @@ class Workload:
     bound_ms: int
     branches: tuple[str, ...]
     late: bool
+    rebalanced: bool
+    """Between source and map every record may go anywhere."""
     batch_rows: int
     pause_ms: int
     config: dict[str, str]
@@ -135,15 +148,20 @@ class Workload:
         return [record for source in self.sources for record in source if isinstance(record, Reading)]
 
     @property
+    def checkpoints(self) -> bool:
+        return self.config[options.CHECKPOINT_INTERVAL.key] != "0"
+
+    @property
     def exactly_once(self) -> bool:
-        return self.config[options.CHECKPOINT_MODE.key] == "exactly-once"
+        return self.config[options.CHECKPOINT_MODE.key] == "exactly-once" or not self.checkpoints
 
 
 def draw_workload(random: Random, failing: bool) -> Workload:
     """`failing`: user code fails now and then."""
     late = random.random() < 0.25
     bound_ms = random.choice((0, 50, 300, 1_500))
-    branches = tuple(b for b in ("running", "windows", "columns") if random.random() < (0.65 if b != "columns" else 0.3))
+    odds = {"running": 0.65, "windows": 0.65, "columns": 0.3}
+    branches = tuple(branch for branch, likely in odds.items() if random.random() < likely)
     next_id = 0
     sources = []
     for _ in range(random.choice((1, 1, 2))):
@@ -151,7 +169,7 @@ def draw_workload(random: Random, failing: bool) -> Workload:
         records = _readings(random, next_id, count, bound_ms, late)
         next_id += count
         if failing:
-            records.insert(random.randrange(len(records)), FAIL)
+            records.insert(Random(next_id).randrange(len(records)), FAIL)
         sources.append(tuple(records))
     batch_rows, lasts_ms = random.choice((2, 5, 12)), random.randint(500, 5_000)
     return Workload(
@@ -160,6 +178,7 @@ def draw_workload(random: Random, failing: bool) -> Workload:
         bound_ms=bound_ms,
         branches=branches or ("running",),
         late=late,
+        rebalanced=random.random() < 0.3,
         batch_rows=batch_rows,
         pause_ms=lasts_ms * batch_rows * 2 // next_id,
         config=_draw_config(random),
@@ -180,7 +199,7 @@ def _readings(random: Random, first: int, count: int, bound_ms: int, late: bool)
 
 def _draw_config(random: Random) -> dict[str, str]:
     chosen = {
-        options.CHECKPOINT_INTERVAL: random.choice(("200ms", "500ms", "1s", "2s")),
+        options.CHECKPOINT_INTERVAL: random.choice(("200ms", "500ms", "1s", "2s")) if random.random() < 0.96 else "0",
         options.CHECKPOINT_TIMEOUT: random.choice(("3s", "6s", "20s")),
         options.CHECKPOINT_MIN_PAUSE: random.choice(("0ms", "0ms", "300ms")),
         options.MAX_CONCURRENT_CHECKPOINTS: random.choice((1, 1, 2, 3)),
@@ -203,7 +222,7 @@ def build_job(workload: Workload, warehouse: Warehouse, parallelism: int) -> Job
     strategy = WatermarkStrategy.for_bounded_out_of_orderness(workload.bound_ms)
     streams = [env.from_source(source, strategy) for source in warehouse.sources(workload)]
     stream = streams[0] if len(streams) == 1 else streams[0].union(*streams[1:])
-    mapped = stream.map(doubled)
+    mapped = (stream.rebalance() if workload.rebalanced else stream).map(doubled)
 
     def write(results: DataStream, name: str) -> None:
         results.sink_to(WarehouseSink(warehouse.number, name))

@@ -18,7 +18,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ..state.errors import ObjectAlreadyExists, ObjectNotFound, ObjectStoreUnavailable
@@ -85,11 +84,11 @@ class SimulatedStore:
 
         def happen() -> None:
             if trouble in (StoreTrouble.UNAVAILABLE, StoreTrouble.PHANTOM, StoreTrouble.LATE_EFFECT):
-                result, error = None, _error(trouble, label)
+                result, error = _refused(trouble, label)
             else:
                 result, error = self._effect(op, content)
                 if trouble in (StoreTrouble.LOST_ANSWER, StoreTrouble.MET_ITSELF) and error is None:
-                    error = _error(trouble, label)
+                    result, error = _refused(trouble, label)
             if trouble is StoreTrouble.LATE_EFFECT:
                 later_ns = time.between(MS, 3_000 * MS)
                 time.after(later_ns, None, f"late {label}", lambda: _drop(self._effect(op, content)))
@@ -137,10 +136,10 @@ def _drop(_: object) -> None:
     """The result of an op whose answer was given before."""
 
 
-def _error(trouble: StoreTrouble, label: str) -> Exception:
+def _refused(trouble: StoreTrouble, label: str) -> tuple[None, Exception | None]:
     if trouble in CREATE_ONLY:
-        return ObjectAlreadyExists(f"{label}: exists")
-    return ObjectStoreUnavailable(f"{label}: no answer")
+        return None, ObjectAlreadyExists(f"{label}: exists")
+    return None, ObjectStoreUnavailable(f"{label}: no answer")
 
 
 def _named(op: StoreOp) -> str:
@@ -188,7 +187,9 @@ class SimulatedExecutor:
 
     Programs of a killed process are kept, not finished: nothing of them may run, not even what they do at exit."""
 
-    def __init__(self, time: VirtualTime, store: SimulatedStore, process: Process, after_mail: Callable[[], None]) -> None:
+    def __init__(
+        self, time: VirtualTime, store: SimulatedStore, process: Process, after_mail: Callable[[], None]
+    ) -> None:
         self.store = store
         self.process = process
         self._time = time

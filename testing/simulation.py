@@ -84,7 +84,8 @@ class Simulation:
         self.stored = StoreChecker(self.store, self.log, self.cluster)
         self.channels = ChannelChecker(self.cluster, self.workload.late)
         FailureChecker(self.cluster)
-        self.warehouse.on_commit.append(CommitChecker(self.log, without_checkpoints=False).asked)
+        if self.workload.checkpoints:
+            self.warehouse.on_commit.append(CommitChecker(self.log).asked)
 
     def run(self) -> Outcome:
         violation: str | None = None
@@ -145,23 +146,25 @@ class Simulation:
         for master in self.cluster.masters:
             life = "dead" if not master.process.alive else "paused" if master.process.paused else "alive"
             status = master.master.status()
-            lines.append(f"{master.process.name} ({life}): {status.state.value}, attempt {status.attempt}, {status.checkpoints}")
+            lines.append(f"{master.process.name} ({life}): {status.state.value}, attempt {status.attempt}")
+            lines.append(f"  {status.checkpoints}")
             lines += [f"  {vertex.name}: {', '.join(vertex.subtask_states)}" for vertex in status.vertices]
         for slot in self.cluster.slots:
             for task in slot.slot.tasks:
                 blocked = "blocked, " if task.writers.blocked else ""
-                lines.append(f"{slot.process.name}: {task.id} of attempt {task.attempt} is {task.state.name}, {blocked}"
-                             f"{task.records_in} in, {task.writers.records_out} out")
+                lines.append(
+                    f"{slot.process.name}: {task.id} of attempt {task.attempt} is {task.state.name}, {blocked}"
+                    f"{task.records_in} in, {task.writers.records_out} out"
+                )
         return "\n".join(lines)
 
 
 def _draw(random: Random) -> tuple[FaultPlan, Workload]:
-    lasts = Random(random.getrandbits(64))
-    workload = draw_workload(lasts, failing=False)
-    plan = draw_faults(random, workload.lasts_ms * MS)
+    job_seed = random.getrandbits(64)
+    workload = draw_workload(Random(job_seed), failing=False)
+    plan = draw_faults(random, workload.lasts_ms * MS, workload.checkpoints)
     if Fault.USER_CODE_FAILS in plan.kinds:
-        workload = draw_workload(Random(random.getrandbits(64)), failing=True)
-        plan = replace(plan)
+        workload = draw_workload(Random(job_seed), failing=True)
     return plan, workload
 
 
