@@ -38,7 +38,7 @@ def run_job(restore: str | None) -> None:
         configuration.set("execution.state-recovery.path", restore)
     env = ps.StreamExecutionEnvironment(configuration)
     env.enable_checkpointing("1s")
-    flight_delays.build(env, DIRECTORY / "flights", DIRECTORY / "results", bound="24h")
+    flight_delays.build(env, DIRECTORY / "flights", DIRECTORY / "results", bound="2h")
     job = env.execute_async(JOB_NAME)
     while True:
         try:

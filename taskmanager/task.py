@@ -209,6 +209,7 @@ class Task:
                 next(work[0])
             except StopIteration:
                 work.popleft()
+            self.chain.between_batches()
             return True
         now_ms = self._clock.now_ms()
         timer_ms = self.chain.next_processing_timer()
