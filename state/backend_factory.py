@@ -2,8 +2,9 @@
 
 A snapshot of any backend restores into any other, and any range of key groups from any number of snapshots: rows
 outside the range are left out. RocksDB takes the largest snapshot of its own kind as it is, by hard links, and
-deletes what is not in its range; the rows of the others are written into it. That base's uploaded files are files of
-a completed checkpoint, so later snapshots may refer to them.
+deletes what is not in its range; the rows of the others are written into it. Where that base is of a completed
+checkpoint of this very job, later snapshots may refer to its uploaded files; another job's files go when that job
+says so, and are uploaded anew.
 """
 
 from __future__ import annotations
@@ -38,14 +39,16 @@ def create_keyed_backend(
     directory: Path,
     uploads: Callable[[CheckpointId], Uploads],
     restored: Sequence[Restored] = (),
+    reuse_files: bool = True,
     options: BackendOptions | None = None,
 ) -> KeyedStateBackend:
-    """`directory` is this attempt's own and new. DamagedCheckpointError, IncompatibleStateError."""
+    """`directory` is this attempt's own and new. `reuse_files`: what is restored is this job's, so snapshots may refer
+    to its files. DamagedCheckpointError, IncompatibleStateError."""
     options = options or BackendOptions()
     registry = StateRegistry(operator_name, max_parallelism)
     parts = [part for part in restored if len(_range_of(part[0]).intersection(key_groups))]
     if kind == "rocksdb":
-        store = _restored_rocksdb(directory, parts, key_groups, registry, options)
+        store = _restored_rocksdb(directory, parts, key_groups, registry, reuse_files, options)
     else:
         store = HeapStore()
         for part in parts:
@@ -70,6 +73,7 @@ def _restored_rocksdb(
     parts: list[Restored],
     key_groups: KeyGroupRange,
     registry: StateRegistry,
+    reuse_files: bool,
     options: BackendOptions,
 ) -> RowStore:
     from . import rocksdb  # loads the native library
@@ -84,7 +88,7 @@ def _restored_rocksdb(
         handle, fetched = base
         registry.merge(decode_meta(handle.meta))
         rocksdb.lay_out(fetched, directory)
-        tables = {name: file for name, file in handle.files.items() if file.shared}
+        tables = {name: file for name, file in handle.files.items() if file.shared and reuse_files}
         store = rocksdb.RocksStore(directory, database, tables)
         if _range_of(handle).intersection(key_groups) != _range_of(handle):
             store.keep_only(key_groups)

@@ -183,5 +183,6 @@ class _Deployment:
             directory=self.directory / f"state-{index}",
             uploads=partial(self.store.uploads, deploy.attempt),
             restored=restored.keyed,
+            reuse_files=deploy.reusable_checkpoint is not None,
             options=BackendOptions(),
         )

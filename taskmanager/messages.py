@@ -87,6 +87,7 @@ class Deploy:
     """Position of the vertex in the job graph: higher is further downstream."""
     restore: tuple[RestoreOperator, ...] = ()
     reusable_checkpoint: CheckpointId | None = None
+    """The restored one, if it is this job's: its shared files may be referred to again (PROTOCOLS 7)."""
     config: dict[str, str] = field(default_factory=dict)
 
 

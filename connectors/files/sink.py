@@ -137,6 +137,7 @@ class _OpenPart:
         return PendingPart(self.part.directory, self.part.name, self.rows, size)
 
     def discard(self) -> None:
+        self.writer.discard()
         self.file.close()
         self.part.pending_path.unlink(missing_ok=True)
 

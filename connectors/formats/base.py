@@ -88,6 +88,9 @@ class FormatWriter(ABC):
     def finish(self) -> None:
         """Write what is still held back."""
 
+    def discard(self) -> None:
+        """Called instead of finish when the file is given up; it is still open."""
+
     @property
     def buffered_bytes(self) -> int:
         return 0

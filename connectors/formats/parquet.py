@@ -241,6 +241,13 @@ class _ParquetWriter(FormatWriter):
         self._flush()
         self._writer.close()
 
+    def discard(self) -> None:
+        """pyarrow would write the footer when the writer is collected, into a file that is closed by then."""
+        try:
+            self._writer.close()
+        except OSError:  # as on a full disk, which may be why the file is given up
+            pass
+
     def _flush(self) -> None:
         if self._held:
             self._writer.write_table(pa.Table.from_batches(self._held), row_group_size=_GROUP_ROWS)

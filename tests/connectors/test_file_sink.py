@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import pickle
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -228,6 +230,18 @@ def test_closing_drops_what_was_not_handed_out(tmp_path: Path) -> None:
     assert len(pending(tmp_path)) == 1
     sink.create_committer().commit(committables)
     assert final_ids(tmp_path) == [0, 1]
+
+
+def test_a_given_up_parquet_file_goes_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    writer = writer_of(FileSink(tmp_path, Parquet()))
+    writer.write(items(range(3)))
+    writer.close()
+    del writer
+    gc.collect()
+    assert told == []
+    assert pending(tmp_path) == []
 
 
 def commit_all(sink: FileSink, writer: FileWriter) -> Iterator[PendingPart]:
