@@ -212,14 +212,14 @@ class Task:
             self.chain.between_batches()
             return True
         now_ms = self._clock.now_ms()
-        timer_ms = self.chain.next_processing_timer()
+        timer_ms = self._next_timer_ms()
         if timer_ms is not None and timer_ms <= now_ms:
             work.append(self.chain.processing_time(now_ms))
             return True
         if self._batch is not None:
             self._process_slice(self._batch)
             return True
-        event = self.input.poll()
+        event = self.chain.guarded(0, self.input.poll) if isinstance(self.input, SourceInput) else self.input.poll()
         if event is None:
             return False
         self._handle(event)
@@ -320,11 +320,15 @@ class Task:
         due_ns = [self.writers.next_flush_ns()]
         if not self.writers.blocked:
             now_ms, now_ns = self._clock.now_ms(), self._clock.monotonic_ns()
-            timers_ms = [self.chain.next_processing_timer()]
+            timers_ms = [self._next_timer_ms()]
             if isinstance(self.input, SourceInput):
                 timers_ms.append(self.input.retry_at_ms)
             due_ns += [now_ns + max(0, at - now_ms) * 1_000_000 for at in timers_ms if at is not None]
         return min((at for at in due_ns if at is not None), default=None)
+
+    def _next_timer_ms(self) -> int | None:
+        """After the end of input no timer fires: its results could not be sent any more (as in Flink)."""
+        return self.chain.next_processing_timer() if self.state is TaskState.RUNNING else None
 
     def report(self) -> messages.TaskReport:
         ms = {occupation: ns / 1e6 for occupation, ns in self.times_ns.items()}
