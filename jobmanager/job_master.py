@@ -96,6 +96,11 @@ class JobMaster:
                 self._advance(now_ms)
         return self._parts.orders.take()
 
+    def abandon(self, now_ms: int) -> list[Command]:
+        """The process lets go of the job as it is, and feeds no more events: tell the next master not to wait."""
+        self._lead(self._leader.resign(now_ms), now_ms)
+        return self._parts.orders.take()
+
     @property
     def log_state(self) -> job_log.LogState:
         return self._parts.log.state

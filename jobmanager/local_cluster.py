@@ -82,7 +82,10 @@ class LocalCluster:
         return progressed
 
     def close(self) -> None:
-        """Stop helper threads and remove temporary files. What is in the store stays."""
+        """Stop helper threads and remove temporary files. What is in the store stays: a job that has not ended can be
+        continued at once."""
+        if self.ended is None:
+            self._carry_out(self.master.abandon(self.now_ms()))
         self._executor.shutdown()
         shutil.rmtree(self._work_directory, ignore_errors=True)
 

@@ -61,8 +61,8 @@ class ThreadExecutor:
         self._pool.submit(self._answer, function, done)
 
     def shutdown(self) -> None:
-        """Waits for what is running; what has not begun is dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Waits for what was submitted; the answers go nowhere."""
+        self._pool.shutdown(wait=True)
 
     def _answer(self, function: Callable[[], Any], done: Done) -> None:
         try:
