@@ -50,17 +50,19 @@ def write_orders(path: Path, rows: int) -> None:
 
 
 class Rates(NamedTuple):
-    """Records a second of CPU, of all threads, and of wall time."""
+    """Records a second of CPU, of all threads, and of wall time; and how many checkpoints there were."""
 
     cpu: float
     wall: float
+    checkpoints: int
 
 
-def rates(job: Callable[[], Any], path: Path) -> Rates:
+def rates(job: Callable[[], int], path: Path) -> Rates:
+    """job: gives the number of its checkpoints."""
     rows = rows_of(path)
     wall, cpu = time.perf_counter(), time.process_time()
-    job()
-    return Rates(rows / (time.process_time() - cpu), rows / (time.perf_counter() - wall))
+    checkpoints = job()
+    return Rates(rows / (time.process_time() - cpu), rows / (time.perf_counter() - wall), checkpoints)
 
 
 def with_tax(order: Order) -> Order:
@@ -95,7 +97,7 @@ def run_penstock(path: Path, interval: str = "10s") -> Rates:
             .sum("amount")
             .sink_to(DiscardingSink())
         )
-        return rates(lambda: env.execute("per record"), path)
+        return rates(lambda: env.execute("per record").status.checkpoints.completed, path)
 
 
 def run_bytewax(path: Path) -> Rates:
@@ -135,7 +137,7 @@ def run_bytewax(path: Path) -> Rates:
     large = op.filter("large", taxed, lambda row: row[2] > 100.0)
     keyed = op.key_on("customer", large, lambda row: str(row[1]))
     op.output("out", op.stateful_map("sum", keyed, running_sum), Sink())
-    return rates(lambda: run_main(flow), path)
+    return rates(lambda: run_main(flow) or 0, path)
 
 
 def rows_of(path: Path) -> int:
