@@ -53,6 +53,9 @@ class Ends:
     def granted(self, attempt: Attempt, channel: ChannelId, nbytes: int) -> None:
         self.writers.granted(channel, nbytes)
 
+    def disconnected(self, peer: SlotId) -> None:
+        raise AssertionError(f"{peer} was not cut off")
+
 
 def exchanged_us(batches: list[Batch]) -> float:
     """Per batch."""

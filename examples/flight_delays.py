@@ -73,7 +73,7 @@ class Turnaround:
     """When it was due to land from its flight before, ms like `left`."""
 
 
-late = ps.OutputTag("late", Flight)
+late = ps.OutputTag[Flight]("late", Flight)
 
 
 def departure_ms(flight: Flight, _: int) -> int:
@@ -85,7 +85,7 @@ class InEventTimeOrder(ps.KeyedProcessFunction):
     """Keeps flights until the watermark has passed them, then hands them on in the order they left."""
 
     def open(self, context: ps.RuntimeContext) -> None:
-        self.waiting = context.get_map_state(ps.MapStateDescriptor("waiting", int, list[Flight]))
+        self.waiting = context.get_map_state(ps.MapStateDescriptor[int, list[Flight]]("waiting", int, list[Flight]))
 
     def process_element(self, flight: Flight, context: Any) -> Iterator[Any]:
         at = context.timestamp()
@@ -109,12 +109,12 @@ class Carriers(InEventTimeOrder):
 
     def open(self, context: ps.RuntimeContext) -> None:
         super().open(context)
-        self.record = context.get_state(ps.ValueStateDescriptor("record", CarrierRecord))
+        self.record = context.get_state(ps.ValueStateDescriptor[CarrierRecord]("record", CarrierRecord))
 
     def departed(self, flight: Flight, at: int, context: Any) -> Iterator[CarrierRecord]:
         old = self.record.value() or CarrierRecord(flight.carrier, at, 0, 0, 0, 0)
         cancelled = flight.dep_delay is None
-        delayed = not cancelled and flight.dep_delay > DELAYED_MINUTES
+        delayed = flight.dep_delay is not None and flight.dep_delay > DELAYED_MINUTES
         streak = old.streak + 1 if delayed else old.streak if cancelled else 0
         new = CarrierRecord(
             carrier=flight.carrier,
@@ -133,7 +133,7 @@ class Turnarounds(InEventTimeOrder):
 
     def open(self, context: ps.RuntimeContext) -> None:
         super().open(context)
-        self.due = context.get_state(ps.ValueStateDescriptor("due", int))
+        self.due = context.get_state(ps.ValueStateDescriptor[int]("due", int))
 
     def departed(self, flight: Flight, at: int, context: Any) -> Iterator[Turnaround]:
         due = self.due.value()
