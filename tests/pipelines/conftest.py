@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import penstock as ps
 from penstock.jobmanager.events import JobState, JobStatus
 from penstock.jobmanager.local_job import LocalJob
-from penstock.runtime.connector import NotReady, PollResult, ReaderContext, SourceReader, SplitBatch
+from penstock.runtime.connector import NotReady, PollResult, ReaderContext, Source, SourceReader, SplitBatch
 from penstock.testing.lists import ListSink, ListSource
 
 
-class HeldSource(ListSource):
-    """Every subtask gives `held_after` rows, and the others once the file `gate` is there."""
+class Held(Source[Any]):
+    """Every subtask gives `held_after` rows, and the others once the file `gate` is there. Goes before a source."""
 
-    def __init__(self, values: list[Any], gate: Path, held_after: int, **settings: Any) -> None:
-        super().__init__(values, **settings)
-        self.gate = str(gate)
-        self.held_after = held_after
+    gate: str
+    held_after: int
 
     def create_reader(self, context: ReaderContext) -> SourceReader[Any]:
         reader = super().create_reader(context)
@@ -40,6 +38,19 @@ class HeldSource(ListSource):
 
         reader.poll = held_poll  # type: ignore[method-assign]
         return reader
+
+
+class HeldSource(Held, ListSource):
+    def __init__(self, values: list[Any], gate: Path, held_after: int, **settings: Any) -> None:
+        super().__init__(values, **settings)
+        self.gate, self.held_after = str(gate), held_after
+
+
+def held(source: Source[Any], gate: Path, held_after: int) -> Source[Any]:
+    """This source, holding."""
+    holding: Any = type(source).__new__(type("Held", (Held, type(source)), {}))
+    vars(holding).update(vars(source), gate=str(gate), held_after=held_after)
+    return cast("Source[Any]", holding)
 
 
 class Driven:
@@ -96,6 +107,11 @@ class Driven:
 @pytest.fixture
 def drive() -> type[Driven]:
     return Driven
+
+
+@pytest.fixture
+def hold() -> Callable[[Source[Any], Path, int], Source[Any]]:
+    return held
 
 
 @pytest.fixture
