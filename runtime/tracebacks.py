@@ -6,6 +6,8 @@ import runpy
 import traceback
 from pathlib import Path
 
+from ..state.errors import PenstockError, ProtocolError
+
 _ROOT = Path(__file__).resolve().parents[1]
 _HIDDEN = (
     *(f"{_ROOT / floor}/" for floor in ("state", "runtime", "connectors", "taskmanager", "jobmanager", "api")),
@@ -15,9 +17,12 @@ _HIDDEN = (
 
 
 def user_traceback(error: BaseException) -> str:
-    """As Python prints it, without our frames; with all frames where none is the user's, for then it is our bug."""
+    """As Python prints it, without our frames. Where none is the user's: nothing for an error of ours, whose sentence
+    says it all, and all frames for any other, for then it is our bug."""
     shown = traceback.TracebackException.from_exception(error)
     if not _hide(shown):
+        if isinstance(error, PenstockError) and not isinstance(error, ProtocolError):
+            return ""
         shown = traceback.TracebackException.from_exception(error)
     return "".join(shown.format())
 
@@ -26,7 +31,5 @@ def _hide(shown: traceback.TracebackException) -> bool:
     """Take our frames out, also of what it was raised from. False if no frame is left in the end."""
     frames = [frame for frame in shown.stack if not frame.filename.startswith(_HIDDEN)]
     shown.stack = traceback.StackSummary.from_list(frames)
-    for before in (shown.__cause__, shown.__context__):
-        if before is not None:
-            _hide(before)
-    return bool(frames)
+    before = [_hide(other) for other in (shown.__cause__, shown.__context__) if other is not None]
+    return bool(frames) or any(before)

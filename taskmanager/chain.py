@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 from ..runtime.batch import Batch
 from ..runtime.elements import MIN_WATERMARK, Barrier, LatencyMarker, Watermark, WatermarkStatus
@@ -24,6 +25,8 @@ from ..state.objects import Program
 from ..state.snapshots import OperatorSnapshot
 from .frames import transcoded
 from .writers import RecordWriter, Writers
+
+T = TypeVar("T")
 
 Consumer = Callable[[Batch], None]
 
@@ -123,7 +126,7 @@ class OperatorChain:
             self._watermarks[index] = restored[index].watermark
             self._idle[index] = restored[index].idle
             self._open += 1
-            self._guarded(index, lambda i=index: self.operators[i].open(context(i), restored[i]))  # type: ignore[misc]
+            self.guarded(index, lambda i=index: self.operators[i].open(context(i), restored[i]))  # type: ignore[misc]
 
     def process(self, index: int, batch: Batch, input_index: int) -> None:
         try:
@@ -182,13 +185,13 @@ class OperatorChain:
 
     def between_batches(self) -> None:
         for index, operator in enumerate(self.operators):
-            self._guarded(index, operator.between_batches)
+            self.guarded(index, operator.between_batches)
 
     # checkpoints
 
     def prepare_barrier(self, checkpoint_id: CheckpointId) -> None:
         for index, operator in enumerate(self.operators):
-            self._guarded(index, lambda op=operator: op.prepare_barrier(checkpoint_id))  # type: ignore[misc]
+            self.guarded(index, lambda op=operator: op.prepare_barrier(checkpoint_id))  # type: ignore[misc]
 
     def snapshot(self, barrier: Barrier) -> list[Program[OperatorSnapshot]]:
         """The synchronous part of all operators; of the sinks only when no state is kept (Barrier.persist)."""
@@ -214,11 +217,11 @@ class OperatorChain:
 
     def completed(self, checkpoint_id: CheckpointId) -> None:
         for index, operator in enumerate(self.operators):
-            self._guarded(index, lambda op=operator: op.checkpoint_completed(checkpoint_id))  # type: ignore[misc]
+            self.guarded(index, lambda op=operator: op.checkpoint_completed(checkpoint_id))  # type: ignore[misc]
 
     def aborted(self, checkpoint_id: CheckpointId) -> None:
         for index, operator in enumerate(self.operators):
-            self._guarded(index, lambda op=operator: op.checkpoint_aborted(checkpoint_id))  # type: ignore[misc]
+            self.guarded(index, lambda op=operator: op.checkpoint_aborted(checkpoint_id))  # type: ignore[misc]
 
     def close(self) -> list[Exception]:
         """Close every operator that was opened, whatever the others do. The errors, first to last."""
@@ -237,9 +240,10 @@ class OperatorChain:
         if self.failed_operator is None:
             self.failed_operator = self.described[index].name
 
-    def _guarded(self, index: int, call: Callable[[], None]) -> None:
+    def guarded(self, index: int, call: Callable[[], T]) -> T:
+        """What goes wrong in the call is this operator's fault."""
         try:
-            call()
+            return call()
         except Exception:
             self._blame(index)
             raise
