@@ -188,7 +188,7 @@ class Checkpointing:
         )  # fmt: skip
 
     def _persist(self, checkpoint: Checkpoint, now_ms: int) -> None:
-        gone = self._files.missing(checkpoint.snapshots.values())
+        gone = self._files.claim(checkpoint.id, checkpoint.snapshots.values())
         if gone:
             error = CheckpointError(f"it refers to {gone[0]}, which was deleted with the checkpoint that it came from")
             self._carry_out(self.coordinator.not_written(checkpoint, error, now_ms), now_ms)

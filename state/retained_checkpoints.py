@@ -8,7 +8,8 @@ to it AND every checkpoint that was pending at that moment has ended: its subtas
 
 That is not yet enough. A slot refers to files of the last checkpoint that it *was told* is complete, and a barrier may
 reach a subtask before the message does; so even a checkpoint begun later may come with a file that is deleted
-already. `missing` finds that: such a checkpoint is aborted, and the next one, after the slot was told, succeeds.
+already. `claim` finds that: such a checkpoint is aborted, and the next one, after the slot was told, succeeds. What
+is claimed is not deleted before its checkpoint has ended, though it was given free before that checkpoint began.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class RetainedCheckpoints:
         self._retained: dict[CheckpointId, _Retained] = {}
         self._references: Counter[str] = Counter()
         self._pending: set[CheckpointId] = set()
+        self._claims: dict[CheckpointId, frozenset[str]] = {}
+        """Pending checkpoint whose metadata is being written or logged -> shared files it refers to."""
         self._waiting: list[tuple[CheckpointId, frozenset[str]]] = []
         """Unreferenced shared files, and the last checkpoint that was pending when they became so."""
         self._released: deque[frozenset[str]] = deque(maxlen=REMEMBERED_RELEASES)
@@ -62,19 +65,24 @@ class RetainedCheckpoints:
     def abort(self, checkpoint_id: CheckpointId) -> tuple[str, ...]:
         """It will not complete. Returns shared files to delete that waited for it; its own files wait for a sweep."""
         self._pending.discard(checkpoint_id)
+        self._claims.pop(checkpoint_id, None)
         return self._release()
 
-    def missing(self, subtasks: Iterable[SubtaskSnapshot]) -> tuple[str, ...]:
-        """Files that the snapshots refer to and that are deleted already: if any, the checkpoint must be aborted.
-        To be asked before the metadata is written, and the checkpoint stays pending until the log has it."""
+    def claim(self, checkpoint_id: CheckpointId, subtasks: Iterable[SubtaskSnapshot]) -> tuple[str, ...]:
+        """Files that the checkpoint's snapshots refer to and that are deleted already: if any, it must be aborted; if
+        none, they stay until it has ended. To be asked before the metadata is written."""
         referenced = {file.name for subtask in subtasks for file in subtask.files() if file.shared}
-        return tuple(sorted(name for name in referenced if any(name in released for released in self._released)))
+        missing = tuple(sorted(name for name in referenced if any(name in released for released in self._released)))
+        if not missing:
+            self._claims[checkpoint_id] = frozenset(referenced)
+        return missing
 
     def complete(self, metadata: CheckpointMetadata) -> CheckpointId | None:
         """It is in the log. Returns up to which checkpoint all are subsumed now, to be logged, or None."""
         if self._retained and metadata.checkpoint_id <= max(self._retained):
             raise ProtocolError(f"Checkpoint {metadata.checkpoint_id} completed after {max(self._retained)}.")
         self._pending.discard(metadata.checkpoint_id)
+        self._claims.pop(metadata.checkpoint_id, None)
         self._retain(metadata)
         superfluous = self.ids[: -self._num_retained]
         return superfluous[-1] if superfluous else None
@@ -109,13 +117,15 @@ class RetainedCheckpoints:
 
     def _release(self) -> tuple[str, ...]:
         oldest_pending = min(self._pending, default=None)
+        claimed = frozenset().union(*self._claims.values())
         released: set[str] = set()
         waiting = []
         for last_pending, names in self._waiting:
             if oldest_pending is None or oldest_pending > last_pending:
                 # A checkpoint that was pending then may have completed with some of them.
-                released.update(name for name in names if self._references[name] == 0)
-            else:
+                released.update(name for name in names - claimed if self._references[name] == 0)
+                names &= claimed
+            if names:
                 waiting.append((last_pending, names))
         self._waiting = waiting
         if released:

@@ -156,9 +156,9 @@ class Workload:
         return self.config[options.CHECKPOINT_MODE.key] == "exactly-once" or not self.checkpoints
 
 
-def draw_workload(random: Random, failing: bool) -> Workload:
-    """`failing`: user code fails now and then."""
-    late = random.random() < 0.25
+def draw_workload(random: Random, failing: bool, stormy: bool = False) -> Workload:
+    """`failing`: user code fails now and then. `stormy`: everything in one job, with frequent checkpoints."""
+    late = random.random() < (0.5 if stormy else 0.25)
     bound_ms = random.choice((0, 50, 300, 1_500))
     odds = {"running": 0.65, "windows": 0.65, "columns": 0.3}
     branches = tuple(branch for branch, likely in odds.items() if random.random() < likely)
@@ -172,16 +172,20 @@ def draw_workload(random: Random, failing: bool) -> Workload:
             records.insert(Random(next_id).randrange(len(records)), FAIL)
         sources.append(tuple(records))
     batch_rows, lasts_ms = random.choice((2, 5, 12)), random.randint(500, 5_000)
+    config = _draw_config(random)
+    if stormy:
+        branches, batch_rows, lasts_ms = tuple(odds), 2, 3_000
+        config.update(STORMY)
     return Workload(
         sources=tuple(sources),
-        splits=random.randint(1, 9),
+        splits=15 if stormy else random.randint(1, 9),
         bound_ms=bound_ms,
         branches=branches or ("running",),
         late=late,
         rebalanced=random.random() < 0.3,
         batch_rows=batch_rows,
         pause_ms=lasts_ms * batch_rows * 2 // next_id,
-        config=_draw_config(random),
+        config=config,
         lasts_ms=lasts_ms,
     )
 
@@ -215,6 +219,17 @@ def _draw_config(random: Random) -> dict[str, str]:
         options.MAX_BACKOFF: "2s",
     }
     return {option.key: str(value) for option, value in chosen.items()}
+
+
+STORMY = {
+    options.CHECKPOINT_INTERVAL.key: "150ms",
+    options.CHECKPOINT_TIMEOUT.key: "3s",
+    options.CHECKPOINT_MIN_PAUSE.key: "0ms",
+    options.CHECKPOINT_MODE.key: "exactly-once",
+    options.TOLERABLE_FAILED_CHECKPOINTS.key: "-1",
+    options.RETAINED_CHECKPOINTS.key: "1",
+    options.STATE_BACKEND.key: "heap",
+}
 
 
 def build_job(workload: Workload, warehouse: Warehouse, parallelism: int) -> JobGraph:

@@ -29,6 +29,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -38,7 +39,7 @@ from ..jobmanager.settings import job_master_options
 from ..runtime.config import Configuration
 from ..runtime.graph.job_graph import JobGraph
 from .checkers import ChannelChecker, CommitChecker, FailureChecker, LogChecker, StoreChecker, Violation
-from .faults import Fault, FaultInjector, FaultPlan, draw_faults
+from .faults import Fault, FaultInjector, FaultPlan, draw_faults, draw_storm
 from .output_oracle import check_output
 from .simulated_cluster import SimulatedCluster
 from .simulated_links import Network
@@ -66,13 +67,16 @@ class Outcome:
 
 
 class Simulation:
-    """One run. `show` is given every event as it happens."""
+    """One run. `show` is given every event as it happens. `stormy`: as many chances as possible for a mistake in
+    checkpoints, restores or commits to show."""
 
-    def __init__(self, seed: int, directory: Path, show: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, seed: int, directory: Path, show: Callable[[str], None] | None = None, stormy: bool = False
+    ) -> None:
         draws = Random(seed)
         self.seed = seed
-        self.plan, self.workload = _draw(draws)
-        self.parallelism = draws.randint(1, 3)
+        self.plan, self.workload = _draw_storm(draws) if stormy else _draw(draws)
+        self.parallelism = draws.randint(2 if stormy else 1, 3)
         self.time = VirtualTime(draws.getrandbits(64), show)
         self.warehouse = open_warehouse(self.time.random)
         self.store = SimulatedStore(self.time)
@@ -168,6 +172,11 @@ def _draw(random: Random) -> tuple[FaultPlan, Workload]:
     return plan, workload
 
 
+def _draw_storm(random: Random) -> tuple[FaultPlan, Workload]:
+    workload = draw_workload(Random(random.getrandbits(64)), failing=False, stormy=True)
+    return draw_storm(random, workload.lasts_ms * MS), workload
+
+
 def _options(workload: Workload) -> JobMasterOptions:
     """Those of the job, with timeouts that are short enough to be seen at work."""
     return replace(
@@ -180,11 +189,11 @@ def _options(workload: Workload) -> JobMasterOptions:
     )
 
 
-def run_seed(seed: int, show: Callable[[str], None] | None = None) -> Outcome:
+def run_seed(seed: int, show: Callable[[str], None] | None = None, stormy: bool = False) -> Outcome:
     """One run, start to end. Nothing of it is left behind."""
     directory = Path(tempfile.mkdtemp(prefix="penstock-simulation-"))
     try:
-        return Simulation(seed, directory, show).run()
+        return Simulation(seed, directory, show, stormy).run()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -209,12 +218,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
     parser.add_argument("--seed", type=int, help="this one alone")
     parser.add_argument("--trace", action="store_true", help="with --seed: print every event")
+    parser.add_argument("--stormy", action="store_true", help="small jobs, many checkpoints, many faults")
     given = parser.parse_args(arguments)
     if given.seed is not None:
-        outcome = run_seed(given.seed, print if given.trace else None)
+        outcome = run_seed(given.seed, print if given.trace else None, given.stormy)
         print(report(outcome))
         return 0 if outcome.violation is None else 1
-    failed = run_seeds(range(given.first, given.first + given.seeds), given.jobs)
+    failed = run_seeds(range(given.first, given.first + given.seeds), given.jobs, given.stormy)
     if failed:
         print(f"{len(failed)} of {given.seeds} seeds failed: {' '.join(str(outcome.seed) for outcome in failed)}")
         return 1
@@ -222,11 +232,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run_seeds(seeds: range, jobs: int) -> list[Outcome]:
+def run_seeds(seeds: range, jobs: int, stormy: bool = False) -> list[Outcome]:
     """The outcomes with violations, in order; progress and violations are printed as they come."""
     failed: list[Outcome] = []
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for number, outcome in enumerate(pool.imap_unordered(run_seed, seeds, chunksize=4), start=1):
+        for number, outcome in enumerate(pool.imap_unordered(partial(run_seed, stormy=stormy), seeds, chunksize=4), start=1):
             if outcome.violation is not None:
                 failed.append(outcome)
                 print(report(outcome))

@@ -95,8 +95,36 @@ def test_a_checkpoint_that_refers_to_deleted_files_is_noticed() -> None:
     retained.complete(checkpoint(2, snapshot(shared("b"))))
     retained.subsume(CheckpointId(1))
     late = snapshot(shared("a", "b", "c"))  # its slot was not told of 2 in time
-    assert retained.missing([late]) == ("job/shared/1-a",)
-    assert retained.missing([snapshot(shared("b", "c"))]) == ()
+    assert retained.claim(CheckpointId(3), [late]) == ("job/shared/1-a",)
+    assert retained.claim(CheckpointId(3), [snapshot(shared("b", "c"))]) == ()
+
+
+def test_a_file_given_free_stays_while_a_younger_checkpoint_is_being_logged_with_it() -> None:
+    """Found by the simulator: 4 began after `a` was given free, and claimed it before it was deleted."""
+    retained = RetainedCheckpoints(JOB)
+    retained.complete(checkpoint(1, snapshot(shared("a"))))
+    retained.begin(CheckpointId(3))
+    retained.complete(checkpoint(2, snapshot(shared("b"))))
+    assert retained.subsume(CheckpointId(1)) == ("job/chk-1-1/_metadata",), "3 may refer to a"
+    retained.begin(CheckpointId(4))
+    retained.complete(checkpoint(3, snapshot(shared("b"))))
+    late = snapshot(shared("a", "b"))  # its slot was not told of 2 in time
+    assert retained.claim(CheckpointId(4), [late]) == ()
+    assert retained.subsume(CheckpointId(2)) == ("job/chk-2-1/_metadata",)
+    retained.complete(checkpoint(4, late))
+    assert retained.subsume(CheckpointId(3)) == ("job/chk-3-1/_metadata",)
+
+
+def test_a_claimed_file_is_deleted_when_its_checkpoint_is_aborted() -> None:
+    retained = RetainedCheckpoints(JOB)
+    retained.complete(checkpoint(1, snapshot(shared("a"))))
+    retained.begin(CheckpointId(3))
+    retained.complete(checkpoint(2, snapshot(shared("b"))))
+    retained.subsume(CheckpointId(1))
+    retained.begin(CheckpointId(4))
+    assert retained.claim(CheckpointId(4), [snapshot(shared("a"))]) == ()
+    assert retained.abort(CheckpointId(3)) == ()
+    assert retained.abort(CheckpointId(4)) == ("job/shared/1-a",)
 
 
 def test_files_of_the_job_that_was_restored_from_are_not_ours() -> None:
@@ -188,7 +216,7 @@ class Job:
 
     def complete(self, number: int) -> None:
         snapshots = tuple(self.pending[number].values())
-        missing = self.retained.missing(snapshots)
+        missing = self.retained.claim(CheckpointId(number), snapshots)
         if missing:
             self.refused += 1
             self.abort(number)
