@@ -157,6 +157,8 @@ def _run_script(script: Path, arguments: list[str], output: Output) -> int:
         return FAILED
     finally:
         sys.argv = own_arguments
+    if not session.submitted:
+        session.say(f"note: {script} has run no job; a pipeline runs when env.execute() is called")
     return 0
 
 

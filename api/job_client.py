@@ -25,6 +25,8 @@ REPORT_INTERVAL_MS = 250
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
+    """What became of a job that has ended."""
+
     job_id: str
     job_name: str
     state: JobState
@@ -47,6 +49,7 @@ class JobClient:
     """A job of this process. Either `run` it here, or `start` it on a thread of its own."""
 
     def __init__(self, graph: JobGraph, config: Configuration) -> None:
+        session.submitted = True
         announce(graph, config)
         self._job = LocalJob(graph, config)
         self._began_ns = time.monotonic_ns()

@@ -15,6 +15,9 @@ flags: Mapping[str, object] = {}
 results: list[JobResult] = []
 """Of the jobs that have ended in this process, in order. At most MAX_RESULTS, the newest."""
 
+submitted = False
+"""Whether any job has been made of a pipeline in this process."""
+
 MAX_RESULTS = 100
 """A script may run jobs in a loop for ever."""
 

@@ -330,7 +330,7 @@ def test_results_do_not_depend_on_circumstances(
     gate = tmp_path / "gate"
     if not given.killed:
         gate.touch()
-    source = held_source(marked, gate, 50, splits=PARTS, batch_rows=20, record_type=Event)
+    source = held_source(marked, gate, 50, splits=PARTS, batch_rows=40, record_type=Event)
     stream = env.from_source(source, EVENT_TIME, name="events")
     for name, (build, _) in OPERATORS.items():
         results(name)
