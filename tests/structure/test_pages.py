@@ -1,7 +1,8 @@
-"""What the pages say is so: the README's pipeline runs as printed, links and files exist, the table is complete."""
+"""What the pages say is so: the README's pipeline runs as printed, links, files and tests exist, tables are whole."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -15,7 +16,8 @@ from penstock.runtime.elements import Element
 from penstock.taskmanager.messages import FromSlot, ToSlot
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/protocols.md")
+DECISIONS = sorted(f"docs/decisions/{path.name}" for path in (ROOT / "docs" / "decisions").glob("*.md"))
+PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/protocols.md", *DECISIONS)
 
 CLICKS = [
     {"user": "ada", "page": "home", "at": 0},
@@ -54,8 +56,41 @@ def test_links_lead_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_source_files_that_a_page_names_exist(page: str) -> None:
-    named = set(re.findall(r"`((?:\w+/)+\w+\.py)`", (ROOT / page).read_text(encoding="utf-8")))
+    named = set(re.findall(r"`((?:\w+/)+\w+\.py)(?:::\w+)?`", (ROOT / page).read_text(encoding="utf-8")))
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def functions_of(path: str) -> set[str]:
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tests_that_a_page_names_exist(page: str) -> None:
+    named = re.findall(r"`((?:\w+/)+\w+\.py)::(\w+)`", (ROOT / page).read_text(encoding="utf-8"))
+    assert [f"{path}::{name}" for path, name in named if name not in functions_of(path)] == []
+
+
+def connectors() -> set[str]:
+    """Sources and sinks of the package that users can write down."""
+    found = set()
+    for path in (ROOT / "connectors").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and re.fullmatch(r"[A-Z]\w*(Source|Sink)", node.name):
+                found.add(node.name)
+    return found - {"RangeSource"}
+
+
+def test_every_guarantee_names_its_proof() -> None:
+    """A cell ends with the numbers of its proofs, or says with a dash why there is nothing to prove."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Guarantees\n")[2].partition("\n## ")[0]
+    table = [line.strip("| ").split(" | ") for line in re.findall(r"^\| `.*$", section, re.MULTILINE)]
+    assert {row[0].strip("`") for row in table} == connectors()
+    cells = [cell for row in table for cell in row[1:] if not cell.startswith("—")]
+    cited = [re.findall(r"\d+", " ".join(re.findall(r"\(([\d, ]+)\)", cell))) for cell in cells]
+    assert [cell for cell, numbers in zip(cells, cited, strict=True) if not numbers] == []
+    proofs = re.findall(r"^(\d+)\. `tests/\S+::\w+`$", section, re.MULTILINE)
+    assert proofs == sorted({number for numbers in cited for number in numbers}, key=int)
 
 
 def test_the_table_of_messages_is_complete() -> None:
