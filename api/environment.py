@@ -35,6 +35,8 @@ DEFAULT_JOB_NAME = "penstock job"
 
 
 class StreamExecutionEnvironment:
+    """A pipeline under construction, and its configuration (Flink's class of that name)."""
+
     def __init__(self, configuration: Configuration | None = None) -> None:
         """`configuration`: set by the script, so it beats flags, environment variables and penstock.yaml."""
         self.pipeline = Pipeline()

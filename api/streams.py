@@ -42,6 +42,8 @@ _NO_RECORDS = (str, bytes, dict)
 
 
 class DataStream(Configurable):
+    """Records of one type, and what can be done with them (Flink's DataStream)."""
+
     def __init__(
         self,
         env: StreamExecutionEnvironment,

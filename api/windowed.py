@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 class WindowedStream:
+    """A keyed stream cut into windows; a method that computes something ends it (Flink's WindowedStream)."""
+
     def __init__(self, stream: KeyedStream, assigner: WindowAssigner) -> None:
         self._stream = stream
         self._assigner = assigner

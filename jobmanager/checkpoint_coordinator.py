@@ -72,6 +72,8 @@ class Purpose(enum.Enum):
 
 @dataclass(slots=True)
 class Checkpoint:
+    """A checkpoint under way."""
+
     id: CheckpointId
     attempt: Attempt
     purpose: Purpose

@@ -102,13 +102,8 @@ class JobMaster:
         return self._parts.orders.take()
 
     @property
-    def log_state(self) -> job_log.LogState:
-        return self._parts.log.state
-
-    @property
-    def log_writer(self) -> str:
-        """Who wrote an entry of the log, if it was this master."""
-        return self._parts.log.writer
+    def log(self) -> job_log.JobLog:
+        return self._parts.log
 
     def status(self) -> JobStatus:
         subtask = self.failures.last_subtask

@@ -111,7 +111,7 @@ def _identify(
             raise CheckpointError(
                 f"there is no job '{job_name}' in {location} that could be continued; run without -s to start afresh"
             )
-        last = found.state.last_completed
+        origin, last = found.description.restored_from, found.state.last_completed
         if found.state.finished is None or last is None:
             return found.job_id, None, True
         wanted = f"{location}/{last.metadata_name}"  # cancelled or failed: a new job goes on from what it left
@@ -120,5 +120,6 @@ def _identify(
     restore = None if wanted is None else RestoreRequest(metadata_name_of_path(wanted, location))
     job_id = new_job_id()
     created_at_ms = time.time_ns() // 1_000_000
-    run_program(register_job(JobDescription(job_id, job_name, created_at_ms), new_nonce), store)
+    origin = None if restore is None else restore.metadata_name
+    run_program(register_job(JobDescription(job_id, job_name, created_at_ms, origin), new_nonce), store)
     return job_id, restore, False

@@ -82,6 +82,8 @@ class Aggregate(ABC):
 
 @dataclass(frozen=True)
 class Count(Aggregate):
+    """Records, or those with a value in the column. Never null."""
+
     column: str | None = None
     nullable: ClassVar[bool] = False
 
@@ -112,6 +114,8 @@ class Count(Aggregate):
 
 @dataclass(frozen=True)
 class Sum(Aggregate):
+    """Of a number column. AggregateError when whole numbers leave 64 bits."""
+
     column: str
 
     def specs(self, schema: pa.Schema) -> tuple[AccumulatorSpec, ...]:
@@ -183,6 +187,8 @@ class Extreme(Aggregate):
 
 @dataclass(frozen=True)
 class Avg(Aggregate):
+    """Sum by count, as a float."""
+
     column: str
 
     def specs(self, schema: pa.Schema) -> tuple[AccumulatorSpec, ...]:

@@ -29,6 +29,8 @@ class Kind(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Option(Generic[T]):
+    """Something that can be configured."""
+
     key: str
     kind: Kind[T]
     default: T

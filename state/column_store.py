@@ -20,6 +20,8 @@ _FIRST_SLOTS = 1024
 
 
 class ColumnStore:
+    """Keys of any column types to slots, and one array per accumulator with a value for every slot."""
+
     def __init__(
         self, key_types: Sequence[pa.DataType], specs: Sequence[AccumulatorSpec], expected_keys: int = _FIRST_SLOTS
     ) -> None:

@@ -127,6 +127,8 @@ class Marker:
 
 @dataclass(slots=True, eq=False)
 class Layer:
+    """Changes of one moment that are on their way into the store."""
+
     values: dict[tuple[int, int], tuple[Encoder, dict[Any, Any]]] = field(default_factory=dict)
     """Per place of a cache table: key -> immutable value, None for deleted."""
     rows: dict[bytes, bytes | None] = field(default_factory=dict)

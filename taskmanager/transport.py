@@ -38,6 +38,8 @@ class Receiver(Protocol):
 
 
 class Transport(Protocol):
+    """What a slot sends through."""
+
     def send(self, target: SlotId, frame: Frame) -> None:
         """Towards the channel's receiving slot. Never blocks: credit bounds what can be on its way."""
         ...

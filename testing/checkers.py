@@ -88,7 +88,7 @@ class LogChecker:
     def check_beliefs(self) -> None:
         """What every master has read or written stands in the log."""
         for master in self._cluster.masters:
-            for entry in master.master.log_state.history:
+            for entry in master.master.log.state.history:
                 stands = self.entries.get(entry.seq)
                 if stands != entry:
                     raise Violation(f"{master.process.name} believes {entry}, but there is {stands}")
@@ -147,7 +147,7 @@ class StoreChecker:
     def _ended_writers(self) -> set[str]:
         """Log writers of the masters that have come to the end of all they had to do."""
         finished = events.JobState.FINISHED
-        return {m.master.log_writer for m in self._cluster.masters if m.ended is not None and m.ended.state is finished}
+        return {m.master.log.writer for m in self._cluster.masters if m.ended is not None and m.ended.state is finished}
 
 
 class CommitChecker:

@@ -17,6 +17,8 @@ from .transformations import Transformation
 
 @dataclass(frozen=True, slots=True)
 class Problem:
+    """Something that is wrong with one operator of a pipeline."""
+
     operator: str
     message: str
     location: str = ""

@@ -82,6 +82,8 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 class ColumnarWindowOperator(Operator):
+    """`.window(...).agg(...)` on columns."""
+
     face = "columns"
     stateful = True
 
