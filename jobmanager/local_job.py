@@ -113,7 +113,7 @@ def _identify(
             )
         origin, last = found.description.restored_from, found.state.last_completed
         if found.state.finished is None or last is None:
-            return found.job_id, None, True
+            return found.job_id, None if origin is None else RestoreRequest(origin), True
         wanted = f"{location}/{last.metadata_name}"  # cancelled or failed: a new job goes on from what it left
     if wanted is not None and config.get(options.CHECKPOINT_INTERVAL) == 0:
         raise ConfigurationError(f"{options.RESTORE.key} needs checkpoints, but they are switched off")

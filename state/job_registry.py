@@ -26,6 +26,8 @@ class JobDescription:
     job_id: JobId
     job_name: str
     created_at_ms: int
+    restored_from: str | None = None
+    """The `_metadata` of another job's checkpoint that it starts from, as long as it has none of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,21 @@ def list_jobs(job_name: str | None = None) -> Program[list[JobDescription]]:
 
 def find_latest(job_name: str, new_name: Callable[[], str]) -> Program[JobRecord | None]:
     """What `-s latest` continues: the newest job of that name that has not ended, or ended (cancelled, failed) and
-    retained its last checkpoint. None: there is no such job."""
+    retained its last checkpoint. None: there is no such job.
+
+    Left out are jobs that never began, and those that another one went on from and got to a checkpoint of its own:
+    what came after theirs would be done a second time."""
+    gone_on_from: set[str] = set()
     for description in reversed((yield from list_jobs(job_name))):
         log = JobLog(description.job_id, new_name)
         yield from log.read()
-        finished = log.state.finished
-        if finished is None or (finished.state != "FINISHED" and finished.retained and log.state.completed):
-            return JobRecord(description, log.state)
+        state, finished = log.state, log.state.finished
+        if description.restored_from is not None and state.completed:
+            gone_on_from.add(description.restored_from.partition("/")[0])
+        if not state.seq or description.job_id in gone_on_from:
+            continue
+        if finished is None or (finished.state != "FINISHED" and finished.retained and state.completed):
+            return JobRecord(description, state)
     return None
 
 

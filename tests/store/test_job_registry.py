@@ -27,8 +27,10 @@ def store() -> ObstoreObjects:
     return ObstoreObjects("memory://")
 
 
-def register(store: ObstoreObjects, job: str, name: str, created_at_ms: int, *records: LogRecord) -> JobDescription:
-    description = JobDescription(JobId(job), name, created_at_ms)
+def register(
+    store: ObstoreObjects, job: str, name: str, created_at_ms: int, *records: LogRecord, origin: str | None = None
+) -> JobDescription:
+    description = JobDescription(JobId(job), name, created_at_ms, origin)
     run_program(register_job(description, new_name), store)
     log = JobLog(JobId(job), new_name)
     for record in records:
@@ -74,6 +76,32 @@ def test_one_that_ended_with_a_retained_checkpoint(store: ObstoreObjects, state:
     register(store, "j1", "flights", 1, *BEGUN)
     register(store, "j2", "flights", 2, *BEGUN, CHECKPOINT, Finished(state, retained=True))  # type: ignore[arg-type]
     assert latest(store, "flights") == "j2"
+
+
+FAILED = Finished("FAILED", retained=True)
+FIRST = "j1/chk-1-1/_metadata"
+
+
+def test_a_job_that_another_one_went_on_from_is_not_continued_again(store: ObstoreObjects) -> None:
+    register(store, "j1", "flights", 1, *BEGUN, CHECKPOINT, FAILED)
+    register(store, "j2", "flights", 2, *BEGUN, CHECKPOINT, Finished("FINISHED"), origin=FIRST)
+    assert latest(store, "flights") is None
+
+
+def test_one_that_went_on_but_got_nowhere_leaves_the_other_to_be_continued(store: ObstoreObjects) -> None:
+    register(store, "j1", "flights", 1, *BEGUN, CHECKPOINT, FAILED)
+    register(store, "j2", "flights", 2, *BEGUN, FAILED, origin=FIRST)
+    assert latest(store, "flights") == "j1"
+    register(store, "j3", "flights", 3, *BEGUN, origin=FIRST)
+    found = run_program(find_latest("flights", new_name), store)
+    assert found is not None
+    assert (found.job_id, found.description.restored_from) == ("j3", FIRST)
+
+
+def test_one_that_never_began_is_passed_over(store: ObstoreObjects) -> None:
+    register(store, "j1", "flights", 1, *BEGUN, CHECKPOINT)
+    register(store, "j2", "flights", 2)
+    assert latest(store, "flights") == "j1"
 
 
 def test_none(store: ObstoreObjects) -> None:
