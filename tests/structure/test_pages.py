@@ -60,6 +60,10 @@ def test_source_files_that_a_page_names_exist(page: str) -> None:
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
+def section_of(page: str, title: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8").partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
 def functions_of(path: str) -> set[str]:
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
@@ -83,7 +87,7 @@ def connectors() -> set[str]:
 
 def test_every_guarantee_names_its_proof() -> None:
     """A cell ends with the numbers of its proofs, or says with a dash why there is nothing to prove."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Guarantees\n")[2].partition("\n## ")[0]
+    section = section_of("README.md", "Guarantees")
     table = [line.strip("| ").split(" | ") for line in re.findall(r"^\| `.*$", section, re.MULTILINE)]
     assert {row[0].strip("`") for row in table} == connectors()
     cells = [cell for row in table for cell in row[1:] if not cell.startswith("—")]
@@ -94,5 +98,11 @@ def test_every_guarantee_names_its_proof() -> None:
 
 
 def test_the_table_of_messages_is_complete() -> None:
-    listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), re.MULTILINE)
+    listed = re.findall(r"^\| `(\w+)` \|", section_of("ARCHITECTURE.md", "Every message"), re.MULTILINE)
     assert listed == [message.__name__ for union in (Element, ToSlot, FromSlot) for message in get_args(union)]
+
+
+def test_all_checkers_of_the_simulator_are_explained() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", section_of("ARCHITECTURE.md", "The simulator"), re.MULTILINE)
+    checkers = (ROOT / "testing" / "checkers.py").read_text(encoding="utf-8")
+    assert listed == [*re.findall(r"^class (\w+Checker)", checkers, re.MULTILINE), "check_output"]
