@@ -151,6 +151,11 @@ class KeyedStateBackend(ABC):
     @abstractmethod
     def map_state(self, descriptor: MapStateDescriptor[K, V]) -> MapState[K, V]: ...
 
+    @property
+    @abstractmethod
+    def changes_in_place(self) -> bool:
+        """Values of some state may be objects that change in place: what is handed on must not be those."""
+
     @abstractmethod
     def timers(self, name: str) -> Timers:
         """The timers of that name, e.g. 'event', 'processing'; restored ones are in it."""

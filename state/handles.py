@@ -41,6 +41,9 @@ class Cursor:
 class Handle(Generic[AnyTable]):
     """What the kinds of state have in common: an id, tables, and where errors say they are."""
 
+    changes_in_place = True
+    """Objects that are handed out can change, here or there."""
+
     def __init__(self, cursor: Cursor, queue: WriteQueue, state_id: int, max_parallelism: int, where: str) -> None:
         self._cursor = cursor
         self._tables: dict[int, AnyTable] = {}
@@ -94,6 +97,7 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         self._serializer = serializer
         self._default = default
         self._immutable = serializer.immutable
+        self.changes_in_place = not serializer.immutable
         accepted = serializer.accepts
         self._accepted = None if accepted is None else accepted | {type(None)}
         self._refuse_unlike(serializer, () if default is None else (default,))
@@ -218,6 +222,7 @@ class CachedMapState(Handle[MapTable], MapState[K, V]):
         super().__init__(*place)
         self._serializer = serializer
         self._immutable = serializer.immutable
+        self.changes_in_place = not serializer.immutable
         self._accepted = serializer.accepts
         plain = typing.get_origin(key_type) or key_type
         self._key_kind: type | None = plain if isinstance(plain, type) else None

@@ -121,6 +121,10 @@ class RowBackend(KeyedStateBackend):
         self._declared[name] = (descriptor, handle)
         return handle
 
+    @property
+    def changes_in_place(self) -> bool:
+        return any(handle.changes_in_place for _descriptor, handle in self._declared.values())
+
     def timers(self, name: str) -> Timers:
         timers = self._timers.get(name)
         if timers is None:

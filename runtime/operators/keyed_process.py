@@ -3,7 +3,8 @@
 Records are processed in order, each with its key as the current one; what a call produces is drained before the key
 changes (PROTOCOLS 27). Event timers fire when a watermark arrives, in the order of their timestamps; results carry
 the timestamp of the record, or of the event timer. A timer that on_timer registers at or before the watermark fires
-still at this one, as in Flink.
+still at this one, as in Flink. Objects of the function's state that it gives out go out as they are at that moment:
+the state goes on changing, and what is handed on belongs to the next function.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class KeyedProcessOperator(KeyedOperator):
         keys = self.keys(batch)
         call, at_hand, set_key = self._call, self._at_hand, self.backend.set_current_key
         collector = self._new_collector()
-        take = collector.take
+        take, apart = collector.take, self.backend.changes_in_place
         at_hand.now_ms = self.context.clock.now_ms()
         at_hand.domain = None
         row: Any = None
@@ -72,7 +73,7 @@ class KeyedProcessOperator(KeyedOperator):
                 at_hand.key, at_hand.at = key, timestamp
                 produced = call(row, at_hand)
                 if produced is not None:
-                    take(produced, timestamp)
+                    take(produced, timestamp, apart=apart)
         except Exception as error:
             raise_user_error(self.context, error, f"on the record {shown(row)}")
         collector.emit()
@@ -114,7 +115,7 @@ class KeyedProcessOperator(KeyedOperator):
         try:
             produced = self._on_timer(timestamp, at_hand)
             if produced is not None:
-                collector.take(produced, result_timestamp)
+                collector.take(produced, result_timestamp, apart=self.backend.changes_in_place)
         except Exception as error:
             raise_user_error(self.context, error, f"in the {domain.value} timer at {timestamp} of key {shown(key)}")
 
@@ -158,7 +159,7 @@ class _AtHand(TimerContext, TimerService):
         return self.domain
 
     def output(self, tag: OutputTag[Any], value: Any) -> None:
-        self.collector.side(tag, value, self.at)
+        self.collector.side(tag, value, self.at, apart=self._operator.backend.changes_in_place)
 
     def current_processing_time(self) -> int:
         return self.now_ms

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from datetime import date, datetime
-from decimal import Decimal
-from enum import Enum
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from ...state.descriptors import ValueStateDescriptor
 from ..batch import Batch
@@ -23,12 +19,10 @@ from ..keys import KeySelector
 from ..record_types import RecordType, RowType, ScalarType
 from .keyed import KeyedOperator
 from .operator import OperatorContext, RestoredState
-from .user_code import raise_user_error, shown
+from .user_code import is_immutable, raise_user_error, shown
 
 Step = Callable[[Any, Any], Any]
 """(value of the key, None at first; record) -> new value."""
-
-_IMMUTABLE = (str, bytes, int, float, complex, bool, type(None), date, datetime, Decimal, UUID, Enum)
 
 
 class RunningReduceOperator(KeyedOperator):
@@ -64,7 +58,7 @@ class RunningReduceOperator(KeyedOperator):
 
     def _fold(self, keys: list[Any], rows: list[Any], step: Step) -> list[Any]:
         first = rows[:1]
-        if _immutable(rows[0]) or self.output_type.copy_rows(first) is first:
+        if is_immutable(rows[0]) or self.output_type.copy_rows(first) is first:
             return self._state.fold(keys, rows, step)
         copies: list[Any] = []
         copy_rows = self.output_type.copy_rows
@@ -82,12 +76,6 @@ class RunningReduceOperator(KeyedOperator):
             close_function(self.function)
         finally:
             super().close()
-
-
-def _immutable(record: Any) -> bool:
-    if isinstance(record, tuple):
-        return all(map(_immutable, record))
-    return isinstance(record, _IMMUTABLE)
 
 
 def state_type(record_type: RecordType) -> Any:

@@ -7,8 +7,12 @@ subtask and record; the position is read off the iterator over the rows, so know
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import date
+from decimal import Decimal
+from enum import Enum
 from types import GeneratorType
 from typing import Any, NoReturn
+from uuid import UUID
 
 from ...state.errors import KeyTypeError, RecordTypeError, UserCodeError
 from ..batch import Batch
@@ -22,6 +26,7 @@ TAKEN_APART = frozenset({list, tuple, GeneratorType})
 """What functions usually give; anything else is looked at closer."""
 _NO_RESULTS = frozenset({str, bytes, dict})
 """Iterables that nobody means to be taken apart."""
+_IMMUTABLE = (str, bytes, int, float, complex, type(None), date, Decimal, UUID, Enum, OutputTag)
 _SHOWN = 200
 
 
@@ -64,6 +69,13 @@ def _position(iterator: Iterator[Any], rows: list[Any]) -> int:
     return len(rows) - left - 1
 
 
+def is_immutable(value: Any) -> bool:
+    """For sure: of what is not known it is False."""
+    if isinstance(value, tuple):
+        return all(map(is_immutable, value))
+    return isinstance(value, _IMMUTABLE)
+
+
 def check_produced(produced: Any) -> None:
     """A function that yields or returns an iterable gave this: TypeError if it can only be a mistake."""
     if type(produced) in _NO_RESULTS:
@@ -91,26 +103,32 @@ class Collector:
         """Results and side outputs that wait to be emitted."""
         return len(self.rows) + sum(len(values) for _, values, _ in self._sides.values())
 
-    def take(self, produced: Any, timestamp: int) -> None:
-        """Everything a function produced for one record or timer; a generator is drained here."""
+    def take(self, produced: Any, timestamp: int, *, apart: bool = False) -> None:
+        """Everything a function produced for one record or timer; a generator is drained here.
+
+        apart: what it gives may be, or hold, objects of its state, which go on changing: each is taken as it is when
+        it is given, and belongs to the next function (PROTOCOLS 24)."""
         if type(produced) not in TAKEN_APART:
             check_produced(produced)
         rows = self.rows
         before = len(rows)
-        rows.extend(produced)
+        rows.extend(map(self._copy, produced) if apart else produced)
         count = len(rows) - before
         if count == 1:
             self.timestamps.append(timestamp)
         elif count:
             self.timestamps.extend([timestamp] * count)
 
-    def side(self, tag: OutputTag[Any], value: Any, timestamp: int) -> None:
+    def _copy(self, row: Any) -> Any:
+        return _apart(row, self._output_type)
+
+    def side(self, tag: OutputTag[Any], value: Any, timestamp: int, *, apart: bool = False) -> None:
         if not isinstance(tag, OutputTag):
             raise TypeError(f"output() takes an OutputTag first, not {shown(tag)}")
         if tag.name not in self._sides:
             self._sides[tag.name] = (OPAQUE if tag.type is None else record_type_of(tag.type), [], [])
-        _, values, timestamps = self._sides[tag.name]
-        values.append(value)
+        record_type, values, timestamps = self._sides[tag.name]
+        values.append(_apart(value, record_type) if apart else value)
         timestamps.append(timestamp)
 
     def emit(self) -> None:
@@ -134,6 +152,15 @@ class Collector:
             else:
                 self.rows.append(row)
                 self.timestamps.append(timestamp)
+
+
+def _apart(value: Any, record_type: RecordType) -> Any:
+    if is_immutable(value):
+        return value
+    try:
+        return record_type.copy_rows([value])[0]
+    except Exception:  # what cannot be copied is no part of state, for that is written out
+        return value
 
 
 def assigned_by(strategy: WatermarkStrategy, batch: Batch, context: OperatorContext) -> Batch:

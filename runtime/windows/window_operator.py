@@ -30,7 +30,7 @@ from ..functions import KeyedStateStore, OutputTag, RuntimeContext, WindowContex
 from ..keys import KeySelector
 from ..operators.keyed import ROWS_AT_ONCE, TIMERS_AT_ONCE, KeyedOperator
 from ..operators.operator import Firing, OperatorContext, RestoredState
-from ..operators.user_code import Collector, check_produced, raise_user_error, shown
+from ..operators.user_code import Collector, raise_user_error, shown
 from ..record_types import RecordType
 from .assigners import AlignedWindows, WindowAssigner
 from .evaluations import Aggregate, Apply, Evaluation, Process, Reduce
@@ -227,15 +227,14 @@ class WindowOperator(KeyedOperator):
             raise_user_error(self.context, error, f"in {at_hand.window()} of key {shown(at_hand.key)}")
 
     def _give_out(self, keep: bool) -> None:
-        """keep: the window goes on with its contents, so what is handed out must not be the contents themselves."""
+        """keep: the window goes on with its contents, so what is handed out must not be the contents themselves. Nor
+        may it be other state that a window function has."""
         at_hand = self._at_hand
         produced = self.evaluation.results(at_hand.key, at_hand)
         if produced is None:
             return
-        if keep:
-            check_produced(produced)
-            produced = self.output_type.copy_rows(list(produced))
-        at_hand.collector.take(produced, at_hand.window().max_timestamp())
+        apart = keep or self.evaluation.window_function is not None
+        at_hand.collector.take(produced, at_hand.window().max_timestamp(), apart=apart)
 
     def close(self) -> None:
         try:
@@ -291,7 +290,7 @@ class _AtHand(WindowContext):
         return self._global_state
 
     def output(self, tag: OutputTag[Any], value: Any) -> None:
-        self.collector.side(tag, value, self._window.max_timestamp())
+        self.collector.side(tag, value, self._window.max_timestamp(), apart=True)
 
 
 class _ForTrigger(TriggerContext):
