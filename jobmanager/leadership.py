@@ -14,6 +14,8 @@ politeness, and no clock is compared with another process's:
   if the beat says that the leader has resigned, or names a process known to be dead.
 - A leader that has not managed to beat for half a lease stops by itself, before anybody may take over. At each beat it
   looks for the beat of a later generation, so it learns that it is deposed even if it has nothing to log.
+- Time in which nobody ran this process (a breakpoint, a function of a user that takes long in a local job, a machine
+  that slept) counts as no time: it says nothing about the store. The next beat tells whether somebody took over.
 
 Events in, commands out; time in ms that never jumps back. The tag of every command begins with TAG. While this leads,
 it does not touch the log: the log then belongs to the journal.
@@ -129,6 +131,8 @@ class Leadership:
         """When the leader last gave a sign of life: its beat or the log changed."""
         self._reached_ms = 0
         """When the store last answered (watching), or when the last beat that succeeded was begun (leading)."""
+        self._due_ms = 0
+        """When the next tick is to come."""
         self._counter = 0
 
     def start(self, now_ms: int) -> list[LeadershipCommand]:
@@ -229,6 +233,7 @@ class Leadership:
     # both
 
     def _tick(self, now_ms: int) -> list[LeadershipCommand]:
+        self._reached_ms += max(0, now_ms - self._due_ms)  # we stood still so long
         if self.phase is Phase.LEADING:
             if now_ms - self._reached_ms >= self._lease_ms // 2:
                 return self._stop(self._silence("beat for half a lease"))
@@ -266,7 +271,8 @@ class Leadership:
         return RunProgram((TAG, self._work), program)
 
     def _next_tick(self, now_ms: int) -> SetTimer:
-        return SetTimer(now_ms + self._beat_interval_ms, (TAG, "tick"))
+        self._due_ms = now_ms + self._beat_interval_ms
+        return SetTimer(self._due_ms, (TAG, "tick"))
 
 
 def beat_name(job_id: JobId, generation: int) -> str:

@@ -78,6 +78,11 @@ class Candidate:
             at_ms, _, timer = heapq.heappop(self.timers)
             self._carry_out(self.leadership.handle(TimerFired(timer.tag), at_ms), at_ms)
 
+    def stand_still_until(self, now_ms: int) -> None:
+        """The next timer fires only then."""
+        _at_ms, _, timer = heapq.heappop(self.timers)
+        self._carry_out(self.leadership.handle(TimerFired(timer.tag), now_ms), now_ms)
+
     def resign(self, now_ms: int) -> None:
         self._carry_out(self.leadership.resign(now_ms), now_ms)
 
@@ -173,6 +178,25 @@ def test_a_beat_that_hangs_counts_as_none(objects: ObstoreObjects) -> None:
     assert len(first.held) == 1, "one beat at a time"
     first.release(LEASE)
     assert len(first.heard) == 2, "its late answer changes nothing"
+
+
+def test_a_leader_that_stood_still_beats_and_goes_on(objects: ObstoreObjects) -> None:
+    """As at a breakpoint: no timer fires for long."""
+    first = Candidate(objects)
+    first.until(2 * BEAT)
+    first.stand_still_until(5 * LEASE)
+    assert first.leads
+    first.until(7 * LEASE)
+    assert [type(command) for _, command in first.heard] == [StartLeading]
+
+
+def test_a_leader_that_stood_still_and_was_replaced_stops_at_its_next_beat(objects: ObstoreObjects) -> None:
+    first, second = Candidate(objects), Candidate(objects)
+    run_all([second], 0, 2 * LEASE)
+    assert second.leads
+    first.stand_still_until(2 * LEASE)
+    assert isinstance(first.heard[-1][1], StopLeading)
+    assert isinstance(first.heard[-1][1].reason, DeposedError)
 
 
 def test_a_short_outage_is_borne(objects: ObstoreObjects) -> None:
