@@ -51,7 +51,9 @@ class LocalCluster:
         self._events: deque[events.Event] = deque()
         self._timers: list[tuple[int, int, events.Tag]] = []
         self._numbers = 0
-        self._executor = ThreadExecutor(objects, self._mail.put)
+        self._uploads, self._programs, self._calls = (ThreadExecutor(objects, self._mail.put) for _ in range(3))
+        """Threads of the slots, of the master's programs, of its blocking calls. They do not wait for each other:
+        neither slow uploads nor a commit that hangs may hold up the leader's beat."""
         self._transport = LocalTransport()
         self._work_directory = _own_work_directory()
         self._carry_out(self.master.start(self.now_ms()))
@@ -86,7 +88,8 @@ class LocalCluster:
         continued at once."""
         if self.ended is None:
             self._carry_out(self.master.abandon(self.now_ms()))
-        self._executor.shutdown()
+        for executor in (self._uploads, self._programs, self._calls):
+            executor.shutdown()
         shutil.rmtree(self._work_directory, ignore_errors=True)
 
     def post(self, event: events.Event) -> None:
@@ -141,9 +144,9 @@ class LocalCluster:
                     if slot_id in self.slots:
                         self.slots[slot_id].deliver(message)
                 case events.RunProgram(tag, program):
-                    self._executor.submit(program, self._answer(tag))
+                    self._programs.submit(program, self._answer(tag))
                 case events.RunBlocking(tag, call):
-                    self._executor.call(call, self._answer(tag))
+                    self._calls.call(call, self._answer(tag))
                 case events.SetTimer(at_ms, tag):
                     self._numbers += 1
                     heapq.heappush(self._timers, (at_ms, self._numbers, tag))
@@ -175,7 +178,7 @@ class LocalCluster:
         services = SlotServices(
             clock=self._clock,
             transport=self._transport,
-            executor=self._executor,
+            executor=self._uploads,
             send=send,
             post=self._mail.put,
             new_name=new_nonce,

@@ -69,6 +69,9 @@ class ThreadExecutor:
             result, error = function(), None
         except Exception as failure:
             result, error = None, failure
+        except BaseException as failure:  # a panic of compiled code, an exit in a user's: somebody waits for the answer
+            result, error = None, PenstockError(f"{type(failure).__name__}: {failure}")
+            error.__cause__ = failure
         self._post(lambda: done(result, error))
 
     def _drive(self, program: Program[Any], work: _ThreadWork) -> Any:
