@@ -106,3 +106,19 @@ def test_all_checkers_of_the_simulator_are_explained() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", section_of("ARCHITECTURE.md", "The simulator"), re.MULTILINE)
     checkers = (ROOT / "testing" / "checkers.py").read_text(encoding="utf-8")
     assert listed == [*re.findall(r"^class (\w+Checker)", checkers, re.MULTILINE), "check_output"]
+
+
+def test_rules_that_the_code_cites_exist_and_each_says_what_keeps_it() -> None:
+    rules = re.split(r"^(\d+)\. ", (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    texts = dict(zip(map(int, rules[1::2]), rules[2::2], strict=True))
+    assert list(texts) == list(range(1, len(texts) + 1))
+    assert [n for n, text in texts.items() if not re.search(r"`\w+/[\w/]+\.py", text) and "*To come*" not in text] == []
+    assert [n for n, text in texts.items() if text.startswith("(!)") and "`tests/" not in text] == []
+    cited = {
+        int(number)
+        for floor in ("state", "runtime", "connectors", "taskmanager", "jobmanager", "api", "testing")
+        for path in (ROOT / floor).rglob("*.py")
+        for numbers in re.findall(r"PROTOCOLS ((?:\d+(?:, (?=\d))?)+)", path.read_text(encoding="utf-8"))
+        for number in numbers.split(", ")
+    }
+    assert cited <= set(texts)
