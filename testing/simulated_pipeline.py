@@ -166,7 +166,7 @@ def draw_workload(random: Random, failing: bool, stormy: bool = False) -> Worklo
     sources = []
     for _ in range(random.choice((1, 1, 2))):
         count = random.randint(40, 220)
-        records = _readings(random, next_id, count, bound_ms, late)
+        records = _readings(random, next_id, count, bound_ms, (0.25 if stormy else 0.05) if late else 0.0)
         next_id += count
         if failing:
             records.insert(Random(next_id).randrange(len(records)), FAIL)
@@ -190,12 +190,13 @@ def draw_workload(random: Random, failing: bool, stormy: bool = False) -> Worklo
     )
 
 
-def _readings(random: Random, first: int, count: int, bound_ms: int, late: bool) -> list[Any]:
+def _readings(random: Random, first: int, count: int, bound_ms: int, late: float) -> list[Any]:
+    """`late`: share of the records that are."""
     keys, step_ms = random.randint(1, 12), random.choice((10, 60, 150))
     records: list[Any] = []
     for i in range(count):
         time = EPOCH_MS + 100_000 + i * step_ms - random.randint(0, bound_ms)
-        if late and random.random() < 0.05:
+        if random.random() < late:
             time -= bound_ms + random.randint(1, 5 * WINDOW_MS)
         records.append(Reading(first + i, random.randrange(keys), random.randint(-9, 99), time))
     return records

@@ -287,7 +287,7 @@ def test_no_file_is_lost_and_none_leaks() -> None:
 
 
 def test_without_the_check_for_missing_files_one_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RetainedCheckpoints, "missing", lambda self, subtasks: ())
+    monkeypatch.setattr(RetainedCheckpoints, "claim", lambda self, checkpoint_id, subtasks: ())
     with pytest.raises(AssertionError, match="need"):
         run(seeds=150)
 
