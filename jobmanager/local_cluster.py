@@ -35,6 +35,8 @@ from .job_master import JobMaster
 
 LONGEST_WAIT_S = 0.5
 """A bound for every sleep, so that a lost wake-up costs half a second and not a job."""
+LONGEST_PAUSE_NS = 1_000_000_000
+"""The job master's clock goes on at most so much between two looks at it: longer than any sleep of the loop."""
 _WORK_PREFIX = "penstock-"
 
 
@@ -46,7 +48,7 @@ class LocalCluster:
         self.slots: dict[SlotId, Slot] = {}
         self.ended: events.EndJob | None = None
         self._clock = clock or SystemClock()
-        self._began_ms, self._began_ns = self._clock.now_ms(), self._clock.monotonic_ns()
+        self._began_ms, self._read_ns, self._lived_ns = self._clock.now_ms(), self._clock.monotonic_ns(), 0
         self._mail: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._events: deque[events.Event] = deque()
         self._timers: list[tuple[int, int, events.Tag]] = []
@@ -59,8 +61,16 @@ class LocalCluster:
         self._carry_out(self.master.start(self.now_ms()))
 
     def now_ms(self) -> int:
-        """Wall-clock time that never jumps back."""
-        return self._began_ms + (self._clock.monotonic_ns() - self._began_ns) // 1_000_000
+        """The job master's time: wall-clock time that never jumps back, and stands still while this loop does.
+
+        A user's function may hold the thread for minutes, in a breakpoint for instance. Nobody can answer the master
+        meanwhile, so nothing it waits for must time out. (A process that takes the job over meanwhile is not harmed:
+        the log decides, whatever either believes of the time.)
+        """
+        read_ns = self._clock.monotonic_ns()
+        self._lived_ns += min(read_ns - self._read_ns, LONGEST_PAUSE_NS)
+        self._read_ns = read_ns
+        return self._began_ms + self._lived_ns // 1_000_000
 
     # driving
 

@@ -8,6 +8,7 @@ one binary cell. The record type goes with the frame; keys do not, the receiver 
 from __future__ import annotations
 
 import pickle
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,22 @@ def transcoded(batch: Batch) -> Batch:
     return _decode_batch(memoryview(_encode_batch(batch)))
 
 
+@lru_cache(maxsize=256)
+def _described(record_type: RecordType) -> bytes:
+    return pickle.dumps(record_type, protocol=5)
+
+
+@lru_cache(maxsize=256)
+def _record_type(description: bytes) -> RecordType:
+    """Of a channel's frames it is always the same one, and it is dear to make: it compiles its conversions."""
+    record_type: RecordType = pickle.loads(description)
+    return record_type
+
+
 def _encode_batch(batch: Batch) -> bytes:
     arrays: list[pa.Array] = []
     names: list[str] = []
-    metadata = {_TYPE: pickle.dumps(batch.record_type, protocol=5)}
+    metadata = {_TYPE: _described(batch.record_type)}
     if batch.record_type.opaque:
         metadata[_ROWS] = pickle.dumps(batch.rows(), protocol=5)
     else:
@@ -71,7 +84,7 @@ def _decode_batch(data: memoryview) -> Batch:
     with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
         metadata: dict[bytes, bytes] = reader.schema.metadata
         received = reader.read_next_batch()
-    record_type: RecordType = pickle.loads(metadata[_TYPE])
+    record_type = _record_type(metadata[_TYPE])
     extra: dict[str, Any] = {
         name: received.column(name).to_numpy()
         for name in (_TIMESTAMP, _KEY_GROUP, _ROW_KIND)

@@ -13,6 +13,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
+pytestmark = pytest.mark.timeout(400)
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EXACT = "33h"
 """Above the data's disorder: nothing is late, every result is exact."""
