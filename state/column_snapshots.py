@@ -166,7 +166,8 @@ class ColumnSnapshots:
         epoch, chain = self._pending.pop(checkpoint_id, (0, ()))
         if epoch > self._complete_epoch:
             self._complete_epoch, self._complete_chain = epoch, chain
-            self._pending = {id_: each for id_, each in self._pending.items() if each[0] > epoch}
+            # a list, at once: the program of an aborted checkpoint may still be putting its own in
+            self._pending = {id_: each for id_, each in list(self._pending.items()) if each[0] > epoch}
 
     def checkpoint_aborted(self, checkpoint_id: CheckpointId) -> None:
         self._pending.pop(checkpoint_id, None)

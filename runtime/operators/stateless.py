@@ -10,6 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from ...state.errors import RecordTypeError, StateError
+from ...state.ids import CheckpointId
+from ...state.objects import Program
+from ...state.snapshots import OperatorSnapshot
 from ..batch import NO_TIMESTAMP, Batch
 from ..elements import MIN_WATERMARK, Watermark
 from ..functions import (
@@ -22,7 +25,7 @@ from ..functions import (
     open_function,
 )
 from ..record_types import RecordType
-from .operator import Firing, Operator, OperatorContext, RestoredState
+from .operator import Firing, Operator, OperatorContext, RestoredState, immediate
 from .user_code import TAKEN_APART, Collector, call_each, check_produced, raise_user_error, shown
 from .watermarks import WatermarksOperator
 
@@ -138,6 +141,10 @@ class ProcessOperator(FlatMapOperator):
     def process_watermark(self, watermark: Watermark) -> Firing:
         self.current_watermark = watermark.timestamp
         yield from ()
+
+    def snapshot(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot]:
+        """Nothing but the watermark: what was late is late after a restore, too (PROTOCOLS 12)."""
+        return immediate(OperatorSnapshot(self.context.operator_id, watermark=self.current_watermark))
 
 
 class _AtHand(ElementContext, TimerService):

@@ -117,6 +117,15 @@ def test_process_knows_time() -> None:
         assert harness.timed_side_output("side") == [(10, 10), (20, None)]
 
 
+def test_process_knows_after_a_restore_how_far_time_has_come() -> None:
+    with OperatorHarness(ProcessOperator(Tell(), OPAQUE)) as harness:
+        harness.watermark(5)
+        snapshot = harness.snapshot()
+    with OperatorHarness(ProcessOperator(Tell(), OPAQUE), restored=[snapshot]) as harness:
+        harness.push([1], [3])
+        assert harness.output == [(1, 3, 5)]
+
+
 @pytest.mark.parametrize("kind", ["arrow", "polars", "numpy"])
 def test_map_batches(kind: str) -> None:
     def doubled(batch: Any) -> Any:
