@@ -1,28 +1,28 @@
 """The write-back cache: decoded state of the keys used last, in two generations.
 
-Per state and namespace there is a table with the cells of the *young* generation and those of the *old* one. A cell
-that is used comes into the young generation; when that is full, the old one leaves the cache, the young one becomes
-old, and an empty one begins (`rotate`). Only cells that changed are written, when they leave, at a barrier, or, if
+Per state and namespace there is a table with the cells of the *young* generation and those of the *old* one, in each
+those that are newer than everything below apart from those that are not. A cell that is used comes into the young
+generation; when that is full, the old one leaves the cache, the young one becomes old, and an empty one begins
+(`rotate`). Only cells that changed are written, when they leave, at a barrier, or, if
 their values can change in place, when there are too many of them (`trickle`): those have to be encoded by the slot's
 thread at the barrier. A cell that was only read costs nothing when it leaves.
 
 A value that can change in place counts as changed once it was read: an object obtained from state and changed is
 saved as if `update` had been called. Cells leave only between two keys, so no object leaves while its function runs.
 
-`dirty` holds keys whose cell is in one of the two generations and newer than everything below. A cell in the young
-generation hides one of the same key in the old.
+A cell in the young generation hides one of the same key in the old, a changed one hides one that is not. An old cell
+that is changed is used as a changed one, even if it is only read: nothing below knows of it.
 """
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from itertools import filterfalse
+from collections.abc import Callable, Sequence
+from itertools import filterfalse, repeat
 from typing import Any, Generic, TypeVar
 
 from .errors import StateError
-from .key_encoding import decode_key, encode_key
 from .row_keys import cell_prefix, cell_prefixes, encode_word, row_order
 from .serializers import Serializer
 from .write_queue import Layer, Row, WriteQueue
@@ -35,8 +35,6 @@ class Missing:
 
 
 MISSING: Any = Missing()
-_UNKNOWN: Any = Missing()
-"""Where MISSING means that it is known that there is nothing."""
 
 
 class Table(ABC, Generic[Cell]):
@@ -47,9 +45,10 @@ class Table(ABC, Generic[Cell]):
 
     def __init__(self, queue: WriteQueue, state_id: int, namespace: int, max_parallelism: int, where: str) -> None:
         self.queue = queue
+        self.changed: dict[Any, Cell] = {}
         self.young: dict[Any, Cell] = {}
+        self.old_changed: dict[Any, Cell] = {}
         self.old: dict[Any, Cell] = {}
-        self.dirty: set[Any] = set()
         self.place = (state_id, namespace)
         self._state_id = state_id
         self._namespace = encode_word(namespace)
@@ -70,44 +69,57 @@ class Table(ABC, Generic[Cell]):
 
     def load(self, key: Any) -> Cell:
         """The cell of a key that is not in the young generation; it is afterwards."""
-        cell: Cell = self.old.get(key, MISSING)
+        cell: Cell = self.old_changed.get(key, MISSING)
+        if cell is not MISSING:
+            self.changed[key] = cell
+            return cell
+        cell = self.old.get(key, MISSING)
         if cell is MISSING:
             self.queue.fetched += 1
             cell = self._fetch(key)
         self.young[key] = cell
         return cell
 
-    def load_all(self, keys: Sequence[Any]) -> None:
-        """Every key has its cell in the young generation afterwards. Cheaper than one by one."""
-        young, old = self.young, self.old
-        unknown = []
-        for key in dict.fromkeys(filterfalse(young.__contains__, keys)):
-            cell = old.get(key, MISSING)
-            if cell is MISSING:
-                unknown.append(key)
-            else:
-                young[key] = cell
+    def mark(self, key: Any, cell: Cell) -> None:
+        """A cell of the young generation changes."""
+        if self.changed.get(key, MISSING) is not cell:
+            self.changed[key] = cell
+            self.young.pop(key, None)
+
+    def change_all(self, keys: Sequence[Any]) -> int:
+        """Every key has its cell among the changed ones afterwards. Gives how many came into the young generation."""
+        unknown = list(dict.fromkeys(filterfalse(self.changed.__contains__, keys)))
+        if not unknown:
+            return 0
+        found: dict[Any, Cell] = {}
+        unknown = _find(unknown, self.young.pop, found) if self.young else unknown
+        admitted = len(unknown)
+        unknown = _find(unknown, self.old_changed.get, found)
+        unknown = _find(unknown, self.old.get, found) if self.old else unknown
         if unknown:
             self.queue.fetched += len(unknown)
-            young.update(zip(unknown, self._fetch_all(unknown), strict=True))
+            found.update(zip(unknown, self._fetch_all(unknown), strict=True))
+        self.changed.update(found)
+        return admitted
 
     def rotate(self, layer: Layer, generation: int) -> None:
-        old = self.old
-        falling = self.dirty.difference(self.young)
+        falling = self.old_changed
+        for key in falling.keys() & self.changed.keys():
+            del falling[key]
         if falling:
-            self.dirty -= falling
-            self._write({key: old[key] for key in falling}, layer, generation)
-        self.old, self.young = self.young, {}
+            self._write(falling, layer, generation)
+        self.old, self.old_changed = self.young, self.changed
+        self.young, self.changed = {}, {}
 
     def flush(self, layer: Layer, generation: int) -> None:
         """Everything changed goes into the layer, and stays in the cache."""
-        if self.dirty:
-            young, old = self.young, self.old
-            self._write({key: young[key] if key in young else old[key] for key in self.dirty}, layer, generation)
-            self.dirty = set()
+        if self.changed or self.old_changed:
+            self._write({**self.old_changed, **self.changed}, layer, generation)
+            self.young, self.changed = {**self.young, **self.changed}, {}
+            self.old, self.old_changed = {**self.old, **self.old_changed}, {}
 
     def is_empty(self) -> bool:
-        return not (self.young or self.old)
+        return not (self.changed or self.young or self.old_changed or self.old)
 
     @abstractmethod
     def _fetch(self, key: Any) -> Cell:
@@ -124,6 +136,13 @@ class Table(ABC, Generic[Cell]):
         return type(error)(f"{self._where}: {error}")
 
 
+def _find(keys: list[Any], look_up: Callable[[Any, Any], Any], found: dict[Any, Any]) -> list[Any]:
+    """Note what a dict's `get` or `pop` finds; gives the other keys, which are noted as MISSING."""
+    values = list(map(look_up, keys, repeat(MISSING)))
+    found.update(zip(keys, values, strict=True))
+    return [key for key, value in zip(keys, values, strict=True) if value is MISSING]
+
+
 class ValueTable(Table[Any]):
     """Cells are the values themselves, None where there is none: nothing else has to be kept per key."""
 
@@ -137,21 +156,26 @@ class ValueTable(Table[Any]):
         if self.mutable:
             data = self.queue.get(self.prefix(key))
         else:
-            value = self.queue.value(self, key, MISSING)
-            if value is not MISSING:
-                return value
+            for leaving in self.queue.leaving(self):
+                value = leaving.get(key, MISSING)
+                if value is not MISSING:
+                    return value
             data = self.queue.stored(self.prefix(key))
         return None if data is None else self._serializer.decode(data)
 
     def _fetch_all(self, keys: list[Any]) -> list[Any]:
-        queue, decode = self.queue, self._serializer.decode
-        if self.mutable or not queue.waiting:
-            return [None if data is None else decode(data) for data in queue.get_all(self.prefixes(keys))]
-        leaving = {key: value for key in keys if (value := queue.value(self, key, MISSING)) is not MISSING}
-        below = [key for key in keys if key not in leaving]
-        for key, data in zip(below, queue.stored_all(self.prefixes(below)) if below else (), strict=True):
-            leaving[key] = None if data is None else decode(data)
-        return [leaving[key] for key in keys]
+        queue, decode_all = self.queue, self._serializer.decode_all
+        if self.mutable:
+            return decode_all(queue.get_all(self.prefixes(keys)))
+        found: dict[Any, Any] = {}
+        unknown = keys
+        for leaving in queue.leaving(self):
+            unknown = _find(unknown, leaving.get, found)
+        values = decode_all(queue.stored_all(self.prefixes(unknown))) if unknown else []
+        if not found:
+            return values
+        found.update(zip(unknown, values, strict=True))
+        return [found[key] for key in keys]
 
     def _write(self, cells: dict[Any, Any], layer: Layer, generation: int) -> None:
         if self.mutable:
@@ -177,12 +201,11 @@ class ValueTable(Table[Any]):
         except StateError as error:
             raise self._failure(error) from error
 
-    def new_default(self, key: Any) -> Any:
+    def new_default(self) -> Any:
         """The default for a key without a value."""
         if not self.mutable or self._default is None:
             return self._default
-        self.young[key] = value = copy.deepcopy(self._default)
-        return value
+        return copy.deepcopy(self._default)
 
 
 class ListCell:
@@ -223,7 +246,7 @@ class ListTable(Table[ListCell]):
             values = cell.values = [value for data in rows.values() for value in self._serializer.decode(data)]
             values += cell.tail
         cell.rewrite = True
-        self.dirty.add(key)
+        self.mark(key, cell)
         return values
 
     def _write(self, cells: dict[Any, ListCell], layer: Layer, generation: int) -> None:
@@ -251,147 +274,3 @@ class ListTable(Table[ListCell]):
             return self._serializer.encode(values)
         except StateError as error:
             raise self._failure(error) from error
-
-
-class MapCell:
-    """A map of one key, as far as it is known."""
-
-    __slots__ = ("changed", "cleared", "complete", "entries", "looks", "order", "scan_at")
-
-    def __init__(self) -> None:
-        self.entries: dict[Any, Any] = {}
-        """What is known of the map; MISSING where it is known that there is no entry."""
-        self.changed: dict[Any, bool] = {}
-        """Entries that are not as they are below, and whether there may be a row below: if there is none, an entry
-        that is removed again leaves no trace."""
-        self.complete = False
-        """All entries of the map are known."""
-        self.cleared = False
-        """Everything below is void."""
-        self.order: list[Any] | None = None
-        """All keys that have an entry, in the order of their encoding; None when that must be found out."""
-        self.looks = 0
-        """Entries asked for below, one by one."""
-        self.scan_at = _FIRST_SCAN
-        """After so many looks the rest of the map is read, unless it is much bigger than that."""
-
-
-_FIRST_SCAN, _LAST_SCAN = 4, 64
-"""A scan costs about as much as four looks, and a look as much as 16 rows of a scan: trying it after 4, 16 and 64
-looks, and giving up at 16 rows a look, never costs more than the looks did. It pays from then on: of a map that is
-known completely nobody has to ask below, not even for what is not there."""
-_ROWS_PER_LOOK = 16
-
-
-class MapTable(Table[MapCell]):
-    """A map is stored entry by entry."""
-
-    def __init__(self, *place: Any, serializer: Serializer) -> None:
-        super().__init__(*place)
-        self._serializer = serializer
-
-    def _fetch(self, key: Any) -> MapCell:
-        return MapCell()
-
-    def lookup(self, key: Any, cell: MapCell, user_key: Any) -> Any:
-        """The value of an entry, or MISSING."""
-        value = cell.entries.get(user_key, _UNKNOWN)
-        if value is not _UNKNOWN:
-            return value
-        return MISSING if cell.complete else self._look_below(key, cell, user_key)
-
-    def _look_below(self, key: Any, cell: MapCell, user_key: Any) -> Any:
-        prefix = self.prefix(key)
-        cell.looks += 1
-        if cell.looks == cell.scan_at <= _LAST_SCAN:
-            cell.scan_at *= 4
-            rows = self.queue.scan_if_small(prefix, _ROWS_PER_LOOK * cell.looks)
-            if rows is not None:
-                self._fill(cell, rows)
-                return cell.entries.get(user_key, MISSING)
-        data = self.queue.get_in_cell(prefix, encode_key(user_key))
-        value = cell.entries[user_key] = MISSING if data is None else self._serializer.decode(data)
-        return value
-
-    def _fill(self, cell: MapCell, rows: dict[bytes, bytes]) -> None:
-        """What is below, all of it; what is known already is newer."""
-        entries, decode = cell.entries, self._serializer.decode
-        for suffix, data in rows.items():
-            user_key = decode_key(suffix)
-            if user_key not in entries:
-                entries[user_key] = decode(data)
-        cell.complete = True
-
-    def put(self, key: Any, cell: MapCell, user_key: Any, value: Any) -> None:
-        entries, changed = cell.entries, cell.changed
-        before = entries.get(user_key, _UNKNOWN)
-        if user_key not in changed:
-            changed[user_key] = _may_be_below(cell, before)
-            self.dirty.add(key)
-        if before is MISSING or before is _UNKNOWN:
-            cell.order = None
-        entries[user_key] = value
-
-    def remove(self, key: Any, cell: MapCell, user_key: Any) -> None:
-        entries, changed = cell.entries, cell.changed
-        below = changed.get(user_key)
-        if below is None:
-            below = _may_be_below(cell, entries.get(user_key, _UNKNOWN))
-        if below:
-            entries[user_key] = MISSING
-            changed[user_key] = True
-            self.dirty.add(key)
-        else:
-            changed.pop(user_key, None)
-            entries.pop(user_key, None)
-        cell.order = None
-
-    def touched(self, key: Any, cell: MapCell, user_key: Any) -> None:
-        """An entry that is there may change in place."""
-        if user_key not in cell.changed:
-            cell.changed[user_key] = True
-            self.dirty.add(key)
-
-    def complete(self, key: Any, cell: MapCell) -> list[Any]:
-        """Read the rest of the map; gives its keys, in order."""
-        if not cell.complete:
-            self._fill(cell, self.queue.scan(self.prefix(key)))
-        if cell.order is None:
-            present = [user_key for user_key, value in cell.entries.items() if value is not MISSING]
-            cell.order = sorted(present, key=encode_key)
-        return cell.order
-
-    def clear(self, key: Any, cell: MapCell) -> None:
-        if cell.complete:
-            for user_key in list(cell.entries):
-                self.remove(key, cell, user_key)
-        else:
-            cell.entries, cell.changed, cell.cleared, cell.complete = {}, {}, True, True
-            cell.order = None
-            self.dirty.add(key)
-
-    def _write(self, cells: dict[Any, MapCell], layer: Layer, generation: int) -> None:
-        for cell, prefix in zip(cells.values(), self.prefixes(list(cells)), strict=True):
-            entries = cell.entries
-            if cell.cleared:
-                layer.clear_cell(prefix)
-            if cell.changed:
-                layer.put_cell(prefix, {encode_key(k): self._encode(entries[k]) for k in cell.changed})
-            for user_key in cell.changed:  # what was removed need not be remembered once it is on its way
-                if entries[user_key] is MISSING:
-                    del entries[user_key]
-            cell.cleared = False
-            cell.changed = {}
-
-    def _encode(self, value: Any) -> bytes | None:
-        if value is MISSING:
-            return None
-        try:
-            return self._serializer.encode(value)
-        except StateError as error:
-            raise self._failure(error) from error
-
-
-def _may_be_below(cell: MapCell, known: Any) -> bool:
-    """Of an entry that is not changed, from what the cell knows of it."""
-    return known is not MISSING and not (known is _UNKNOWN and cell.complete)

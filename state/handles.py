@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from .backend import VOID_NAMESPACE, ListState, MapState, ValueState
-from .cell_cache import MISSING, ListTable, MapCell, MapTable, Table, ValueTable
+from .cell_cache import MISSING, ListCell, ListTable, Table, ValueTable
 from .errors import KeyTypeError, StateError
+from .map_cells import MapCell, MapTable
 from .serializers import ATOMIC_TYPES, Serializer
 from .write_queue import Layer, WriteQueue
 
@@ -63,6 +64,19 @@ class Handle(Generic[AnyTable]):
     @abstractmethod
     def _new_table(self, *place: Any) -> AnyTable: ...
 
+    def _cell(self) -> tuple[AnyTable, Any, Any]:
+        """The current key's cell, and where it is. For states whose cells are never None."""
+        cursor = self._cursor
+        table = self._tables.get(cursor.namespace)
+        if table is not None:
+            cell = table.changed.get(cursor.key) or table.young.get(cursor.key)
+            if cell is not None:
+                return table, cursor.key, cell
+        key = cursor.current_key()
+        table = self._table()
+        cursor.admitted += 1
+        return table, key, table.load(key)
+
     def rotate(self, layer: Layer, generation: int) -> None:
         for table in self._tables.values():
             table.rotate(layer, generation)
@@ -76,7 +90,8 @@ class Handle(Generic[AnyTable]):
 
     def changed_mutable(self) -> int:
         """Cells that the slot's thread would have to encode if the barrier came now."""
-        return sum(len(table.dirty) for table in self._tables.values() if table.mutable)
+        tables = [table for table in self._tables.values() if table.mutable]
+        return sum(len(table.changed) + len(table.old_changed) for table in tables)
 
     def _refuse_unlike(self, serializer: Serializer, values: Iterable[Any]) -> None:
         """A value of an undeclared type is refused where it comes in: later nobody knows who wrote it."""
@@ -109,16 +124,18 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         cursor = self._cursor
         key = cursor.key if cursor.key is not MISSING else cursor.current_key()
         table = self._table()
-        value = table.young.get(key, MISSING)
+        value = table.changed.get(key, MISSING)
         if value is MISSING:
-            cursor.admitted += 1
-            value = table.load(key)
+            value = table.young.get(key, MISSING)
+            if value is MISSING:
+                cursor.admitted += 1
+                value = table.load(key)
         if value is None:
             if self._default is None:
                 return None
-            value = table.new_default(key)
+            value = table.new_default()
         if not self._immutable and type(value) not in ATOMIC_TYPES:
-            table.dirty.add(key)
+            table.mark(key, value)
         found: V = value
         return found
 
@@ -128,10 +145,9 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         if self._accepted is not None and type(value) not in self._accepted:
             self._refuse_unlike(self._serializer, (value,))
         table = self._table()
-        if key not in table.young:
+        if key not in table.changed and table.young.pop(key, MISSING) is MISSING:
             cursor.admitted += 1
-        table.young[key] = value
-        table.dirty.add(key)
+        table.changed[key] = value
 
     def clear(self) -> None:
         self.update(None)
@@ -140,24 +156,13 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         cursor = self._cursor
         cursor.key = MISSING
         table = self._table()
-        young = table.young
-        get, before = young.get, len(young)
+        cursor.admitted += table.change_all(keys)
+        changed = table.changed
         results: list[Any] = []
         append = results.append
-        try:
-            for key, record in zip(keys, records, strict=True):
-                value = get(key, MISSING)
-                if value is MISSING:
-                    table.load_all(keys)
-                    value = young[key]
-                young[key] = value = function(value, record)
-                append(value)
-        finally:
-            if len(results) == len(keys):
-                table.dirty.update(keys)
-            else:  # also the one that failed: its value may have been changed in place
-                table.dirty.update(key for key in keys[: len(results) + 1] if key in young)
-            cursor.admitted += len(young) - before
+        for key, record in zip(keys, records, strict=True):
+            changed[key] = value = function(changed[key], record)
+            append(value)
         if self._accepted is not None and not self._accepted.issuperset(set(map(type, results))):
             self._refuse_unlike(self._serializer, [value for value in results if value is not None])
         return results
@@ -170,48 +175,49 @@ class CachedListState(Handle[ListTable], ListState[V]):
         super().__init__(*place)
         self._elements = element_serializer
         self._chunks = chunk_serializer
+        self._accepted = element_serializer.accepts
 
     def _new_table(self, *place: Any) -> ListTable:
         return ListTable(*place, chunk_serializer=self._chunks)
 
     def get(self) -> list[V]:
-        key = self._cursor.current_key()
-        table = self._table()
-        return table.read(key, self._cell(table, key))
+        table, key, cell = self._cell()
+        return table.read(key, cell)
 
     def add(self, value: V) -> None:
-        self.add_all((value,))
+        if self._accepted is not None and type(value) not in self._accepted:
+            self._refuse_unlike(self._elements, (value,))
+        cell = self._changing_cell()
+        cell.tail.append(value)
+        if cell.values is not None:
+            cell.values.append(value)
 
     def add_all(self, values: Iterable[V]) -> None:
         values = list(values)
         if not values:
             return
         self._refuse_unlike(self._elements, values)
-        key = self._cursor.current_key()
-        table = self._table()
-        cell = self._cell(table, key)
+        cell = self._changing_cell()
         cell.tail += values
         if cell.values is not None:
             cell.values += values
-        table.dirty.add(key)
 
     def update(self, values: Iterable[V]) -> None:
         values = list(values)
         self._refuse_unlike(self._elements, values)
-        key = self._cursor.current_key()
-        table = self._table()
-        cell = self._cell(table, key)
+        cell = self._changing_cell()
         cell.values, cell.tail, cell.rewrite = values, [], True
-        table.dirty.add(key)
 
     def clear(self) -> None:
         self.update(())
 
-    def _cell(self, table: ListTable, key: Any) -> Any:
-        cell = table.young.get(key)
+    def _changing_cell(self) -> ListCell:
+        cursor = self._cursor
+        table = self._tables.get(cursor.namespace)
+        cell = None if table is None else table.changed.get(cursor.key)
         if cell is None:
-            self._cursor.admitted += 1
-            cell = table.load(key)
+            table, key, cell = self._cell()
+            table.mark(key, cell)
         return cell
 
 
@@ -279,20 +285,6 @@ class CachedMapState(Handle[MapTable], MapState[K, V]):
     def clear(self) -> None:
         table, current, cell = self._cell()
         table.clear(current, cell)
-
-    def _cell(self) -> tuple[MapTable, Any, MapCell]:
-        cursor = self._cursor
-        table = self._tables.get(cursor.namespace)
-        cell = None if table is None else table.young.get(cursor.key)
-        if table is None or cell is None:
-            return self._loaded_cell()
-        return table, cursor.key, cell
-
-    def _loaded_cell(self) -> tuple[MapTable, Any, MapCell]:
-        key = self._cursor.current_key()
-        table = self._table()
-        self._cursor.admitted += 1
-        return table, key, table.load(key)
 
     def _place_of(self, user_key: K) -> tuple[MapTable, Any, MapCell]:
         kind = type(user_key)

@@ -81,8 +81,8 @@ def _int_prefixes(
     rows["tag"], rows["key"] = _INT_KEY[0], keys.view(np.uint64) ^ np.uint64(_SIGN)
     if namespace:
         rows["namespace"] = np.void(namespace)
-    data, width = rows.tobytes(), rows.itemsize
-    return [data[start : start + width] for start in range(0, len(data), width)]
+    prefixes: list[bytes] = rows.view(f"V{rows.itemsize}").tolist()
+    return prefixes
 
 
 def prefix_length(row_key: bytes) -> int:

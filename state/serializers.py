@@ -64,6 +64,10 @@ class Serializer(Protocol):
 
     def decode(self, data: bytes) -> Any: ...
 
+    def decode_all(self, rows: list[bytes | None]) -> list[Any]:
+        """None where there is nothing."""
+        ...
+
 
 class PickleSerializer:
     """Any value, by pickle: the generic serializer."""
@@ -91,6 +95,9 @@ class PickleSerializer:
 
     def decode(self, data: bytes) -> Any:
         return pickle.loads(data)
+
+    def decode_all(self, rows: list[bytes | None]) -> list[Any]:
+        return [None if data is None else pickle.loads(data) for data in rows]
 
 
 class TypedSerializer:
@@ -140,6 +147,13 @@ class TypedSerializer:
             if data[:1] != _ESCAPE:
                 raise
             return pickle.loads(data[1:])
+
+    def decode_all(self, rows: list[bytes | None]) -> list[Any]:
+        decode = self._decode
+        try:
+            return [None if data is None else decode(data) for data in rows]
+        except msgspec.DecodeError:
+            return [None if data is None else self.decode(data) for data in rows]
 
 
 @lru_cache(maxsize=1024)

@@ -207,18 +207,12 @@ class WriteQueue:
 
     # ---- reads
 
-    def value(self, table: Encoder, key: Any, missing: Any) -> Any:
-        """The newest object on its way for a key of a table; `missing` when there is none."""
-        for layer in reversed(self._layers):
-            leaving = layer.values.get(table.place)
-            if leaving is not None:
-                value = leaving[1].get(key, missing)
-                if value is not missing:
-                    return value
-        return missing
+    def leaving(self, table: Encoder) -> list[dict[Any, Any]]:
+        """The objects on their way for the keys of a table, newest first."""
+        return [known[1] for layer in reversed(self._layers) if (known := layer.values.get(table.place)) is not None]
 
     def stored(self, row_key: bytes) -> bytes | None:
-        """What the store has, after `value` has found nothing."""
+        """What the store has, after nothing was found `leaving`."""
         return self._store.get(row_key)
 
     def stored_all(self, row_keys: list[bytes]) -> list[bytes | None]:

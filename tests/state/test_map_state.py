@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.state.cell_cache import MISSING, MapTable
+from penstock.state.cell_cache import MISSING
 from penstock.state.descriptors import MapStateDescriptor
+from penstock.state.map_cells import MapTable
 from penstock.state.serializers import serializer_for
 from penstock.state.write_queue import WriteQueue
 
@@ -55,7 +56,7 @@ class Map:
 
     @property
     def cell(self) -> Any:
-        return self.table.young.get("key") or self.table.load("key")
+        return self.table.changed.get("key") or self.table.young.get("key") or self.table.load("key")
 
     def get(self, user_key: int) -> int | None:
         value = self.table.lookup("key", self.cell, user_key)
