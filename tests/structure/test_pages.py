@@ -126,6 +126,8 @@ def test_rules_that_the_code_cites_exist_and_each_says_what_keeps_it() -> None:
 
 def test_seeded_bugs_that_rules_name_exist() -> None:
     text = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
-    named = {name for names in re.findall(r"\(bugs? ((?:`\w+`(?:, )?)+)\)", text) for name in re.findall(r"\w+", names)}
+    named = {
+        name for names in re.findall(r"\(bugs?\s+((?:`\w+`[,\s]*)+)\)", text) for name in re.findall(r"\w+", names)
+    }
     assert named
     assert named <= functions_of("testing/seeded_bugs.py")
