@@ -100,7 +100,7 @@ class CustomPartitioner(Partitioner):
         function, parallelism = self.partitioning.function, self.parallelism
         targets = [function(key, parallelism) for key in self.partitioning.selector.keys(batch)]
         for target in targets:
-            if not isinstance(target, int) or not 0 <= target < parallelism:
+            if not isinstance(target, (int, np.integer)) or not 0 <= target < parallelism:
                 raise PipelineError(
                     f"partition_custom: the function gave {target!r}, not a subtask number from 0 to {parallelism - 1}"
                 )

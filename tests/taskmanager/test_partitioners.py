@@ -66,6 +66,8 @@ def test_global_and_forward() -> None:
 def test_custom_sends_where_the_function_says_and_refuses_what_is_no_subtask() -> None:
     even_odd = partitioner_for(Custom(lambda key, n: key % n, KeyByFunction(lambda v: v)), 0, 1, 2, 128)
     assert {t: p.rows() for t, p in even_odd.split(ints([1, 2, 3, 4]))} == {0: [2, 4], 1: [1, 3]}
+    of_numpy = partitioner_for(Custom(lambda key, n: np.int64(key) % n, KeyByFunction(lambda v: v)), 0, 1, 2, 128)
+    assert [t for t, _ in of_numpy.split(ints([1]))] == [1]
     wrong = partitioner_for(Custom(lambda key, n: n, KeyByFunction(lambda v: v)), 0, 1, 2, 128)
     with pytest.raises(PipelineError, match="gave 2, not a subtask number from 0 to 1"):
         wrong.split(ints([1]))
