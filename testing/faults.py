@@ -96,9 +96,8 @@ def draw_storm(random: Random, lasts_ns: int) -> FaultPlan:
     """Many faults of the kinds that make attempts and checkpoints fail while the job is busy."""
     kinds = (Fault.KILL_SLOT, Fault.CUT_LINK, Fault.SLOW_LINK, Fault.SLOW_CONTROL, Fault.STORE_DOWN)
     horizon_ns = lasts_ns * 3 // 2 + 2_000 * MS
-    moments = sorted(
-        ((random.randrange(500 * MS, horizon_ns), random.choice(kinds)) for _ in range(12)), key=lambda moment: moment[0]
-    )
+    drawn = [(random.randrange(500 * MS, horizon_ns), random.choice(kinds)) for _ in range(12)]
+    moments = sorted(drawn, key=lambda moment: moment[0])
     return FaultPlan(frozenset((*kinds, Fault.COMMIT_FAILS)), tuple(moments), horizon_ns, 0.0, 0.2)
 
 

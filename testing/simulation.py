@@ -236,7 +236,8 @@ def run_seeds(seeds: range, jobs: int, stormy: bool = False) -> list[Outcome]:
     """The outcomes with violations, in order; progress and violations are printed as they come."""
     failed: list[Outcome] = []
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for number, outcome in enumerate(pool.imap_unordered(partial(run_seed, stormy=stormy), seeds, chunksize=4), start=1):
+        outcomes = pool.imap_unordered(partial(run_seed, stormy=stormy), seeds, chunksize=4)
+        for number, outcome in enumerate(outcomes, start=1):
             if outcome.violation is not None:
                 failed.append(outcome)
                 print(report(outcome))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from penstock.api.environment import StreamExecutionEnvironment
 from penstock.jobmanager.events import JobState
 from penstock.runtime import options
@@ -16,7 +17,7 @@ from penstock.testing.cluster import Cluster
 from penstock.testing.lists import FAIL, InjectedFailure, ListSink, ListSource
 
 
-@pytest.fixture()
+@pytest.fixture
 def sink() -> Iterator[str]:
     name = "testing kit"
     ListSink.clear(name)
@@ -98,5 +99,6 @@ def test_a_stopped_job_is_continued(tmp_path: Path, sink: str) -> None:
 def test_a_condition_that_never_holds_is_an_error(tmp_path: Path, sink: str) -> None:
     with Cluster(job(ListSource([1, 2]), sink), tmp_path) as cluster, pytest.raises(AssertionError, match="FINISHED"):
         cluster.run_until(lambda: False)
-    with Cluster(job(ListSource(range(50), batch_rows=1, pause_ms=50), sink), tmp_path) as cluster, pytest.raises(TimeoutError):
+    slow = job(ListSource(range(50), batch_rows=1, pause_ms=50), sink)
+    with Cluster(slow, tmp_path) as cluster, pytest.raises(TimeoutError):
         cluster.run_until(lambda: False, timeout_s=0.1)
