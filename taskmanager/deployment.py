@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,8 @@ from .task import Task
 from .transport import Transport
 from .writers import OutputChannel, OutputOptions, RecordWriter, Writers
 
+RESTORED = "restored"
+"""Where fetched state lies until it is opened."""
 FLUSH_BYTES = 32 * 1024
 """Batches below this are gathered per channel until the buffer timeout: a small batch costs as much as a large one."""
 
@@ -82,7 +85,7 @@ class _Deployment:
             deploy, self.chain, self.input, writers, self._open, services.clock, services.executor, services.send,
             self.directory, frozenset([*self.sources, *(channel.target for channel in writers.channels)]),
         )  # fmt: skip
-        self.task.initialize(fetch_restored(deploy.restore, self.store, self.directory / "restored"))
+        self.task.initialize(fetch_restored(deploy.restore, self.store, self.directory / RESTORED))
 
     # channels
 
@@ -146,6 +149,7 @@ class _Deployment:
     def _open(self, restored: dict[OperatorId, RestoredState]) -> None:
         states = [restored.get(op.id, RestoredState()) for op in self.deploy.vertex.operators]
         self.chain.open(lambda index: self._context(index, states[index]), states)
+        shutil.rmtree(self.directory / RESTORED, ignore_errors=True)  # or it would hold every file to the end
 
     def _context(self, index: int, restored: RestoredState) -> OperatorContext:
         deploy, services = self.deploy, self.services

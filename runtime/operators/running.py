@@ -57,8 +57,7 @@ class RunningReduceOperator(KeyedOperator):
         self.output.emit(batch.with_rows(self.output_type, results))
 
     def _fold(self, keys: list[Any], rows: list[Any], step: Step) -> list[Any]:
-        first = rows[:1]
-        if is_immutable(rows[0]) or self.output_type.copy_rows(first) is first:
+        if self._immutable(rows):
             return self._state.fold(keys, rows, step)
         copies: list[Any] = []
         copy_rows = self.output_type.copy_rows
@@ -70,6 +69,10 @@ class RunningReduceOperator(KeyedOperator):
 
         self._state.fold(keys, rows, step_and_copy)
         return copies
+
+    def _immutable(self, rows: list[Any]) -> bool:
+        first = rows[:1]
+        return self.output_type.copy_rows(first) is first or all(map(is_immutable, rows))
 
     def close(self) -> None:
         try:
@@ -105,6 +108,10 @@ class RunningAggregateOperator(RunningReduceOperator):
             self._step = _step(self.kind, record, self.field)
             self._record_kind = type(record)
         return self._step
+
+    def _immutable(self, rows: list[Any]) -> bool:
+        """Nothing is changed in place here, and the records of a stream are alike."""
+        return is_immutable(rows[0]) or super()._immutable(rows[:1])
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
         if self.kind != "count":

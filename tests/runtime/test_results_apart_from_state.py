@@ -19,6 +19,7 @@ from penstock import (
 )
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.operators.keyed_process import KeyedProcessOperator
+from penstock.runtime.operators.running import RunningReduceOperator
 from penstock.runtime.record_types import OPAQUE, record_type_of
 from penstock.runtime.windows.evaluations import Process
 from penstock.runtime.windows.window_operator import WindowOperator
@@ -82,7 +83,7 @@ def test_whoever_gets_a_result_may_change_it() -> None:
 
 
 class WithGlobalState(ProcessWindowFunction):
-    def process(self, key: str, context: Any, elements: list[int]) -> Iterator[Any]:
+    def process(self, key: str, context: Any, elements: Any) -> Iterator[Any]:
         state = context.global_state().get_state(ValueStateDescriptor("total", Total, Total()))
         total = state.value()
         total.n += len(elements)
@@ -119,3 +120,15 @@ def test_what_cannot_be_copied_goes_out_as_it_is() -> None:
     ) as harness:
         harness.push(["k"], [1])
         assert len(harness.take()) == 1
+
+
+def test_the_first_record_of_a_batch_does_not_speak_for_all_of_them() -> None:
+    def gathered(one: tuple[str, Any], other: tuple[str, Any]) -> tuple[str, Any]:
+        if one[1] is None:
+            return other
+        one[1].extend(other[1])
+        return one
+
+    with OperatorHarness(RunningReduceOperator(KeyByFunction(lambda x: x[0]), gathered, OPAQUE)) as harness:
+        harness.push([("a", None), ("a", [1]), ("a", [2])])
+        assert harness.take() == [("a", None), ("a", [1]), ("a", [1, 2])]
