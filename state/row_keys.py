@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .key_encoding import decode_key, encode_key
-from .key_groups import key_group, key_groups_of
+from .key_groups import groups_of_hashes, key_group, key_groups_of, mix_array
 
 _HEAD = struct.Struct(">HHI")
 _GROUP = struct.Struct(">H")
@@ -44,45 +45,45 @@ def cell_prefix(key: Any, state_id: int, namespace: bytes, max_parallelism: int)
 
 def cell_prefixes(keys: Sequence[Any], state_id: int, namespace: bytes, max_parallelism: int) -> list[bytes]:
     """The same for many keys, several times cheaper."""
-    groups = key_groups_of(keys, max_parallelism)
-    if set(map(type, keys)) == {int}:
-        try:
-            return _int_prefixes(np.array(keys, np.int64), groups, state_id, namespace)
-        except OverflowError:
-            pass
+    bits = _int_bits(keys)
+    if bits is not None:
+        rows = np.repeat(_int_prefix(state_id, namespace), len(bits))
+        rows["group"] = groups_of_hashes(mix_array(bits), max_parallelism)
+        rows["key"] = bits ^ np.uint64(_SIGN)
+        prefixes: list[bytes] = rows.view(f"V{rows.itemsize}").tolist()
+        return prefixes
+    groups = key_groups_of(keys, max_parallelism).tolist()
     pack = _HEAD.pack
     encoded = list(map(encode_key, keys))
-    return [
-        pack(group, state_id, len(key)) + key + namespace for group, key in zip(groups.tolist(), encoded, strict=True)
-    ]
+    return [pack(group, state_id, len(key)) + key + namespace for group, key in zip(groups, encoded, strict=True)]
 
 
 def row_order(keys: Sequence[Any], max_parallelism: int) -> npt.NDArray[np.intp]:
     """Positions of the keys in the order of their rows: exact for ints, else of their key groups."""
-    groups = key_groups_of(keys, max_parallelism)
-    if set(map(type, keys)) == {int}:
-        try:
-            return np.lexsort((np.array(keys, np.int64), groups))
-        except OverflowError:
-            pass
-    return np.argsort(groups, kind="stable")
+    bits = _int_bits(keys)
+    if bits is None:
+        return np.argsort(key_groups_of(keys, max_parallelism), kind="stable")
+    by_key = np.argsort(bits ^ np.uint64(_SIGN))
+    groups = groups_of_hashes(mix_array(bits), max_parallelism)
+    return by_key[np.argsort(groups[by_key], kind="stable")]
 
 
-_INT_KEY = encode_key(0)
-"""A tag and eight bytes with the sign flipped, for every int of 64 bits (key_encoding.py)."""
+def _int_bits(keys: Sequence[Any]) -> npt.NDArray[np.uint64] | None:
+    """Two's complement of the keys, if they are ints of 64 bits."""
+    if set(map(type, keys)) != {int}:
+        return None
+    try:
+        return np.array(keys, np.int64).view(np.uint64)
+    except OverflowError:
+        return None
 
 
-def _int_prefixes(
-    keys: npt.NDArray[np.int64], groups: npt.NDArray[np.uint16], state_id: int, namespace: bytes
-) -> list[bytes]:
-    fields = [("group", ">u2"), ("state", ">u2"), ("length", ">u4"), ("tag", "u1"), ("key", ">u8")]
-    rows = np.empty(len(keys), np.dtype([*fields, ("namespace", f"V{len(namespace)}")] if namespace else fields))
-    rows["group"], rows["state"], rows["length"] = groups, state_id, len(_INT_KEY)
-    rows["tag"], rows["key"] = _INT_KEY[0], keys.view(np.uint64) ^ np.uint64(_SIGN)
-    if namespace:
-        rows["namespace"] = np.void(namespace)
-    prefixes: list[bytes] = rows.view(f"V{rows.itemsize}").tolist()
-    return prefixes
+@lru_cache(maxsize=64)
+def _int_prefix(state_id: int, namespace: bytes) -> npt.NDArray[np.void]:
+    """The prefix of the key 0 in group 0: every int of 64 bits is a tag and 8 bytes with the sign flipped."""
+    encoded = encode_key(0)
+    layout = np.dtype([("group", ">u2"), ("head", "V7"), ("key", ">u8"), ("namespace", f"V{len(namespace)}")])
+    return np.frombuffer(_HEAD.pack(0, state_id, len(encoded)) + encoded + namespace, layout)
 
 
 def prefix_length(row_key: bytes) -> int:
