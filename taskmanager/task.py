@@ -102,6 +102,8 @@ class Task:
         self._next_work = 0
         self._aborted: set[CheckpointId] = set()
         """Snapshots that may still be on their way and that nobody waits for."""
+        self._snapshots: dict[CheckpointId, Work] = {}
+        """Those that are being written and uploaded."""
         self._outcome: messages.FromSlot | None = None
         self.watermark = deploy_watermark(deploy)
 
@@ -283,9 +285,10 @@ class Task:
         if isinstance(self.input, SourceInput):
             self._send(messages.BarrierInjected(self.attempt, self.id, checkpoint))
         program = subtask_snapshot(programs, self.id.vertex, self.id.index, align_ms, sync_ms, self._clock)
-        self._submit(program, partial(self._snapshotted, checkpoint))
+        self._snapshots[checkpoint] = self._submit(program, partial(self._snapshotted, checkpoint))
 
     def _snapshotted(self, checkpoint: CheckpointId, snapshot: Any, error: Exception | None) -> None:
+        self._snapshots.pop(checkpoint, None)
         if checkpoint in self._aborted:
             return
         if error is None:
@@ -298,8 +301,11 @@ class Task:
         self._mail(lambda: self.chain.completed(checkpoint))
 
     def aborted(self, checkpoint: CheckpointId) -> None:
+        """What of it is not uploaded yet need not be: younger ones wait for the same threads."""
         self._aborted.add(checkpoint)
         self.input.abort(checkpoint)
+        if checkpoint in self._snapshots:
+            self._snapshots.pop(checkpoint).cancel()
         self._mail(lambda: self.chain.aborted(checkpoint))
 
     def _mail(self, call: Callable[[], None]) -> None:
@@ -345,7 +351,7 @@ class Task:
 
     # helper threads
 
-    def _submit(self, program: Program[Any], done: Callable[[Any, Exception | None], None]) -> None:
+    def _submit(self, program: Program[Any], done: Callable[[Any, Exception | None], None]) -> Work:
         number = self._next_work
         self._next_work += 1
 
@@ -356,7 +362,8 @@ class Task:
             elif self.state is not TaskState.CLOSED and not isinstance(error, WorkCancelledError):
                 done(result, error)
 
-        self._in_flight[number] = self._executor.submit(program, answered)
+        work = self._in_flight[number] = self._executor.submit(program, answered)
+        return work
 
 
 def deploy_watermark(deploy: messages.Deploy) -> int:
