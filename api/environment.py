@@ -106,7 +106,8 @@ class StreamExecutionEnvironment:
         return self
 
     def set_restart_strategy(self, strategy: str, **settings: Any) -> StreamExecutionEnvironment:
-        """'none', 'fixed-delay' (attempts, delay) or 'exponential-delay' (initial_backoff, max_backoff, …)."""
+        """'none', 'fixed-delay' (attempts, delay), 'failure-rate' (max_failures_per_interval, failure_rate_interval, delay)
+        or 'exponential-delay' (initial_backoff, max_backoff, …)."""
         self._own.set(options.RESTART_STRATEGY, strategy)
         name = self._own.get(options.RESTART_STRATEGY)
         for setting, value in settings.items():
@@ -223,7 +224,7 @@ class StreamExecutionEnvironment:
         """Run the pipeline to its end. Raises JobFailedError, whose cause is what the user's function raised."""
         try:
             return self.submit(job_name).run()
-        except (PipelineError, ConfigurationError, CheckpointError, JobFailedError) as error:
+        except (PipelineError, ConfigurationError, CheckpointError, JobFailedError, KeyboardInterrupt) as error:
             raise error.with_traceback(None)  # noqa: B904 (the way it took in here tells the user nothing)
 
     def execute_async(self, job_name: str | None = None) -> JobClient:

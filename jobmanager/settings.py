@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..runtime import options
 from ..runtime.config import Configuration
 from .options import CheckpointOptions, JobMasterOptions
-from .restarts import ExponentialDelay, FixedDelay, NoRestart, RestartStrategy
+from .restarts import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
 
 
 def job_master_options(config: Configuration) -> JobMasterOptions:
@@ -39,6 +39,12 @@ def restart_strategy(config: Configuration) -> RestartStrategy:
             return NoRestart()
         case "fixed-delay":
             return FixedDelay(config.get(options.FIXED_DELAY_ATTEMPTS), config.get(options.FIXED_DELAY))
+        case "failure-rate":
+            return FailureRate(
+                config.get(options.MAX_FAILURES),
+                config.get(options.FAILURE_INTERVAL),
+                config.get(options.FAILURE_RATE_DELAY),
+            )
         case _:
             return ExponentialDelay(
                 config.get(options.INITIAL_BACKOFF),

@@ -192,11 +192,22 @@ STATE_BACKEND: Option[Literal["rocksdb", "heap"]] = Option(
 # restarts ------------------------------------------------------------------------------------------------------
 
 RESTART_STRATEGY = Option(
-    "restart-strategy.type", one_of("exponential-delay", "fixed-delay", "none", off="none", disable="none"),
+    "restart-strategy.type",
+    one_of("exponential-delay", "fixed-delay", "failure-rate", "none", off="none", disable="none"),
     "exponential-delay", "What happens after a failure.", ("restart-strategy",),
 )  # fmt: skip
 FIXED_DELAY_ATTEMPTS = Option(
     "restart-strategy.fixed-delay.attempts", INT, 1, "fixed-delay: how often the job is restarted before it fails."
+)
+MAX_FAILURES = Option(
+    "restart-strategy.failure-rate.max-failures-per-interval", COUNT, 1,
+    "failure-rate: so many failures within the interval are restarted, one more is not.",
+)  # fmt: skip
+FAILURE_INTERVAL = Option(
+    "restart-strategy.failure-rate.failure-rate-interval", DURATION, 60_000, "failure-rate: the interval."
+)
+FAILURE_RATE_DELAY = Option(
+    "restart-strategy.failure-rate.delay", DURATION, 1_000, "failure-rate: pause before a restart."
 )
 FIXED_DELAY = Option("restart-strategy.fixed-delay.delay", DURATION, 1_000, "fixed-delay: pause before a restart.")
 INITIAL_BACKOFF = Option(
