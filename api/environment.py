@@ -106,8 +106,8 @@ class StreamExecutionEnvironment:
         return self
 
     def set_restart_strategy(self, strategy: str, **settings: Any) -> StreamExecutionEnvironment:
-        """'none', 'fixed-delay' (attempts, delay), 'failure-rate' (max_failures_per_interval, failure_rate_interval, delay)
-        or 'exponential-delay' (initial_backoff, max_backoff, …)."""
+        """'none', 'fixed-delay' (attempts, delay), 'exponential-delay' (initial_backoff, max_backoff, …) or
+        'failure-rate' (max_failures_per_interval, failure_rate_interval, delay)."""
         self._own.set(options.RESTART_STRATEGY, strategy)
         name = self._own.get(options.RESTART_STRATEGY)
         for setting, value in settings.items():

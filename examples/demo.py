@@ -73,8 +73,9 @@ def watch(restore: str | None, kill_at_records: int | None) -> dict[str, Any]:
         for text in child.stdout:
             if not text.startswith("@"):
                 continue
-            last = json.loads(text[1:])
-            show(line.update if console.is_terminal else console.print, last, time.monotonic() - began_s)
+            before, last = last, json.loads(text[1:])
+            if last["records"] != before["records"]:
+                show(line.update if console.is_terminal else console.print, last, time.monotonic() - began_s)
             if kill_at_records is not None and last["records"] >= kill_at_records and last["checkpoints"] >= 2:
                 child.send_signal(signal.SIGKILL)
                 break
