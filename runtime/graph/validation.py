@@ -58,7 +58,7 @@ def warnings_of(transformations: Sequence[Transformation]) -> list[str]:
     found = []
     if unnamed:
         found.append(
-            f"no uid is set for {_listed(unnamed)}: their state is found again by their position in the pipeline; "
+            f"no uid is set for {_listed(unnamed)}: state is found again by the position in the pipeline; "
             "call .uid('…') to be free to change it"
         )
     twice = [name for name, times in Counter(each.name for each in transformations).items() if times > 1]

@@ -77,13 +77,15 @@ def is_immutable(value: Any) -> bool:
 
 
 def check_produced(produced: Any) -> None:
-    """A function that yields or returns an iterable gave this: TypeError if it can only be a mistake."""
+    """A function that yields or returns an iterable gave this: RecordTypeError if it can only be a mistake."""
     if type(produced) in _NO_RESULTS:
-        raise TypeError(
+        raise RecordTypeError(
             f"the function returned a {type(produced).__name__}, which would be taken apart; yield it or return a list"
         )
     if not isinstance(produced, Iterable):
-        raise TypeError(f"the function returned a {type(produced).__name__}; yield results, or return a list or None")
+        raise RecordTypeError(
+            f"the function returned a {type(produced).__name__}; yield results, or return a list or None"
+        )
 
 
 class Collector:
@@ -124,7 +126,7 @@ class Collector:
 
     def side(self, tag: OutputTag[Any], value: Any, timestamp: int, *, apart: bool = False) -> None:
         if not isinstance(tag, OutputTag):
-            raise TypeError(f"output() takes an OutputTag first, not {shown(tag)}")
+            raise RecordTypeError(f"output() takes an OutputTag first, not {shown(tag)}")
         if tag.name not in self._sides:
             self._sides[tag.name] = (OPAQUE if tag.type is None else record_type_of(tag.type), [], [])
         record_type, values, timestamps = self._sides[tag.name]

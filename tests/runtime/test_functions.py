@@ -184,6 +184,13 @@ def test_errors_name_operator_and_record(operator: Operator, message: str) -> No
     assert harness.output == []
 
 
+@pytest.mark.parametrize("function", [lambda x: {"a": x}, lambda x: x], ids=["a dict", "no iterable"])
+def test_a_result_that_cannot_be_one_comes_again_after_a_restart(function: Any) -> None:
+    with OperatorHarness(FlatMapOperator(function, OPAQUE)) as harness, pytest.raises(UserCodeError) as caught:
+        harness.push([1])
+    assert isinstance(caught.value.__cause__, RecordTypeError)
+
+
 def test_state_without_keys_is_refused() -> None:
     class Wants(MapFunction):
         def open(self, runtime_context: Any) -> None:
