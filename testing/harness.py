@@ -1,5 +1,10 @@
 """One operator alone: records, watermarks and time in; results, side outputs and snapshots out.
 
+    from penstock.runtime.keys import KeyByFunction
+    from penstock.runtime.operators.keyed_process import KeyedProcessOperator
+    from penstock.runtime.record_types import OPAQUE
+    from penstock.testing import OperatorHarness, rescaled
+
     with OperatorHarness(KeyedProcessOperator(Rapid(), KeyByFunction(lambda c: c.user), OPAQUE)) as harness:
         harness.push([click], timestamps=[1_000])
         harness.watermark(5_000)
@@ -18,6 +23,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -105,6 +111,7 @@ class OperatorHarness:
         if self._directory is not None:
             return self
         self._directory = Path(tempfile.mkdtemp(prefix="penstock-harness-"))
+        self._remove_directory = weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
         self._state = self._restored_state(self._directory)
         self.operator.open(self._context(self._directory), self._state)
         return self
@@ -114,7 +121,7 @@ class OperatorHarness:
             self.operator.close()
         finally:
             if self._directory is not None:
-                shutil.rmtree(self._directory, ignore_errors=True)
+                self._remove_directory()
 
     def __enter__(self) -> OperatorHarness:
         return self.open()
@@ -152,6 +159,8 @@ class OperatorHarness:
         drained(self.operator.end_input())
 
     def _fire_due_timers(self) -> None:
+        if self._directory is None:
+            raise ValueError("the harness is not open: use it as a context manager, or call open()")
         now_ms = self.clock.now_ms()
         due_ms = self.operator.next_processing_timer()
         if due_ms is not None and due_ms <= now_ms:
