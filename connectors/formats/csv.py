@@ -199,6 +199,9 @@ class _Decoder:
     def _explained(self, message: str) -> str:
         """Arrow's message with the column's name, and without numbers that count within the block."""
         message = re.sub(r"Row #\d+: ", "", message.split("\n", 1)[0])
+        if zoneless := re.search(r"expected a zone offset in ('[^']*')", message):
+            where = message.split(":")[0]
+            message = f"{where}: {zoneless[1]} has no time zone, like a Z at its end; read it as str to give it one"
         column = re.match(r"In CSV column #(\d+): (?:CSV )?(.*)", message)
         return f"column {self._names[int(column[1])]!r}: {column[2]}" if column else message
 

@@ -109,6 +109,16 @@ def test_types_of_untyped_csv_come_from_the_first_file_and_hold_for_all(read: An
         read(FileSource(directory, Csv(columns={"when": str}), on_malformed="drop"))
 
 
+def test_a_csv_time_without_a_zone(read: Any, directory: Path) -> None:
+    @dataclass
+    class Timed:
+        when: datetime
+
+    (directory / "1.csv").write_text("when\n2024-01-01T00:00:00\n")
+    with pytest.raises(MalformedRecordError, match="column 'when': '2024-01-01T00:00:00' has no time zone"):
+        read(FileSource(directory, Csv(Timed)))
+
+
 def test_csv_options(read: Any, directory: Path) -> None:
     file = directory / "file.csv"
     file.write_text('1;"a\n""b"\n2;-\n')
