@@ -7,6 +7,9 @@ from ..runtime.tracebacks import user_traceback
 from ..runtime.units import format_duration
 from ..state.errors import PenstockError
 
+STUBBORN = 3
+"""After so many restarts for the same failure it is said how to end them."""
+
 
 def explain(error: BaseException) -> str:
     """What happened, for standard error: for an error of ours its sentence, else the user's own traceback."""
@@ -38,6 +41,8 @@ class FailureReports:
         pause, attempt = format_duration(status.restart_delay_ms or 0), status.attempt + 1
         sentence = f"{status.last_failure}; restarting in {pause}, attempt {attempt}"
         trace = (status.failure_traceback or "").rstrip()
+        if trace == self._trace and status.restarts == STUBBORN:
+            sentence += "; the same again and again: Ctrl-C stops it, -c restart-strategy.type=none fails at once"
         if trace == self._trace or "File " not in trace:
             return [sentence]
         self._trace = trace

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -21,6 +21,8 @@ from .failures import FailureReports
 from .progress import ProgressLine
 
 REPORT_INTERVAL_MS = 250
+WAITING_MS = 3_000
+"""A job that does not begin for so long has another leader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class JobResult:
     job_name: str
     state: JobState
     duration_ms: int
-    status: JobStatus
+    status: JobStatus = field(repr=False)
     """Counters and checkpoints as they were in the end."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,6 +62,7 @@ class JobClient:
         self._failures = FailureReports()
         self._reported_ms = 0
         self._reported_restarts = 0
+        self._told_waiting = False
         if self._job.continued:
             session.say(f"continuing job {self.job_id}")
 
@@ -131,6 +134,10 @@ class JobClient:
         self._reported_ms, self._reported_restarts = now_ms, status.restarts
         if text := self._failures.text(status):
             session.say(text)
+        waited_ms = now_ms - self._began_ns // 1_000_000
+        if status.state is JobState.CREATED and waited_ms >= WAITING_MS and not self._told_waiting:
+            self._told_waiting = True
+            session.say(f"another process leads job {self.job_id}, or did until it died: waiting for its end")
         self._progress(status, now_ms)
 
     def finish(self) -> JobResult:

@@ -39,8 +39,9 @@ def test_every_failure_is_told_and_the_same_frames_once() -> None:
     assert reports.text(failed(2, first.last_failure or "", delay_ms=1_500)) == sentence.replace(
         "1s, attempt 2", "1500ms, attempt 3"
     )
+    assert reports.text(failed(3, first.last_failure or "")).endswith("-c restart-strategy.type=none fails at once")
     other = TRACE.replace("line 4", "line 9")
-    assert reports.text(failed(3, "other", other)) == f"{other.rstrip()}\nother; restarting in 1s, attempt 4"
+    assert reports.text(failed(4, "other", other)) == f"{other.rstrip()}\nother; restarting in 1s, attempt 5"
 
 
 def test_a_failure_without_frames_of_the_users_is_one_sentence() -> None:
