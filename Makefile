@@ -13,7 +13,7 @@ DEV := $(VENV)/.installed-dev-$(KEY)
 BENCH := $(VENV)/.installed-bench-$(KEY)
 NEW_PIP := $(VENV)/.pip
 TYPING := .cache/typing/penstock
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .PHONY: demo test check bench simulate clean
 
