@@ -24,7 +24,14 @@ MS = 1_000_000
 TAIL = 300
 """Events kept in words, to be shown with a violation."""
 
+MOST_AT_ONCE = 20_000
+"""Events at the very same time: more is somebody who wakes himself up for nothing."""
+
 Call = Callable[[], None]
+
+
+class SpinningError(RuntimeError):
+    """Time does not go on."""
 
 
 class Process:
@@ -51,6 +58,7 @@ class VirtualTime:
         self._heap: list[tuple[int, int, Process | None, str, Call]] = []
         self._numbers = 0
         self._names = 0
+        self._last_ns = self._in_a_row = 0
         self._used_ns = 0
         """Time that the event under way has taken so far."""
         self._hash = xxhash.xxh3_128()
@@ -128,6 +136,10 @@ class VirtualTime:
                 heapq.heappush(self._heap, (process.busy_until_ns, number, process, label, call))
                 return
         self.events += 1
+        self._in_a_row = self._in_a_row + 1 if at_ns == self._last_ns else 0
+        self._last_ns = at_ns
+        if self._in_a_row > MOST_AT_ONCE:
+            raise SpinningError(f"{self._in_a_row} events at one moment, the last: {process and process.name}: {label}")
         self.note(f"{process.name if process else '-'}: {label}")
         call()
         if process is not None:
