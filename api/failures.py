@@ -27,18 +27,20 @@ class FailureReports:
 
     def __init__(self) -> None:
         self._restarts = 0
+        self._told: str | None = None
         self._trace = ""
         self._failed_checkpoint: str | None = None
 
     def text(self, status: JobStatus) -> str:
         """What is new in this status; empty when nothing is."""
-        return "\n".join([*self._restart(status), *self._checkpoint(status)])
+        return "\n".join([*self._restart(status), *self._checkpoint(status), *self._finish(status)])
 
     def _restart(self, status: JobStatus) -> list[str]:
         if status.restarts == self._restarts:
             return []
         self._restarts = status.restarts
         pause, attempt = format_duration(status.restart_delay_ms or 0), status.attempt + 1
+        self._told = status.last_failure
         sentence = f"{status.last_failure}; restarting in {pause}, attempt {attempt}"
         trace = (status.failure_traceback or "").rstrip()
         if trace == self._trace and status.restarts == STUBBORN:
@@ -55,3 +57,10 @@ class FailureReports:
             return []
         self._failed_checkpoint = failure
         return [f"{failure}; the job goes on without it"]
+
+    def _finish(self, status: JobStatus) -> list[str]:
+        """A function's close() that raised after the last record: the results are complete, but the user should know."""
+        if status.state is not JobState.FINISHED or status.last_failure in (None, self._told):
+            return []
+        self._told = status.last_failure
+        return [(status.failure_traceback or "").rstrip(), f"{self._told}; the results are complete"]

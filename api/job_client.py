@@ -145,6 +145,8 @@ class JobClient:
         self._job.close()
         duration_ms = (time.monotonic_ns() - self._began_ns) // 1_000_000
         status = self._job.status()
+        if text := self._failures.text(status):
+            session.say(text)
         result = JobResult(self.job_id, self._job.graph.job_name, status.state, duration_ms, status)
         session.finished(result)
         self._job.result()

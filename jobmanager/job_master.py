@@ -16,7 +16,6 @@ What wins on a race. A failure while the job is being ended, or restarted, chang
 are heeded once the commits of the last logged checkpoint are known; when FINISHING, they come too late. Whoever is
 deposed cancels what it can reach and writes nothing. A completion that is on its way into the log when its attempt
 fails counts if it gets there: the next attempt begins only after the log is written up to that point.
-
 Messages of an attempt that is over, and answers of programs begun for it, are recognised by their attempt and dropped.
 """
 
@@ -120,8 +119,6 @@ class JobMaster:
             failure_traceback=subtask.traceback if subtask else None,
             restart_delay_ms=self.failures.last_delay_ms,
         )
-
-    # ---- events, each to whom it concerns
 
     def _receive(self, event: Event, now_ms: int) -> None:
         parts = self._parts
@@ -335,7 +332,7 @@ class JobMaster:
             self._end(self._ending.target, self._ending.failure)
 
     def _attempt_is_over(self) -> bool:
-        """Nothing of it runs, and what is on its way into the log (perhaps a completion) is there."""
+        """And what was on its way into the log (perhaps a completion) is there."""
         return not self._parts.graph.outside(IDLE) and self._parts.journal.idle
 
     def _begin_attempt(self, now_ms: int) -> None:
@@ -354,6 +351,8 @@ class JobMaster:
         """A failure that is none any more, because the job is being restarted or ended, changes nothing."""
         if self.state is J.SUSPENDING:
             self._ending.no_checkpoint_to_await()
+        elif self.state is J.FINISHING:  # a function's close(): nothing of the output, but to be told
+            self.failures.last, self.failures.last_subtask = str(error), failed
         if self.state not in (J.STARTING, J.RUNNING):
             return
         delay_ms = self.failures.delay_ms(error, now_ms, failed)

@@ -83,3 +83,23 @@ def test_restarts_are_reported_in_a_pipe_with_the_users_frames(
         f"{sentence}, attempt 2",
         f"{sentence}, attempt 3",
     ]
+
+
+class FailsToClose(ps.MapFunction):
+    """Its work is done when it fails."""
+
+    def map(self, value: int) -> int:
+        return value
+
+    def close(self) -> None:
+        raise OSError("the connection is gone")
+
+
+def test_an_error_of_close_after_the_last_record_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    env = ps.StreamExecutionEnvironment()
+    env.enable_checkpointing("10s", storage=tmp_path)
+    env.from_collection([1, 2, 3]).map(FailsToClose(), name="closes badly").print()
+    env.execute("closing")
+    told = capsys.readouterr().err
+    assert "OSError: the connection is gone; the results are complete" in told
+    assert "closes badly" in told
