@@ -194,10 +194,10 @@ def main() -> None:
     directory = Path(tempfile.mkdtemp(prefix="row-store-"))
     try:
         accesses = zipf_keys(arguments.keys, arguments.operations, seed=1)
-        keys, half = arguments.keys, len(accesses) // 2
+        keys, half, quarter = arguments.keys, len(accesses) // 2, len(accesses) // 4
         cold, steady = directory / "cold", directory / "steady"
-        against_raw("row store: first touches", cold, keys, accesses[:half], cells=keys // 8, warm_up=0)
-        against_raw("row store: steady state", steady, keys, accesses, cells=keys // 25, warm_up=half)
+        against_raw("row store: first touches", cold, keys, accesses[:quarter], cells=keys // 8, warm_up=0)
+        against_raw("row store: steady state", steady, keys, accesses, cells=keys // 26, warm_up=half)
         report("row store: value state, all hits", hit_rate(directory / "hits", accesses))
         report("row store: list append", append_rate(directory / "lists", accesses))
     finally:
