@@ -117,7 +117,8 @@ class SplitEnumerator(ABC, Generic[S]):
 
     @abstractmethod
     def add_back(self, splits: Sequence[S]) -> None:
-        """Splits of readers that are gone (restore at another parallelism): hand them out anew, first."""
+        """Splits of a reader that is gone while others go on: hand them out anew, first. (A restart of the whole job
+        needs no enumerator for that: jobmanager/restore.py gives splits to the new readers directly.)"""
 
     @abstractmethod
     def snapshot(self) -> bytes: ...

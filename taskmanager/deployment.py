@@ -53,8 +53,6 @@ class SlotServices:
     """Thread-safe: runs a function on the slot's thread, between two steps."""
     new_name: Callable[[], str]
     work_directory: Path
-    aligner: Callable[[int], BarrierAligner] = BarrierAligner
-    """The simulator hands in broken ones to prove its checkers."""
 
 
 def deploy_task(deploy: Deploy, slot: SlotId, services: SlotServices) -> Task:
@@ -141,7 +139,7 @@ class _Deployment:
             channels,
             self.services.clock,
             lambda channel, nbytes: transport.grant(slots[channel], attempt, channel, nbytes),
-            self.services.aligner(len(channels)),
+            BarrierAligner(len(channels)),
         )
 
     # operators
