@@ -18,7 +18,7 @@ from ..runtime.graph.describe import describe
 from ..runtime.graph.job_graph import JobGraph
 from . import session
 from .failures import FailureReports
-from .progress import ProgressLine
+from .progress import ProgressLine, records_read
 
 REPORT_INTERVAL_MS = 250
 WAITING_MS = 3_000
@@ -57,8 +57,8 @@ class JobClient:
         self._began_ns = time.monotonic_ns()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
-        sources = frozenset(vertex.id for vertex in graph.vertices if vertex.operators[0].is_source)
-        self._progress = ProgressLine(sources)
+        self._sources = frozenset(vertex.id for vertex in graph.vertices if vertex.operators[0].is_source)
+        self._progress = ProgressLine(self._sources)
         self._failures = FailureReports()
         self._reported_ms = 0
         self._reported_restarts = 0
@@ -116,6 +116,9 @@ class JobClient:
             hint = "; continue it with -s latest" if result.state is JobState.SUSPENDED else ""
             session.say(f"stopped job {self.job_id}{hint}")
             raise KeyboardInterrupt
+        if result.state is JobState.FINISHED:
+            read = records_read(result.status, self._sources)
+            session.say(f"job '{result.job_name}' has finished: {read:,} records in {result.duration_ms / 1000:.1f} s")
         return result
 
     def run_until(self, until: Callable[[], bool]) -> bool:
