@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pickle
 from typing import Any
@@ -10,6 +11,9 @@ import cloudpickle
 
 _MSGSPEC_CACHE = "__msgspec_cache__"
 """What msgspec remembers on a class it has encoded. It cannot be pickled, and msgspec makes it anew."""
+
+_SENTINELS = {id(dataclasses.MISSING): "MISSING", id(dataclasses.KW_ONLY): "KW_ONLY"}
+"""Fields of a dataclass hold these and are compared with them by identity: a copy would count as a default."""
 
 loads = pickle.loads
 
@@ -25,4 +29,6 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, type) and _MSGSPEC_CACHE in value.__dict__:
             delattr(value, _MSGSPEC_CACHE)
+        if id(value) in _SENTINELS:
+            return _SENTINELS[id(value)]
         return super().reducer_override(value)
