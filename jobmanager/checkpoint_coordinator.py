@@ -192,10 +192,11 @@ class CheckpointCoordinator:
             decisions.append(self._trigger(self._wanted or Purpose.PERIODIC, now_ms))
         return decisions
 
-    def next_tick_ms(self) -> int | None:
-        """When `tick` has something to do next by time alone; None: not before something else happens."""
+    def next_tick_ms(self, *, ready: bool) -> int | None:
+        """When `tick` has something to do next by time alone; None: not before something else happens. Subtasks that
+        are not ready never will be in this attempt, which is failing or being stopped."""
         times = [c.triggered_at_ms + self.options.timeout_ms for c in self._active.values() if c.state is C.TRIGGERED]
-        if self._may_trigger():
+        if ready and self._may_trigger():
             times.append(self._due_ms)
         return min(times, default=None)
 

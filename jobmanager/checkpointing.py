@@ -102,7 +102,7 @@ class Checkpointing:
         self.tick(now_ms)
 
     def tick(self, now_ms: int) -> None:
-        self._carry_out(self.coordinator.tick(now_ms, ready=self._graph.all_in(ANSWERS_BARRIERS)), now_ms)
+        self._carry_out(self.coordinator.tick(now_ms, ready=self._ready), now_ms)
         self._set_timer(now_ms)
 
     def status(self) -> CheckpointStatus:
@@ -231,8 +231,12 @@ class Checkpointing:
         if names:
             self._orders.give(RunProgram(("delete",), self._store.delete(names)))
 
+    @property
+    def _ready(self) -> bool:
+        return self._graph.all_in(ANSWERS_BARRIERS)
+
     def _set_timer(self, now_ms: int) -> None:
-        at_ms = self.coordinator.next_tick_ms()
+        at_ms = self.coordinator.next_tick_ms(ready=self._ready)
         if at_ms is None or (self._timer_ms is not None and now_ms < self._timer_ms <= at_ms):
             return  # nothing to wait for, or a timer that fires early enough is set
         self._timer_ms = at_ms

@@ -50,12 +50,12 @@ def complete(c: CheckpointCoordinator, checkpoint: Checkpoint, now_ms: int) -> l
 
 def test_triggers_when_due_and_all_are_ready() -> None:
     c = coordinator()
-    assert c.next_tick_ms() == 100
+    assert c.next_tick_ms(ready=True) == 100
     assert c.tick(99, ready=True) == []
     assert c.tick(100, ready=False) == []
     assert triggered(c, 150).id == 1
     assert c.tick(260, ready=True) == []  # one at a time
-    assert c.next_tick_ms() == 1_150
+    assert c.next_tick_ms(ready=True) == 1_150
 
 
 def test_four_ways_of_acknowledgement() -> None:
@@ -110,7 +110,7 @@ def test_min_pause_counts_from_the_end() -> None:
     checkpoint = triggered(c, 100)
     acknowledged(c, checkpoint)
     complete(c, checkpoint, 180)
-    assert c.next_tick_ms() == 680
+    assert c.next_tick_ms(ready=True) == 680
     assert c.tick(679, ready=True) == []
     assert triggered(c, 680).id == 2
 
@@ -134,7 +134,7 @@ def test_ids_grow_over_attempts_and_the_ended_one_triggers_nothing() -> None:
     checkpoint = triggered(c, 100)
     assert c.end_attempt("failed") == [Abort(checkpoint, "failed")]
     assert c.tick(10_000, ready=True) == []
-    assert c.next_tick_ms() is None
+    assert c.next_tick_ms(ready=True) is None
     c.begin_attempt(Attempt(2), ONE, 10_000)
     assert triggered(c, 10_100).id == 2
 
@@ -181,7 +181,7 @@ def test_the_wanted_checkpoint_comes_at_once_alone_and_last() -> None:
     acknowledged(c, final)
     complete(c, final, 130)
     assert c.tick(10_000, ready=True) == []
-    assert c.next_tick_ms() is None
+    assert c.next_tick_ms(ready=True) is None
 
 
 def test_a_final_checkpoint_that_fails_is_tried_again() -> None:
@@ -209,3 +209,11 @@ def test_an_illegal_move_names_the_checkpoint() -> None:
     c = coordinator()
     with pytest.raises(ProtocolError, match="checkpoint 1 of attempt 1 cannot become COMPLETED: TRIGGERED"):
         c.logged(triggered(c, 100), 110)
+
+
+def test_a_trigger_that_is_due_waits_for_no_time_when_subtasks_are_not_ready() -> None:
+    """Simulator seed 18: a subtask had failed while the job was being suspended, and the timer fired for ever."""
+    c = coordinator()
+    c.want(Purpose.STOP, 500)
+    assert c.tick(500, ready=False) == []
+    assert c.next_tick_ms(ready=False) is None
