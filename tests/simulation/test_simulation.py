@@ -56,6 +56,8 @@ SCENARIOS = {
     "a file that was given free is not deleted while a younger checkpoint is being logged with it": (42, True),
     "committables of an aborted checkpoint are in the next one": (13, True),
     "a slot that dies while it starts is replaced": (28, False),
+    "a checkpoint that is due while a subtask has failed does not keep the master spinning": (18, False),
+    "a deposed master that restores what its successor has deleted harms nobody": (417, False),
 }
 """Bugs that were found here, or nearly made: (seed that showed it then, stormy)."""
 
