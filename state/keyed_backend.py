@@ -23,7 +23,7 @@ from .handles import CachedListState, CachedMapState, CachedValueState, Cursor, 
 from .ids import CheckpointId
 from .key_groups import KeyGroupRange
 from .objects import Program
-from .serializers import serializer_for
+from .serializers import Serializer, serializer_for
 from .snapshots import FileHandle, KeyedHandle
 from .timers import StoredTimers
 from .write_queue import Layer, LocalCheckpoint, Marker, RowStore, Uploads, WriteQueue
@@ -43,6 +43,8 @@ class BackendOptions:
     """Cells in both generations: about 100 MB of small values."""
     dirty_cells: int = 10_000
     """Changed cells of mutable values, which the barrier has to encode on the slot's thread: about 10 ms."""
+    generic_types: bool = True
+    """False: state whose values would be pickled is refused (pipeline.generic-types)."""
     block_cache_bytes: int = 256 << 20
     write_buffer_bytes: int = 256 << 20
 
@@ -69,6 +71,7 @@ class RowBackend(KeyedStateBackend):
         self._uploads = uploads
         self._generation_cells = max(1, options.cache_cells // 2)
         self._dirty_cells = options.dirty_cells
+        self._generic_types = options.generic_types
         self._queue = WriteQueue(store)
         self._cursor = Cursor()
         self._declared: dict[str, tuple[StateDescriptor, Handle[Any]]] = {}
@@ -82,7 +85,7 @@ class RowBackend(KeyedStateBackend):
             serializer = serializer_for(descriptor.type)
             return CachedValueState[V](*place, serializer=serializer, default=descriptor.default)
 
-        state: Any = self._state(descriptor, "value", serializer_for(descriptor.type).description, new)
+        state: Any = self._state(descriptor, "value", serializer_for(descriptor.type), new)
         return state  # type: ignore[no-any-return]
 
     def list_state(self, descriptor: ListStateDescriptor[V]) -> ListState[V]:
@@ -92,7 +95,7 @@ class RowBackend(KeyedStateBackend):
         def new(place: tuple[Any, ...]) -> Handle[Any]:
             return CachedListState[V](*place, element_serializer=element, chunk_serializer=chunk)
 
-        state: Any = self._state(descriptor, "list", element.description, new)
+        state: Any = self._state(descriptor, "list", element, new)
         return state  # type: ignore[no-any-return]
 
     def map_state(self, descriptor: MapStateDescriptor[K, V]) -> MapState[K, V]:
@@ -101,11 +104,15 @@ class RowBackend(KeyedStateBackend):
         def new(place: tuple[Any, ...]) -> Handle[Any]:
             return CachedMapState[K, V](*place, key_type=descriptor.key_type, serializer=serializer)
 
-        state: Any = self._state(descriptor, "map", serializer.description, new)
+        state: Any = self._state(descriptor, "map", serializer, new)
         return state  # type: ignore[no-any-return]
 
     def _state(
-        self, descriptor: StateDescriptor, kind: str, description: Any, new: Callable[[tuple[Any, ...]], Handle[Any]]
+        self,
+        descriptor: StateDescriptor,
+        kind: str,
+        serializer: Serializer,
+        new: Callable[[tuple[Any, ...]], Handle[Any]],
     ) -> Handle[Any]:
         name = descriptor.name
         known = self._declared.get(name)
@@ -116,7 +123,12 @@ class RowBackend(KeyedStateBackend):
                 )
             return known[1]
         where = f"state '{name}' of operator '{self._operator}'"
-        state_id = self._registry.declare(name, kind, description)
+        if serializer.generic and not self._generic_types:
+            raise StateError(
+                f"{where} would be pickled, and pipeline.generic-types is false; "
+                "give its descriptor the type of its values"
+            )
+        state_id = self._registry.declare(name, kind, serializer.description)
         handle = new((self._cursor, self._queue, state_id, self.max_parallelism, where))
         self._declared[name] = (descriptor, handle)
         return handle

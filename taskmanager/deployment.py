@@ -186,5 +186,5 @@ class _Deployment:
             uploads=partial(self.store.uploads, deploy.attempt),
             restored=restored.keyed,
             reuse_files=deploy.reusable_checkpoint is not None,
-            options=BackendOptions(),
+            options=BackendOptions(generic_types=self.config.get(options.GENERIC_TYPES)),
         )

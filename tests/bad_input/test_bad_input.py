@@ -60,6 +60,22 @@ env = ps.StreamExecutionEnvironment()
 env.from_collection([1, 2], watermark_strategy=strategy, name="numbers").print()
 env.execute()
 """
+GENERIC_STATE = """
+from collections.abc import Iterator
+import penstock as ps
+
+class Remembers(ps.KeyedProcessFunction):
+    def open(self, context):
+        self.last = context.get_state(ps.ValueStateDescriptor("last"))
+
+    def process_element(self, value: int, context) -> Iterator[int]:
+        self.last.update(value)
+        yield value
+
+env = ps.StreamExecutionEnvironment()
+env.from_sequence(1, 3).key_by(lambda x: x, key_type=int).process(Remembers(), name="remembers").print()
+env.execute()
+"""
 LOCK = """
 import threading
 import penstock as ps
@@ -197,6 +213,13 @@ def test_generic_types_where_they_are_not_allowed(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(GENERIC)
     assert run(tmp_path, "script.py")[0] == 0
     assert "the pipeline has 2 problems" in refused(tmp_path, GENERIC, "-c", "pipeline.generic-types=false")
+
+
+def test_generic_state_where_it_is_not_allowed(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(GENERIC_STATE)
+    assert run(tmp_path, "script.py")[0] == 0
+    complaint = refused(tmp_path, GENERIC_STATE, "-c", "pipeline.generic-types=false")
+    assert "state 'last' of operator 'remembers' would be pickled, and pipeline.generic-types is false" in complaint
 
 
 def test_a_script_that_never_executes_says_so(tmp_path: Path) -> None:
