@@ -59,7 +59,7 @@ class FailureReports:
         return [f"{failure}; the job goes on without it"]
 
     def _finish(self, status: JobStatus) -> list[str]:
-        """A function's close() that raised after the last record: the results are complete, but the user should know."""
+        """A function's close() that raised after the last record: the results are complete, but it is told."""
         if status.state is not JobState.FINISHED or status.last_failure in (None, self._told):
             return []
         self._told = status.last_failure
