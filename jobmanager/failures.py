@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import cloudpickle
-
+from ..state import pickling
 from ..state.errors import JobFailedError, PenstockError, ProtocolError, UserCodeError
 from ..taskmanager.messages import Failed
 from .restarts import MAX_REMEMBERED_FAILURES, RestartStrategy, helped_by_restart
@@ -43,7 +42,7 @@ def error_of(failed: Failed) -> Exception:
     error = UserCodeError(failed.message, operator=failed.operator, subtask=failed.subtask.index)
     if failed.pickled_cause is not None:
         try:
-            error.__cause__ = cloudpickle.loads(failed.pickled_cause)
+            error.__cause__ = pickling.loads(failed.pickled_cause)
         except Exception:  # a class that cannot be imported here: the text must do
             error.__cause__ = None
     return error

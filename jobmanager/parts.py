@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cloudpickle
-
 from ..runtime.connector import Sink
 from ..runtime.graph.job_graph import JobGraph
+from ..state import pickling
 from ..state.checkpoint_store import CheckpointStore
 from ..state.ids import JobId, OperatorId
 from ..state.job_log import JobLog
@@ -45,7 +44,7 @@ def make_parts(job_graph: JobGraph, job_id: JobId, options: JobMasterOptions, ne
     sources = Sources(job_graph, graph, orders)
     names = {operator.id: operator.name for vertex in job_graph.vertices for operator in vertex.operators}
     sinks: dict[OperatorId, Sink] = {
-        operator_id: cloudpickle.loads(pickled) for operator_id, pickled in job_graph.pickled_sinks.items()
+        operator_id: pickling.loads(pickled) for operator_id, pickled in job_graph.pickled_sinks.items()
     }
     committers = {operator_id: (names[operator_id], sink.create_committer()) for operator_id, sink in sinks.items()}
     commits = Commits({i: (name, c) for i, (name, c) in committers.items() if c is not None}, options)

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import cloudpickle
-
 from ..runtime.connector import Source
 from ..runtime.graph.job_graph import JobGraph
+from ..state import pickling
 from ..state.errors import PenstockError, UserCodeError
 from ..state.ids import CheckpointId, OperatorId, SlotId, VertexId
 from ..taskmanager.messages import AssignSplits, SubtaskId
@@ -37,7 +36,7 @@ class Sources:
             for operator in vertex.operators:
                 if operator.id in job_graph.pickled_sources:
                     self._vertices[operator.id], self._names[operator.id] = vertex.id, operator.name
-                    self._sources[operator.id] = cloudpickle.loads(job_graph.pickled_sources[operator.id])
+                    self._sources[operator.id] = pickling.loads(job_graph.pickled_sources[operator.id])
         self._coordinators: dict[OperatorId, SplitCoordinator] = {}
 
     def slots(self) -> list[SlotId]:

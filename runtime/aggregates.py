@@ -60,11 +60,6 @@ class Aggregate(ABC):
     def result(self, accumulator: Any) -> Any:
         return accumulator
 
-    @property
-    def result_annotation(self) -> Any:
-        """What the row face gives, where no column's type is known."""
-        return Any
-
     def _type_of_column(self, schema: pa.Schema) -> pa.DataType:
         if self.column not in schema.names:
             raise PipelineError(f"no column {self.column!r} to aggregate; there are {', '.join(schema.names)}")
@@ -106,10 +101,6 @@ class Count(Aggregate):
 
     def merge(self, one: int, other: int) -> int:
         return one + other
-
-    @property
-    def result_annotation(self) -> Any:
-        return int
 
 
 @dataclass(frozen=True)
@@ -221,10 +212,6 @@ class Avg(Aggregate):
     def result(self, accumulator: tuple[Any, int]) -> float | None:
         total, count = accumulator
         return float(total) / count if count else None
-
-    @property
-    def result_annotation(self) -> Any:
-        return float | None
 
 
 def count(column: str | None = None) -> Aggregate:

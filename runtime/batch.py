@@ -99,10 +99,6 @@ class Batch:
         return self._columns
 
     @property
-    def has_rows(self) -> bool:
-        return self._rows is not None
-
-    @property
     def has_columns(self) -> bool:
         return self._columns is not None
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cloudpickle
-
 from ..runtime import options
 from ..runtime.clock import Clock
 from ..runtime.config import Configuration
 from ..runtime.metrics import MetricGroup
 from ..runtime.operators.operator import Operator, OperatorContext, RestoredState
 from ..runtime.operators.source import SourceOperator
+from ..state import pickling
 from ..state.backend import KeyedStateBackend
 from ..state.backend_factory import BackendOptions, create_keyed_backend
 from ..state.checkpoint_store import CheckpointStore
@@ -67,7 +66,7 @@ class _Deployment:
         self.store = CheckpointStore(deploy.job_id, services.new_name)
         self.subtask = SubtaskId(deploy.vertex.id, deploy.index)
         self.directory = services.work_directory / f"{deploy.attempt}-{deploy.vertex.id}-{deploy.index}"
-        operators: list[Operator] = [cloudpickle.loads(op.pickled) for op in deploy.vertex.operators]
+        operators: list[Operator] = [pickling.loads(op.pickled) for op in deploy.vertex.operators]
         writers = Writers(self._writers(), services.clock.monotonic_ns)
         self.chain = OperatorChain(
             deploy.vertex.operators,

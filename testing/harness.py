@@ -29,8 +29,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-import cloudpickle
-
 from ..runtime.batch import NO_TIMESTAMP, Batch
 from ..runtime.elements import MIN_WATERMARK, Watermark, WatermarkStatus
 from ..runtime.metrics import MetricGroup
@@ -43,7 +41,7 @@ from ..state.ids import Attempt, CheckpointId, JobId, OperatorId
 from ..state.key_groups import KeyGroupRange, key_group, subtask_of
 from ..state.objects import ObjectStore, Program, run_program
 from ..state.obstore_objects import ObstoreObjects
-from ..state.pickling import dumps
+from ..state.pickling import dumps, loads
 from ..state.snapshots import KeyedHandle, OperatorSnapshot
 from .clock import ManualClock
 
@@ -81,7 +79,7 @@ class OperatorHarness:
         store: ObjectStore = _STORE,
     ) -> None:
         """record_type: of the records that are pushed. restored: snapshots of the subtasks before (all of them)."""
-        self.operator: Operator = cloudpickle.loads(dumps(operator))
+        self.operator: Operator = loads(dumps(operator))
         self.clock = clock or ManualClock()
         self.metrics = MetricGroup(self.clock)
         self.batches: list[Batch] = []

@@ -100,7 +100,7 @@ class FileSink(Sink):
         return FileWriter(self, context)
 
     def create_committer(self) -> Committer:
-        return FileCommitter(self.path)
+        return FileCommitter()
 
     def cleanup(self, job_id: str, attempt: Attempt) -> None:
         for pending in sorted(Path(self.path).rglob(f"_part-{_job_mark(job_id)}-*.pending")):
@@ -215,9 +215,6 @@ class FileWriter(SinkWriter):
 
 class FileCommitter(Committer):
     """Renames parts to their final names."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
 
     def commit(self, committables: Sequence[bytes]) -> None:
         parts = [msgspec.json.decode(committable, type=PendingPart) for committable in committables]

@@ -197,12 +197,12 @@ def test_lost_and_foreign_files_are_errors(tmp_path: Path) -> None:
     part = msgspec.json.decode(committable, type=PendingPart)
     part.final_path.write_text("somebody else's")
     with pytest.raises(CommitError, match="exists already"):
-        FileCommitter("").commit([committable])
+        FileCommitter().commit([committable])
     assert part.final_path.read_text() == "somebody else's"
     part.final_path.unlink()
     part.pending_path.unlink()
     with pytest.raises(CommitError) as caught:
-        FileCommitter("").commit([committable])
+        FileCommitter().commit([committable])
     assert str(part.pending_path) in str(caught.value)
     assert str(part.final_path) in str(caught.value)
 
