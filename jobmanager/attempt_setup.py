@@ -150,6 +150,7 @@ class AttemptSetup:
                 job_id=parts.job_id,
                 restore=tuple(self._plan.subtasks.get(subtask, ())),
                 reusable_checkpoint=self._reusable,
+                peers=parts.pool.addresses,
             )
             graph.move(subtask, SubtaskState.DEPLOYING)
             parts.orders.give(SendToSlot(graph.slot_of(subtask), deploy))

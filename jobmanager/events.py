@@ -29,7 +29,7 @@ from typing import Any
 from ..runtime.elements import MIN_WATERMARK
 from ..state.ids import Attempt, CheckpointId, SlotId, VertexId
 from ..state.objects import Program
-from ..taskmanager.messages import FromSlot, ToSlot
+from ..taskmanager.messages import FromSlot, SlotAddress, ToSlot
 from .job_states import JobState as JobState
 
 Tag = tuple[Any, ...]
@@ -61,6 +61,8 @@ class SlotOffered:
     """The slot is up, runs nothing, and is this job's until it is released, discarded or lost."""
 
     slot: SlotId
+    address: SlotAddress | None = None
+    """None where all slots share a process."""
 
 
 @dataclass(frozen=True, slots=True)

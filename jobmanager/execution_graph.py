@@ -30,7 +30,7 @@ from collections.abc import Iterable, Sequence
 from ..runtime.graph.job_graph import JobGraph, Vertex
 from ..state.errors import PipelineError, ProtocolError
 from ..state.ids import Attempt, CheckpointId, Generation, JobId, SlotId
-from ..taskmanager.messages import Deploy, InputEdge, OutputEdge, RestoreOperator, SubtaskId
+from ..taskmanager.messages import Deploy, InputEdge, OutputEdge, RestoreOperator, SlotAddress, SubtaskId
 
 
 class SubtaskState(enum.Enum):
@@ -168,6 +168,7 @@ class ExecutionGraph:
         job_id: JobId,
         restore: tuple[RestoreOperator, ...],
         reusable_checkpoint: CheckpointId | None,
+        peers: dict[SlotId, SlotAddress],
     ) -> Deploy:
         graph, vertex = self.job_graph, self.vertices[subtask.vertex]
         leaving = [(i, edge) for i, edge in enumerate(graph.edges) if edge.source == vertex.id]
@@ -193,6 +194,7 @@ class ExecutionGraph:
             restore=restore,
             reusable_checkpoint=reusable_checkpoint,
             config=graph.config,
+            peers=peers,
         )
 
     def _slots_of(self, vertex: Vertex) -> tuple[SlotId, ...]:

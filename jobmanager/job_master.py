@@ -135,8 +135,8 @@ class JobMaster:
                 self._work_failed(tag, error, now_ms)
             case events.TimerFired(tag):
                 self._timer_fired(tag, now_ms)
-            case events.SlotOffered(slot):
-                parts.pool.offered(slot)
+            case events.SlotOffered(slot, address):
+                parts.pool.offered(slot, address)
             case events.SlotsDenied(reason):
                 parts.pool.denied(reason)
                 if self.state is J.STARTING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..state.ids import SlotId
+from ..taskmanager.messages import SlotAddress
 from .events import AcquireSlots, Command, DiscardSlot, ReleaseSlots
 
 
@@ -10,7 +11,7 @@ class SlotPool:
     """Methods answer the commands to carry out."""
 
     def __init__(self) -> None:
-        self._slots: dict[SlotId, None] = {}
+        self._slots: dict[SlotId, SlotAddress | None] = {}
         self._asked_for = 0
         self.denial = ""
         """Why slots could not be had, the last time."""
@@ -30,9 +31,14 @@ class SlotPool:
         self._asked_for += lacking
         return [AcquireSlots(lacking)]
 
-    def offered(self, slot: SlotId) -> None:
+    @property
+    def addresses(self) -> dict[SlotId, SlotAddress]:
+        """Of slots that are reached by one."""
+        return {slot: address for slot, address in self._slots.items() if address is not None}
+
+    def offered(self, slot: SlotId, address: SlotAddress | None = None) -> None:
         self._asked_for = max(0, self._asked_for - 1)
-        self._slots[slot] = None
+        self._slots[slot] = address
 
     def denied(self, reason: str) -> None:
         self._asked_for, self.denial = 0, reason

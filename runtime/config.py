@@ -24,6 +24,7 @@ SHORT_VARIABLES = {
     "PENSTOCK_PARALLELISM": "parallelism.default",
     "PENSTOCK_RESTORE": "execution.state-recovery.path",
     "PENSTOCK_CHECKPOINTS": "state.checkpoints.dir",
+    "PENSTOCK_ADDRESS": "rest.address",
 }
 """Environment variables with a name of their own, for what is set most."""
 

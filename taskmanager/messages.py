@@ -35,6 +35,18 @@ class ChannelId:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotAddress:
+    """Where a slot is reached: its Unix socket from the same machine, else its TCP port."""
+
+    task_manager: str
+    """Slots of one task manager share a machine."""
+    host: str
+    port: int
+    unix_path: str
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class OutputEdge:
     """How one operator's output leaves a subtask."""
 
@@ -89,6 +101,8 @@ class Deploy:
     reusable_checkpoint: CheckpointId | None = None
     """The restored one, if it is this job's: its shared files may be referred to again (PROTOCOLS 7)."""
     config: dict[str, str] = field(default_factory=dict)
+    peers: dict[SlotId, SlotAddress] = field(default_factory=dict)
+    """Of all slots of the attempt; empty where they share a process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,5 +206,3 @@ class SimulatedExecutor:
         del self._running[id(work)]
         done(result, error)
         self._after_mail()
-
-

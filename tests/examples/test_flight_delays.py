@@ -98,7 +98,7 @@ def read_results(connection: duckdb.DuckDBPyConnection, out: Path) -> dict[str, 
     queries = {
         "delays": f"""select origin, window_start, window_end, departures, mean_delay, worst_delay
             from read_parquet('{out}/delays/*/*.parquet') order by origin, window_start""",
-        "turnarounds": f'select tailnum, flight, "left", due from read_json(\'{out}/turnarounds/*\') order by all',
+        "turnarounds": f"select tailnum, flight, \"left\", due from read_json('{out}/turnarounds/*') order by all",
         "carriers": f"""select carrier, "at", flights, cancelled, streak, longest_streak
             from read_parquet('{out}/carriers/*/*.parquet') order by carrier, flights""",
     }

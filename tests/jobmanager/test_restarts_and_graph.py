@@ -96,13 +96,13 @@ def test_deployments_name_the_slots_of_all_peers() -> None:
     graph.begin_attempt(Attempt(3))
     graph.assign(slots(1, 2))
     deploy = graph.deployment(
-        graph.subtasks[2], generation=Generation(2), job_id=JobId("j"), restore=(), reusable_checkpoint=None
+        graph.subtasks[2], generation=Generation(2), job_id=JobId("j"), restore=(), reusable_checkpoint=None, peers={}
     )
     assert deploy.inputs[0].sources == tuple(slots(1, 2))
     assert deploy.outputs == ()
     assert (deploy.generation, deploy.attempt, deploy.topological_index) == (2, 3, 1)
     first = graph.deployment(
-        graph.subtasks[0], generation=Generation(2), job_id=JobId("j"), restore=(), reusable_checkpoint=None
+        graph.subtasks[0], generation=Generation(2), job_id=JobId("j"), restore=(), reusable_checkpoint=None, peers={}
     )
     assert first.outputs[0].targets == tuple(slots(1))
     assert (first.target_parallelism, first.target_max_parallelism) == ({0: 1}, {0: 128})

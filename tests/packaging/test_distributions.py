@@ -13,7 +13,7 @@ import pytest
 
 FLOORS = ("state", "runtime", "connectors", "taskmanager", "jobmanager", "api", "testing")
 
-JOB = '''
+JOB = """
 import penstock as ps
 
 if __name__ == "__main__":
@@ -21,7 +21,7 @@ if __name__ == "__main__":
     results = env.from_collection([1, 2, 3]).map(lambda x: x * 2).execute_and_collect()
     print(ps.__file__)
     print(sorted(results))
-'''
+"""
 
 
 @pytest.fixture(scope="module")

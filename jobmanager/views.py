@@ -1,0 +1,272 @@
+"""What can be seen of a job and of a cluster: plain data, made by those who know it, shown by REST and the archive.
+
+Names are ours; rest/ turns them into Flink's wire. Times are ms since the epoch, -1 means "not yet" or "never";
+durations are ms. A view is a snapshot: nothing in it changes. It can be written as JSON and read back (msgspec), which
+is how the view of an ended job is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..runtime.elements import MIN_WATERMARK
+
+NEVER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class SubtaskMetrics:
+    """Counters since the start of the attempt; rates over the last report interval, per second."""
+
+    records_in: int = 0
+    records_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    busy_ms: float = 0.0
+    idle_ms: float = 0.0
+    backpressured_ms: float = 0.0
+    records_in_rate: float = 0.0
+    records_out_rate: float = 0.0
+    bytes_in_rate: float = 0.0
+    bytes_out_rate: float = 0.0
+    busy_rate: float = 0.0
+    """Ms of each second; with the next two about 1,000 together."""
+    idle_rate: float = 0.0
+    backpressured_rate: float = 0.0
+    watermark: int = MIN_WATERMARK
+    counters: dict[str, float] = field(default_factory=dict)
+    """'<operator name>.<metric>' -> value: the operators' own and the user's."""
+    reported_at_ms: int = NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class SubtaskView:
+    index: int
+    state: str
+    """Of execution_graph.SubtaskState."""
+    attempt: int
+    timestamps: dict[str, int]
+    """State -> when this attempt of the subtask entered it; states it was never in are missing."""
+    metrics: SubtaskMetrics
+    slot: str = ""
+    task_manager: str = ""
+    endpoint: str = ""
+    """host:port of its slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorView:
+    id: str
+    name: str
+    uid: str | None
+    kind: str
+    face: str
+    output_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class VertexView:
+    id: str
+    """32 hex digits, as Flink's: derived from the job graph's vertex id where that is something else."""
+    name: str
+    parallelism: int
+    max_parallelism: int
+    slot_sharing_group: str
+    operators: tuple[OperatorView, ...]
+    subtasks: tuple[SubtaskView, ...]
+    is_source: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeView:
+    source: str
+    """Vertex id, as in VertexView."""
+    target: str
+    ship_strategy: str
+    """FORWARD, HASH, REBALANCE, RESCALE, BROADCAST, GLOBAL, CUSTOM or SHUFFLE."""
+    side_output: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionView:
+    """A failure of the job, newest first in its history."""
+
+    timestamp_ms: int
+    exception: str
+    """Qualified name of the exception's class."""
+    message: str
+    stacktrace: str
+    """The user's own frames first."""
+    task: str = ""
+    """'<vertex name> (2/4)', empty when it was no subtask that failed."""
+    vertex: str = ""
+    subtask: int = -1
+    attempt: int = 0
+    operator: str = ""
+    task_manager: str = ""
+    endpoint: str = ""
+    restart_delay_ms: int = NEVER
+    """Until the next attempt; -1: there was none."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSubtaskView:
+    index: int
+    ack_ms: int
+    """When it acknowledged; -1: not yet."""
+    start_delay_ms: int = 0
+    """From the trigger to the barrier's arrival."""
+    align_ms: int = 0
+    sync_ms: int = 0
+    async_ms: int = 0
+    checkpointed_bytes: int = 0
+    """Written for this checkpoint."""
+    state_bytes: int = 0
+    """All that the checkpoint refers to."""
+    processed_bytes: int = 0
+    """Of input consumed while it aligned."""
+    persisted_bytes: int = 0
+    """Of input written into it (unaligned checkpoints)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointView:
+    id: int
+    attempt: int
+    status: str
+    """IN_PROGRESS, COMPLETED or FAILED."""
+    triggered_ms: int
+    expected_subtasks: dict[str, int]
+    """Vertex id (as in VertexView) -> parallelism."""
+    acknowledged: dict[str, tuple[CheckpointSubtaskView, ...]]
+    """Vertex id -> its subtasks that have."""
+    latest_ack_ms: int = NEVER
+    duration_ms: int = NEVER
+    checkpointed_bytes: int = 0
+    state_bytes: int = 0
+    is_savepoint: bool = False
+    external_path: str = ""
+    discarded: bool = False
+    failure_ms: int = NEVER
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredView:
+    id: int
+    restored_ms: int
+    external_path: str
+    is_savepoint: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointsView:
+    """Counts are of this master's life; the history holds the newest ones, newest first."""
+
+    triggered: int = 0
+    completed: int = 0
+    failed: int = 0
+    in_progress: int = 0
+    restored_count: int = 0
+    history: tuple[CheckpointView, ...] = ()
+    latest_completed: CheckpointView | None = None
+    latest_failed: CheckpointView | None = None
+    latest_restored: RestoredView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointConfigView:
+    interval_ms: int
+    timeout_ms: int
+    min_pause_ms: int
+    max_concurrent: int
+    exactly_once: bool
+    tolerable_failures: int
+    """-1: any number."""
+    retained_on_cancel: bool
+    state_backend: str
+    storage: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobOverview:
+    """What a list of jobs shows."""
+
+    id: str
+    name: str
+    state: str
+    """Of job_states.JobState."""
+    started_ms: int
+    ended_ms: int
+    modified_ms: int
+    """Of the last change of state."""
+    bounded: bool
+    subtask_states: dict[str, int]
+    """SubtaskState -> how many."""
+    parallelism: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    overview: JobOverview
+    attempt: int
+    generation: int
+    restarts: int
+    max_parallelism: int
+    timestamps: dict[str, int]
+    """JobState -> when it was last entered."""
+    vertices: tuple[VertexView, ...]
+    edges: tuple[EdgeView, ...]
+    checkpoints: CheckpointsView
+    checkpoint_config: CheckpointConfigView | None
+    """None: checkpoints are off."""
+    exceptions: tuple[ExceptionView, ...]
+    config: dict[str, str]
+    """The job's own options, secrets masked."""
+    restart_strategy: str = ""
+    warnings: tuple[str, ...] = ()
+    collected: tuple[str, ...] = ()
+    """Names of the collectors whose records can be fetched."""
+
+
+# the cluster ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    id: str
+    job_id: str
+    """Empty: blank."""
+    pid: int
+    rss_bytes: int = 0
+    alive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TaskManagerView:
+    id: str
+    host: str
+    node_id: str
+    pid: int
+    data_port: int
+    slots_total: int
+    slots_free: int
+    slots: tuple[SlotView, ...]
+    heartbeat_ms: int
+    """When it was last heard."""
+    cores: int
+    memory_bytes: int
+    """Of the machine."""
+    memory_available_bytes: int
+    process_memory_bytes: int
+    """Resident, of the task manager and all its slots."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """penstock, python and the packages that must agree."""
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    name: str
+    size_bytes: int
+    modified_ms: int

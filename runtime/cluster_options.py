@@ -1,0 +1,93 @@
+"""Options of a cluster and of how jobs get there. Those of jobs: options.py."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from .option_kinds import BOOL, COUNT, DURATION, INT, SIZE, TEXT, Option, one_of
+
+# where a job runs ----------------------------------------------------------------------------------------------
+
+TARGET: Option[Literal["auto", "local", "embedded", "remote"]] = Option(
+    "execution.target", one_of("auto", "local", "embedded", "remote"), "auto",
+    "Where jobs run: in this process (local), on a cluster that is started for them (embedded), on the cluster at "
+    "rest.address (remote). auto: remote where an address is set, else embedded.",
+)  # fmt: skip
+ADDRESS = Option(
+    "rest.address", TEXT, None, "URL of the cluster to submit to, like http://127.0.0.1:8081 (PENSTOCK_ADDRESS)."
+)
+
+# REST ----------------------------------------------------------------------------------------------------------
+
+REST_BIND_ADDRESS = Option("rest.bind-address", TEXT, "127.0.0.1", "Address the job manager's REST listens on.")
+REST_PORT = Option("rest.port", INT, 8081, "Port of REST; 0 takes a free one.", ("rest.bind-port",))
+UPLOAD_LIMIT = Option("rest.server.max-content-length", SIZE, 256 * 2**20, "Largest upload that is taken.")
+WEB_SUBMIT = Option("web.submit.enable", BOOL, True, "Allow code to be uploaded and run over REST.")
+WEB_CANCEL = Option("web.cancel.enable", BOOL, True, "Shown to dashboards: whether they should offer to cancel jobs.")
+WEB_REFRESH = Option("web.refresh-interval", DURATION, 3_000, "How often dashboards ask.")
+CAPTURE_TIMEOUT = Option(
+    "jobmanager.capture-timeout", DURATION, 120_000, "How long a submitted script may take to build its pipeline."
+)
+
+# the cluster ---------------------------------------------------------------------------------------------------
+
+CLUSTER_ID = Option(
+    "cluster.id", TEXT, "default", "Name of the cluster: several can share one Ray cluster, and one machine."
+)
+CLUSTER_STORAGE = Option(
+    "high-availability.storageDir", TEXT, None,
+    "Where the cluster keeps its jobs, their code and their outcome: a directory or an object store's URL. Without it "
+    ".penstock/cluster in the working directory. Jobs without a checkpoint directory of their own keep theirs there.",
+)  # fmt: skip
+LEASE = Option(
+    "high-availability.lease-timeout", DURATION, 30_000,
+    "A job master that shows no sign of life for so long, in the store, is replaced.",
+)  # fmt: skip
+BEAT = Option("high-availability.beat-interval", DURATION, 3_000, "How often a job master shows a sign of life there.")
+JOB_STORE_CAPACITY = Option(
+    "jobstore.max-capacity", COUNT, 100, "So many ended jobs are remembered; older ones are forgotten."
+)
+HEARTBEAT_INTERVAL = Option("heartbeat.interval", DURATION, 2_000, "How often processes of a cluster hear each other.")
+HEARTBEAT_TIMEOUT = Option(
+    "heartbeat.timeout", DURATION, 10_000, "A process that has not been heard for so long is given up."
+)
+SLOT_REQUEST_TIMEOUT = Option(
+    "slot.request.timeout", DURATION, 300_000, "A job that does not get its slots in this time fails, with the reason."
+)
+RAY_ADDRESS = Option(
+    "ray.address", TEXT, None, "An existing Ray cluster (host:port of its head) to run on; none: Ray is started."
+)
+RAY_TOKEN = Option(
+    "ray.token-file", TEXT, None,
+    "File with the token of that Ray cluster; without it RAY_AUTH_TOKEN, or Ray's own default file.",
+)  # fmt: skip
+
+# task managers -------------------------------------------------------------------------------------------------
+
+TASK_SLOTS = Option(
+    "taskmanager.numberOfTaskSlots", INT, 0, "Slots of a node that penstock starts; 0: one for each core."
+)
+WARM_SLOTS = Option(
+    "taskmanager.warm-slots", COUNT, 2,
+    "Blank slot processes kept ready on each node, so that a job starts, or goes on after a death, without waiting.",
+)  # fmt: skip
+MASTER_LOST_CANCEL = Option(
+    "taskmanager.master-lost.cancel-after", DURATION, 60_000, "A slot without its job's master cancels its tasks then."
+)
+MASTER_LOST_EXIT = Option(
+    "taskmanager.master-lost.exit-after", DURATION, 300_000, "A slot without its job's master ends its process then."
+)
+WORK_DIRECTORY = Option(
+    "io.tmp.dirs", TEXT, None, "Where nodes keep sockets, logs, installed code and working files; none: the system's."
+)
+LOG_LEVEL = Option("env.log.level", one_of("debug", "info", "warning", "error"), "info", "Which lines go to the logs.")
+DATA_HOST = Option("taskmanager.host", TEXT, None, "Address other nodes reach this one at; none: the one Ray knows.")
+
+# security ------------------------------------------------------------------------------------------------------
+
+TLS_INTERNAL = Option("security.ssl.internal.enabled", BOOL, False, "Mutual TLS between slots of different nodes.")
+TLS_CERTIFICATE = Option(
+    "security.ssl.internal.certificate", TEXT, None, "PEM file: certificate of the nodes, signed by the authority."
+)
+TLS_KEY = Option("security.ssl.internal.key", TEXT, None, "PEM file: key of that certificate.")
+TLS_AUTHORITY = Option("security.ssl.internal.authority", TEXT, None, "PEM file: whose certificates are trusted.")
