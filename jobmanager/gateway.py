@@ -72,10 +72,11 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class GraphRequest:
-    """Run a job graph that a client has packaged."""
+    """Run a job graph that a client has packaged. Only the job's own processes look into it."""
 
+    job_name: str
     graph: bytes
-    """cloudpickle of a runtime JobGraph."""
+    """Pickle of a runtime JobGraph (state/pickling.py)."""
     config: dict[str, str]
     versions: dict[str, str]
     artefacts: tuple[str, ...] = ()
