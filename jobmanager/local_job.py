@@ -1,25 +1,19 @@
 """One job in this process, from its configuration: which store, which job id, from which checkpoint, and what became
-of it.
-
-`-s latest` continues the newest job of the name that has not ended: same id, same log. `-s PATH` starts a new job
-from another one's checkpoint. Otherwise a new job starts afresh. Without checkpoints nothing is written anywhere.
+of it. Without checkpoints nothing is written anywhere.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from ..runtime import options
 from ..runtime.config import Configuration
 from ..runtime.graph.job_graph import JobGraph
-from ..state.checkpoint_store import metadata_name_of_path
-from ..state.errors import CheckpointError, ConfigurationError, JobFailedError
-from ..state.ids import JobId, new_job_id, new_nonce
-from ..state.job_registry import JobDescription, find_latest, register_job
-from ..state.objects import ObjectStore, run_program
+from ..state.errors import JobFailedError
+from ..state.ids import new_nonce
 from ..state.obstore_objects import ObstoreObjects
 from .events import CancelRequested, JobState, JobStatus, StopRequested
+from .identity import identify
 from .job_master import JobMaster
 from .local_cluster import LocalCluster
 from .options import RestoreRequest
@@ -27,7 +21,6 @@ from .process_identity import this_process
 from .settings import job_master_options
 
 DEFAULT_DIRECTORY = ".penstock/checkpoints"
-LATEST = "latest"
 
 
 class LocalJob:
@@ -39,13 +32,14 @@ class LocalJob:
         self.location = _location(config)
         store = ObstoreObjects(self.location)
         store.probe()
-        self.job_id, restore, self.continued = _identify(graph.job_name, config, store, self.location)
+        identity = identify(graph.job_name, config, store, self.location)
+        self.job_id, self.continued = identity.job_id, identity.continued
         self._master = JobMaster(
             graph,
             job_id=self.job_id,
             options=job_master_options(config),
             new_name=new_nonce,
-            restore=restore,
+            restore=None if identity.origin is None else RestoreRequest(identity.origin),
             process=this_process(),
         )
         self.cluster = LocalCluster(self._master, store)
@@ -98,28 +92,3 @@ def _location(config: Configuration) -> str:
     if config.get(options.CHECKPOINT_INTERVAL) == 0 and config.get(options.RESTORE) is None:
         return "memory://"
     return config.get(options.CHECKPOINTS_DIR) or DEFAULT_DIRECTORY
-
-
-def _identify(
-    job_name: str, config: Configuration, store: ObjectStore, location: str
-) -> tuple[JobId, RestoreRequest | None, bool]:
-    """Job id, where its state comes from unless its own log says so, and whether it is an earlier job continued."""
-    wanted = config.get(options.RESTORE)
-    if wanted == LATEST:
-        found = run_program(find_latest(job_name, new_nonce), store)
-        if found is None:
-            raise CheckpointError(
-                f"there is no job '{job_name}' in {location} that could be continued; run without -s to start afresh"
-            )
-        origin, last = found.description.restored_from, found.state.last_completed
-        if found.state.finished is None or last is None:
-            return found.job_id, None if origin is None else RestoreRequest(origin), True
-        wanted = f"{location}/{last.metadata_name}"  # cancelled or failed: a new job goes on from what it left
-    if wanted is not None and config.get(options.CHECKPOINT_INTERVAL) == 0:
-        raise ConfigurationError(f"{options.RESTORE.key} needs checkpoints, but they are switched off")
-    restore = None if wanted is None else RestoreRequest(metadata_name_of_path(wanted, location))
-    job_id = new_job_id()
-    created_at_ms = time.time_ns() // 1_000_000
-    origin = None if restore is None else restore.metadata_name
-    run_program(register_job(JobDescription(job_id, job_name, created_at_ms, origin), new_nonce), store)
-    return job_id, restore, False

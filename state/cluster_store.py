@@ -1,13 +1,13 @@
 """What a cluster remembers of its jobs: enough for a new cluster to take all of them up again.
 
-    cluster/jobs/<created>-<job>                 a job was taken: a sealed JobRecord, create-only, written last
+    cluster/jobs/<created>-<job>                 a job was taken: a sealed JobSubmission, create-only, written last
     cluster/graphs/<job>                         its packaged job graph
     cluster/ended/<job>                          what became of it: a sealed EndedJob, create-only
     cluster/collected/<job>/<collector>/<n>-<id> records of `execute_and_collect` that were committed
 
-A job with a record and no ending is to run. Nothing here decides who runs it: that is the job's log, which lies with its
-checkpoints (job_log.py). So a record may be read by any number of dispatchers, and a master started twice is one that
-finds another leader. A job is forgotten record first, or it would be found again, without its ending.
+A job with a record and no ending is to run. Nothing here decides who runs it: that is the job's log, which lies with
+its checkpoints (job_log.py). So a record may be read by any number of dispatchers, and a master started twice is one
+that finds another leader. A job is forgotten record first, or it would be found again, without its ending.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ JOBS, GRAPHS, ENDED, COLLECTED = "cluster/jobs/", "cluster/graphs/", "cluster/en
 
 
 @dataclass(frozen=True, slots=True)
-class JobRecord:
+class JobSubmission:
     """A job as it was submitted."""
 
     job_id: JobId
@@ -50,7 +50,7 @@ class EndedJob:
     """JSON of its last view (jobmanager/views.py); empty if it could not be made."""
 
 
-def put_job(record: JobRecord, graph: bytes, new_name: Callable[[], str]) -> Program[None]:
+def put_job(record: JobSubmission, graph: bytes, new_name: Callable[[], str]) -> Program[None]:
     """The record is written last: there is no job without its graph."""
     yield from create_once(GRAPHS + record.job_id, graph)
     yield from create_once(_record_name(record), seal("job record", RECORD_VERSION, new_name(), record))
@@ -61,7 +61,7 @@ def get_graph(job_id: JobId) -> Program[bytes]:
     return data
 
 
-def list_records() -> Program[list[JobRecord]]:
+def list_records() -> Program[list[JobSubmission]]:
     """Of all jobs that are not forgotten, oldest first."""
     names: list[str] = yield from with_retries(List(JOBS))
     records = []
@@ -70,7 +70,7 @@ def list_records() -> Program[list[JobRecord]]:
             data = yield from with_retries(Get(name))
         except ObjectNotFound:  # forgotten in this moment
             continue
-        records.append(unseal(name, "job record", RECORD_VERSION, data, JobRecord))
+        records.append(unseal(name, "job record", RECORD_VERSION, data, JobSubmission))
     return records
 
 
@@ -93,14 +93,14 @@ def list_ended() -> Program[frozenset[JobId]]:
     return frozenset(JobId(name.removeprefix(ENDED)) for name in names)
 
 
-def forget(record: JobRecord) -> Program[None]:
+def forget(record: JobSubmission) -> Program[None]:
     """Everything the cluster knows of a job that has ended; its checkpoints and its log are not touched."""
     yield from with_retries(Delete((_record_name(record),)))
     collected: list[str] = yield from with_retries(List(f"{COLLECTED}{record.job_id}/"))
     yield from with_retries(Delete((GRAPHS + record.job_id, ENDED + record.job_id, *collected)))
 
 
-def _record_name(record: JobRecord) -> str:
+def _record_name(record: JobSubmission) -> str:
     return f"{JOBS}{record.created_at_ms:015}-{record.job_id}"
 
 

@@ -1,0 +1,209 @@
+"""The jobs of a cluster and who masters them. Pure: events in, commands out, time passed in.
+
+A job is live from its record in the cluster's store to its ending there (state/cluster_store.py). For every live job
+one master process runs, numbered 1, 2, 3, ...:
+
+    started ── answers ──> healthy ── dies ──────────────> the next number is started, after a pause that grows
+                              │  └──── silent too long ──> the next number is started beside it
+                              └── says that the job has ended, which it wrote to the store ──> the job has ended
+
+The dispatcher does not decide who leads a job: the job's log does. So a master that is only slow, or asleep, may be
+joined by another one; the log deposes one of them, which then ends by itself, and nothing is done twice. That is why
+a guess is good enough here, and why a dispatcher that was restarted simply looks which masters there are.
+
+What is shown of a job is the latest word of a master that leads it (or the last that did).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from ..state.cluster_store import JobSubmission
+from ..state.ids import JobId
+from .job_states import TERMINAL_STATES, JobState
+from .views import NEVER, JobOverview
+
+FIRST_PAUSE_MS = 200
+MAX_PAUSE_MS = 30_000
+HEALTHY_MS = 60_000
+"""A master that lived so long did not die of what it does at its start: the next pause is the first one again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartMaster:
+    record: JobSubmission
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndMaster:
+    """It is not needed any more, or has said its last word."""
+
+    job_id: JobId
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """More ended jobs are remembered than may be: delete what the store has of this one."""
+
+    record: JobSubmission
+
+
+Command = StartMaster | EndMaster | Forget
+
+
+@dataclass(slots=True)
+class _Master:
+    number: int
+    started_ms: int
+    heard_ms: int
+    overview: JobOverview | None = None
+    replaced: bool = False
+    """It was silent, and another one was started beside it."""
+
+
+@dataclass(slots=True)
+class _Job:
+    record: JobSubmission
+    overview: JobOverview
+    masters: dict[int, _Master] = field(default_factory=dict)
+    last_number: int = 0
+    pause_ms: int = FIRST_PAUSE_MS
+    start_at_ms: int | None = None
+    """When the next master is to be started."""
+
+
+class Dispatcher:
+    """Methods answer the commands to carry out. Times in ms that never jump back."""
+
+    def __init__(self, *, silence_ms: int, capacity: int) -> None:
+        """`silence_ms`: a master that says nothing for so long is joined by another one. `capacity`: ended jobs that
+        are remembered."""
+        self._silence_ms = silence_ms
+        self._capacity = capacity
+        self._live: dict[JobId, _Job] = {}
+        self._ended: dict[JobId, tuple[JobSubmission, JobOverview]] = {}
+
+    # what there is
+
+    def overviews(self) -> list[JobOverview]:
+        """Live jobs, then ended ones; each newest first."""
+        live = [job.overview for job in self._live.values()]
+        return [*reversed(live), *(overview for _, overview in reversed(self._ended.values()))]
+
+    def is_live(self, job_id: JobId) -> bool:
+        return job_id in self._live
+
+    def ended(self, job_id: JobId) -> JobOverview | None:
+        return self._ended[job_id][1] if job_id in self._ended else None
+
+    def live_job_named(self, name: str) -> JobId | None:
+        return next((job_id for job_id, job in self._live.items() if job.record.job_name == name), None)
+
+    def record(self, job_id: JobId) -> JobSubmission | None:
+        if job_id in self._live:
+            return self._live[job_id].record
+        return self._ended[job_id][0] if job_id in self._ended else None
+
+    def master(self, job_id: JobId) -> int | None:
+        """Number of the master to ask about the job: the one that leads, as far as is known."""
+        job = self._live.get(job_id)
+        if job is None or not job.masters:
+            return None
+        return max(job.masters.values(), key=lambda m: (_leads(m.overview), m.heard_ms, m.number)).number
+
+    # events
+
+    def ended_before(self, record: JobSubmission, overview: JobOverview) -> None:
+        """An ended job is found in the store."""
+        self._ended[record.job_id] = (record, overview)
+
+    def submitted(self, record: JobSubmission, now_ms: int, masters: Iterable[int] = ()) -> list[Command]:
+        """A job is to run. `masters`: numbers of those that live already (this dispatcher is a new one)."""
+        self._ended.pop(record.job_id, None)
+        job = self._live[record.job_id] = _Job(record, _created(record))
+        for number in sorted(masters):
+            job.masters[number] = _Master(number, now_ms, now_ms)
+            job.last_number = number
+        return [] if job.masters else [self._start(job, now_ms)]
+
+    def answered(self, job_id: JobId, number: int, overview: JobOverview, now_ms: int) -> list[Command]:
+        """A master's word. If it is the job's end, it is in the store."""
+        job = self._live.get(job_id)
+        if job is None or number not in job.masters:
+            return []
+        master = job.masters[number]
+        master.heard_ms, master.overview = now_ms, overview
+        if now_ms - master.started_ms >= HEALTHY_MS:
+            job.pause_ms = FIRST_PAUSE_MS
+        state = JobState(overview.state)
+        if state is JobState.DEPOSED:
+            del job.masters[number]
+            return [EndMaster(job_id, number), *self._ensure(job, now_ms)]
+        if _leads(overview) or number == self.master(job_id):
+            job.overview = replace(overview, started_ms=job.record.created_at_ms)
+        if state in TERMINAL_STATES:
+            return self._has_ended(job)
+        return []
+
+    def died(self, job_id: JobId, number: int, now_ms: int) -> list[Command]:
+        job = self._live.get(job_id)
+        if job is None or job.masters.pop(number, None) is None:
+            return []
+        return self._ensure(job, now_ms)
+
+    def tick(self, now_ms: int) -> list[Command]:
+        """Masters that are due, and those that fell silent."""
+        commands: list[Command] = []
+        for job in self._live.values():
+            if job.start_at_ms is not None and now_ms >= job.start_at_ms:
+                commands.append(self._start(job, now_ms))
+            for master in list(job.masters.values()):
+                if not master.replaced and now_ms - master.heard_ms > self._silence_ms:
+                    master.replaced = True
+                    if all(other.replaced for other in job.masters.values()):
+                        commands.append(self._start(job, now_ms))
+        return commands
+
+    def _ensure(self, job: _Job, now_ms: int) -> list[Command]:
+        """There is, or will be, a master."""
+        if not job.masters and job.start_at_ms is None:
+            job.start_at_ms = now_ms + job.pause_ms
+            job.pause_ms = min(job.pause_ms * 2, MAX_PAUSE_MS)
+        return []
+
+    def _start(self, job: _Job, now_ms: int) -> Command:
+        job.last_number += 1
+        job.start_at_ms = None
+        job.masters[job.last_number] = _Master(job.last_number, now_ms, now_ms)
+        return StartMaster(job.record, job.last_number)
+
+    def _has_ended(self, job: _Job) -> list[Command]:
+        job_id = job.record.job_id
+        del self._live[job_id]
+        self._ended[job_id] = (job.record, job.overview)
+        commands: list[Command] = [EndMaster(job_id, number) for number in job.masters]
+        while len(self._ended) > self._capacity:
+            oldest = next(iter(self._ended))
+            commands.append(Forget(self._ended.pop(oldest)[0]))
+        return commands
+
+
+def _leads(overview: JobOverview | None) -> bool:
+    return overview is not None and overview.state not in (JobState.CREATED.value, JobState.DEPOSED.value)
+
+
+def _created(record: JobSubmission) -> JobOverview:
+    """Of a job that no master has spoken of yet."""
+    return JobOverview(
+        id=record.job_id,
+        name=record.job_name,
+        state=JobState.CREATED.value,
+        started_ms=record.created_at_ms,
+        ended_ms=NEVER,
+        modified_ms=record.created_at_ms,
+        bounded=False,
+        subtask_states={},
+    )
