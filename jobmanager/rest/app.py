@@ -1,0 +1,67 @@
+"""Flink's REST interface over a gateway: which paths there are, and what holds for all of them.
+
+    middleware.py    /v1, headers, unforeseen exceptions, durations
+    errors.py        exceptions -> status and {"errors": [...]}
+    parameters.py    ids and filters as OpenAPI knows them; what handlers are given
+    cluster.py, jobs.py, vertices.py, checkpoints.py, exceptions.py, metrics.py, taskmanagers.py, jobmanager.py,
+    artefacts.py, submission.py, unsupported.py     the paths of one resource: they ask the gateway and call
+    wire_*.py, metric_ids.py                        pure functions from views to the wire's objects, and their types
+
+Handlers are plain functions: the framework runs each on one of 40 threads, because the gateway blocks. The types that
+they return are what OpenAPI says, and every answer is checked against them before it leaves: a field that is missing,
+or null where the Java client wants a number, cannot get out.
+
+Ids that are malformed are 400, what is not there is 404, and a path or method that does not exist is 404 too. Where
+Flink answers 500 (an unknown task manager, a job's status) there is a 404 here.
+"""
+
+from __future__ import annotations
+
+from threading import BoundedSemaphore
+from typing import Any
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, Histogram
+
+from ... import __version__
+from ..gateway import Gateway
+from . import cluster, jobs
+from .errors import ErrorBody, install
+from .middleware import Wire
+from .parameters import RestOptions, Serving
+from .responses import WireJson
+
+LARGEST_BODY_BYTES = 2**20
+"""Of what is no upload."""
+ANY_ERROR: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "What is wrong with the request."},
+    "5XX": {"model": ErrorBody, "description": "It cannot be done now (503), not by penstock (501), or an error here."},
+}
+
+ROUTERS = (cluster.router, jobs.router)
+
+
+def create_app(gateway: Gateway, options: RestOptions | None = None) -> FastAPI:
+    """The application; it keeps no state of jobs. Serve it with server.start."""
+    options = options or RestOptions()
+    registry = CollectorRegistry()
+    app = FastAPI(
+        title="penstock",
+        version=__version__,
+        description="Flink's REST interface, version 1, for penstock. Every path also answers under /v1.",
+        default_response_class=WireJson,
+        responses=ANY_ERROR,
+        redirect_slashes=False,
+        redoc_url=None,
+        max_body_size=LARGEST_BODY_BYTES,
+    )
+    app.state.serving = Serving(gateway, options, registry, BoundedSemaphore(options.max_waiting_polls))
+    install(app, options.upload_limit_bytes)
+    for router in ROUTERS:
+        app.include_router(router)
+    durations = Histogram(
+        "penstock_http_request_duration_seconds", "Requests to this interface.", ("method", "path", "status"),
+        registry=registry,
+    )  # fmt: skip
+    app.add_middleware(Wire, durations=durations)
+    return app
