@@ -61,6 +61,12 @@ RAY_TOKEN = Option(
     "ray.token-file", TEXT, None,
     "File with the token of that Ray cluster; without it RAY_AUTH_TOKEN, or Ray's own default file.",
 )  # fmt: skip
+RAY_HOST = Option(
+    "ray.host", TEXT, None,
+    "Address of this machine at which others reach the Ray that penstock starts; none: it is reachable from this "
+    "machine alone, and no other node can join.",
+)  # fmt: skip
+RAY_PORT = Option("ray.port", INT, 0, "Port at which nodes join the Ray that penstock starts; 0 takes a free one.")
 
 # task managers -------------------------------------------------------------------------------------------------
 
