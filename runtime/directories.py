@@ -83,6 +83,5 @@ def _file_name(name: str) -> str:
 
 
 def _unusable(path: Path, error: OSError) -> ConfigurationError:
-    return ConfigurationError(
-        f"{path} cannot be used: {(error.strerror or str(error)).lower()}; set {WORK_DIRECTORY.key} to another directory"
-    )
+    reason = (error.strerror or str(error)).lower()
+    return ConfigurationError(f"{path} cannot be used: {reason}; set {WORK_DIRECTORY.key} to another directory")

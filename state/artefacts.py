@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .documents import seal, unseal
 from .errors import ObjectNotFound, PenstockError
+from .ids import new_nonce
 from .objects import Delete, Get, GetFile, List, Program, PutFile, create_once, with_retries
 
 CONTENTS, DESCRIPTIONS = "artefacts/", "artefact-descriptions/"
@@ -29,7 +29,7 @@ _READ_BYTES = 1 << 20
 
 
 class ArtefactError(PenstockError):
-    """An artefact is not there, or is not what was uploaded. Names it."""
+    """An artefact is not what was uploaded. Names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +43,15 @@ class Artefact:
     """The script that is run when none is named."""
 
 
-def describe_file(path: Path, name: str, uploaded_ms: int, entry: str | None = None) -> Artefact:
-    """Of a local file, which is read once. Only the last part of `name` counts, and only its harmless characters."""
+def put_artefact(name: str, path: Path, entry: str | None, uploaded_ms: int) -> Program[Artefact]:
+    """Store a local file. Only the last part of `name` counts, and only its harmless characters. Answers what is there
+    now: an earlier upload of the same content keeps its description."""
     harmless = re.sub(r"[^A-Za-z0-9._+-]", "_", re.split(r"[\\/]", name)[-1]).lstrip("._+-")[-100:] or "code"
-    return Artefact(f"{file_sha256(path)}_{harmless}", harmless, path.stat().st_size, uploaded_ms, entry)
-
-
-def put_artefact(artefact: Artefact, path: Path, new_name: Callable[[], str]) -> Program[Artefact]:
-    """Store it. Answers what is there now: an earlier upload of the same content keeps its description."""
+    artefact = Artefact(f"{file_sha256(path)}_{harmless}", harmless, path.stat().st_size, uploaded_ms, entry)
     yield from with_retries(PutFile(CONTENTS + artefact.id, path))
-    name = DESCRIPTIONS + artefact.id
-    standing = yield from create_once(name, seal(_KIND, VERSION, new_name(), artefact))
-    return unseal(name, _KIND, VERSION, standing, Artefact)
+    description = DESCRIPTIONS + artefact.id
+    standing = yield from create_once(description, seal(_KIND, VERSION, new_nonce(), artefact))
+    return unseal(description, _KIND, VERSION, standing, Artefact)
 
 
 def list_artefacts() -> Program[list[Artefact]]:
@@ -71,7 +68,7 @@ def list_artefacts() -> Program[list[Artefact]]:
 
 
 def get_artefact(artefact_id: str) -> Program[Artefact]:
-    """Its description. ArtefactError: there is none."""
+    """Its description. ObjectNotFound: there is none."""
     name = DESCRIPTIONS + _checked(artefact_id)
     try:
         data = yield from with_retries(Get(name))
@@ -81,7 +78,7 @@ def get_artefact(artefact_id: str) -> Program[Artefact]:
 
 
 def fetch_artefact(artefact_id: str, path: Path) -> Program[None]:
-    """Its content into a local file. ArtefactError: it is not there, or damaged."""
+    """Its content into a local file. ObjectNotFound; ArtefactError: it is damaged."""
     name = CONTENTS + _checked(artefact_id)
     try:
         yield from with_retries(GetFile(name, path))
@@ -93,7 +90,7 @@ def fetch_artefact(artefact_id: str, path: Path) -> Program[None]:
 
 
 def delete_artefact(artefact_id: str) -> Program[None]:
-    """Jobs that run go on; they cannot be started again with this code. ArtefactError: there is none."""
+    """Jobs that run go on; they cannot be started again with this code. ObjectNotFound: there is none."""
     yield from get_artefact(artefact_id)
     yield from with_retries(Delete((DESCRIPTIONS + artefact_id,)))
     yield from with_retries(Delete((CONTENTS + artefact_id,)))
@@ -114,5 +111,5 @@ def _checked(artefact_id: str) -> str:
     return artefact_id
 
 
-def _missing(artefact_id: str) -> ArtefactError:
-    return ArtefactError(f"there is no uploaded code {artefact_id[:200]!r}; `GET /jars` lists what is there")
+def _missing(artefact_id: str) -> ObjectNotFound:
+    return ObjectNotFound(f"there is no uploaded code {artefact_id[:200]!r}: upload it first")

@@ -35,7 +35,7 @@ class JobLease:
     generation: Generation
     storage: str
     """Directory or URL of the job's log and checkpoints."""
-    code: UserCode = UserCode()
+    code: UserCode = field(default_factory=UserCode)
     config: dict[str, str] = field(default_factory=dict)
     """Of the cluster, overridden by the job's own."""
     secret: bytes = b""
