@@ -135,7 +135,7 @@ class _LogFile(logging.handlers.RotatingFileHandler):
 
 
 def setup_logging(directory: Path, name: str, level: str = "info") -> Path:
-    """All of this process's `logging` goes to `<directory>/<name>.log`. Done again, it moves there. Answers the file."""
+    """All of this process's `logging` goes to `<directory>/<name>.log`. Done again, it moves. Answers the file."""
     directory.mkdir(parents=True, exist_ok=True)
     _hide_environment()
     root = logging.getLogger()

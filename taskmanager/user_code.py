@@ -1,8 +1,56 @@
-"""The code of a job, installed where its functions run: in slots, job masters, and where graphs are captured."""
+"""The code of a job, installed where its functions run: in slots, job masters, and where scripts are captured.
+
+    <directory>/<sha256>_<name>/     an artefact, unpacked
+    <directory>/requirements-<hash>/ what pip installed for a list of requirements
+
+Each is made once per machine, by whoever needs it first: under a lock, in a directory of another name, which is then
+renamed. So what has its name is whole, whoever died on the way, and several slots that start at once wait for one.
+The name is the hash of the content: another version of the code is another directory, and nothing is ever changed.
+
+Archives come from outside. Members that would leave the directory, links, and archives that unpack to more than the
+limits are refused. Requirements are installed by pip in a process of its own, held to the versions of the packages
+that penstock itself has loaded: a second numpy or pyarrow in the same process would be worse than an error.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import importlib
+import importlib.metadata
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ..state.artefacts import fetch_artefact
+from ..state.errors import ObjectStoreError, PenstockError
+from ..state.objects import ObjectStore, run_program
+from ..state.obstore_objects import ObstoreObjects
+
+MAX_FILES = 50_000
+MAX_UNPACKED_BYTES = 2 << 30
+"""Of one archive: eight times the largest upload."""
+INSTALL_TIMEOUT_S = 480.0
+"""For all requirements; below what a job master waits for a slot."""
+_COPY_BYTES = 1 << 20
+_LOCK_POLL_S = 0.05
+_COMPLAINT_LINES = 6
+_ARCHIVES = (".zip", ".whl")
+
+
+class UserCodeInstallError(PenstockError):
+    """The job's code cannot be installed; says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +65,183 @@ class UserCode:
     """Directories on this machine."""
     requirements: tuple[str, ...] = ()
     """Lines of a requirements.txt."""
+
+
+def install(code: UserCode, directory: Path, config: Mapping[str, str] | None = None) -> list[str]:
+    """Entries for the front of sys.path, in their order. `config`: how the storage is opened.
+
+    UserCodeInstallError; ObjectStoreError: the storage does not answer, or has it not."""
+    directory.mkdir(parents=True, exist_ok=True)
+    entries = [*_artefacts(code, directory, config or {}), *code.python_path]
+    if code.requirements:
+        entries.append(str(_installed_requirements(code.requirements, directory)))
+    return entries
+
+
+def activate(entries: list[str]) -> None:
+    """Modules below these directories can be imported from here on, before all others."""
+    sys.path[:0] = [entry for entry in entries if entry not in sys.path]
+    importlib.invalidate_caches()
+
+
+def unpack(artefact_id: str, store: ObjectStore, directory: Path) -> None:
+    """The artefact's files, in an own directory: an archive's members, or the script itself.
+
+    UserCodeInstallError: it is no archive, or an unsafe one. ObjectNotFound."""
+    name = artefact_id.partition("_")[2]
+    if not name.endswith(_ARCHIVES):
+        run_program(fetch_artefact(artefact_id, directory / name), store)
+        return
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".fetched-") as fetched:
+        archive = Path(fetched) / name
+        run_program(fetch_artefact(artefact_id, archive), store)
+        unpack_archive(archive, directory)
+
+
+def unpack_archive(archive: Path, directory: Path) -> None:
+    """A zip file's members, each below `directory`. UserCodeInstallError names what is wrong with it."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
+            if len(members) > MAX_FILES:
+                raise UserCodeInstallError(f"{archive.name} has {len(members)} members; the limit is {MAX_FILES}")
+            left = MAX_UNPACKED_BYTES
+            for member in members:
+                left -= _unpack_member(opened, member, directory, left)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, UnicodeError) as error:
+        raise UserCodeInstallError(f"{archive.name} cannot be unpacked: {error}") from error
+
+
+def _unpack_member(opened: zipfile.ZipFile, member: zipfile.ZipInfo, directory: Path, left: int) -> int:
+    path = PurePosixPath(member.filename)
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if path.is_absolute() or ".." in path.parts or "\\" in member.filename or "\0" in member.filename:
+        raise UserCodeInstallError(f"{opened.filename}: the member {member.filename!r} lies outside of the archive")
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise UserCodeInstallError(f"{opened.filename}: the member {member.filename!r} is a link or a device")
+    target = directory / path
+    if member.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        return 0
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with opened.open(member) as source, target.open("wb") as file:
+        while chunk := source.read(_COPY_BYTES):  # what the header says of the size need not be true
+            written += len(chunk)
+            if written > left:
+                raise UserCodeInstallError(f"{opened.filename} unpacks to more than {MAX_UNPACKED_BYTES} bytes")
+            file.write(chunk)
+    return written
+
+
+# once per machine -------------------------------------------------------------------------------------------------
+
+
+def _artefacts(code: UserCode, directory: Path, config: Mapping[str, str]) -> Iterator[str]:
+    store: ObjectStore | None = None
+    for artefact in code.artefacts:
+        target = directory / artefact
+        with _making(target) as made:
+            if made is not None:
+                store = store or ObstoreObjects(code.artefact_storage)
+                try:
+                    unpack(artefact, store, made)
+                except (ObjectStoreError, OSError) as error:
+                    error.add_note(f"while the job's code {artefact} was installed")
+                    raise
+        yield str(target)
+
+
+@contextmanager
+def _making(target: Path) -> Iterator[Path | None]:
+    """A new directory that becomes `target` if the block succeeds; None where it is there already."""
+    if target.is_dir():
+        yield None
+        return
+    with _locked(target.with_name(f".{target.name}.lock")):
+        if target.is_dir():  # somebody else's, who had the lock before
+            yield None
+            return
+        made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:40]}-"))
+        try:
+            yield made
+            made.rename(target)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """The lock goes with the process that holds it."""
+    deadline_s = time.monotonic() + INSTALL_TIMEOUT_S + 60
+    with path.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline_s:
+                    raise UserCodeInstallError(
+                        f"another process has been installing into {path.parent} for too long"
+                    ) from None
+                time.sleep(_LOCK_POLL_S)
+        yield
+
+
+# requirements -----------------------------------------------------------------------------------------------------
+
+
+def _installed_requirements(requirements: tuple[str, ...], directory: Path) -> Path:
+    constraints = _constraints()
+    content = "\n".join((sys.version, *requirements, "", *constraints))
+    target = directory / f"requirements-{hashlib.sha256(content.encode()).hexdigest()[:32]}"
+    with _making(target) as made:
+        if made is not None:
+            _pip_install(requirements, constraints, made)
+    return target
+
+
+def _constraints() -> tuple[str, ...]:
+    """The versions of what penstock imports, as they are installed here."""
+    names = {"penstock"}
+    for requirement in importlib.metadata.requires("penstock") or ():
+        if "extra ==" not in requirement and (match := re.match(r"[A-Za-z0-9._-]+", requirement)):
+            names.add(match[0])
+    versions = {name: importlib.metadata.version(name) for name in names}
+    return tuple(f"{name}=={version}" for name, version in sorted(versions.items()) if name != "penstock")
+
+
+def _pip_install(requirements: tuple[str, ...], constraints: tuple[str, ...], target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pip-") as scratch:
+        wanted, held = Path(scratch) / "requirements.txt", Path(scratch) / "constraints.txt"
+        wanted.write_text("\n".join(requirements) + "\n", encoding="utf-8")
+        held.write_text("\n".join(constraints) + "\n", encoding="utf-8")
+        command = [
+            sys.executable, "-m", "pip", "install", "--target", str(target), "--no-input", "--no-warn-conflicts",
+            "--disable-pip-version-check", "--quiet", "--requirement", str(wanted), "--constraint", str(held),
+        ]  # fmt: skip
+        environment = {**os.environ, "TMPDIR": scratch}
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            output, _ = process.communicate(timeout=INSTALL_TIMEOUT_S)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)  # with the processes pip has started
+            process.wait()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            raise UserCodeInstallError(
+                f"the job's requirements were not installed within {INSTALL_TIMEOUT_S:g} s: {', '.join(requirements)}"
+            ) from None
+    if process.returncode != 0:
+        raise UserCodeInstallError(_complaint(requirements, output.decode(errors="replace")))
+
+
+def _complaint(requirements: tuple[str, ...], output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")] or lines
+    told = "\n  ".join(errors[:_COMPLAINT_LINES]) or "pip said nothing"
+    return f"the job's requirements ({', '.join(requirements)[:500]}) cannot be installed:\n  {told}"
