@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry, Histogram
 
 from ... import __version__
 from ..gateway import Gateway
-from . import cluster, jobs
+from . import checkpoints, cluster, exceptions, jobmanager, jobs, metrics, taskmanagers, vertices
 from .errors import ErrorBody, install
 from .middleware import Wire
 from .parameters import RestOptions, Serving
@@ -38,7 +38,11 @@ ANY_ERROR: dict[int | str, dict[str, Any]] = {
     "5XX": {"model": ErrorBody, "description": "It cannot be done now (503), not by penstock (501), or an error here."},
 }
 
-ROUTERS = (cluster.router, jobs.router)
+# metrics before those whose paths take anything in that place
+ROUTERS = (
+    cluster.router, metrics.router, jobs.router, vertices.router, checkpoints.router, exceptions.router,
+    taskmanagers.router, jobmanager.router,
+)  # fmt: skip
 
 
 def create_app(gateway: Gateway, options: RestOptions | None = None) -> FastAPI:

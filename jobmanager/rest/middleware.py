@@ -79,4 +79,4 @@ def _without_version(scope: Scope) -> Scope:
     if path.startswith(f"{VERSION_PREFIX}/"):
         bare = path.removeprefix(VERSION_PREFIX)
         return {**scope, "path": bare, "raw_path": bare.encode(), "penstock.path": path}
-    return scope | {"penstock.path": path}
+    return {**scope, "penstock.path": path}

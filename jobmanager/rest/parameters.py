@@ -22,6 +22,7 @@ VertexIdPath = Annotated[str, Path(description="A vertex of the job: 32 hexadeci
 SubtaskPath = Annotated[int, Path(description="A subtask's index, from 0.", ge=0, le=2**31 - 1)]
 CheckpointIdPath = Annotated[int, Path(description="A checkpoint's number.", ge=0, le=2**63 - 1)]
 TaskManagerPath = Annotated[str, Path(description="A task manager, as /taskmanagers names it.", max_length=300)]
+FileNamePath = Annotated[str, Path(description="A file, as /logs names it.", max_length=300)]
 ArtefactPath = Annotated[str, Path(description="Uploaded code, as /jars names it.", max_length=400)]
 GetQuery = Annotated[
     str | None, Query(description="Names of metrics, with commas; without it only their names are answered.")

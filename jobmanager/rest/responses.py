@@ -28,3 +28,9 @@ class Text(PlainTextResponse):
 
 class Nothing(TypedDict):
     """`{}`: it is done, or taken."""
+
+
+TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Text.", "content": {Text.media_type: {"schema": {"type": "string"}}}}
+}
+"""What OpenAPI says of a path that answers text."""

@@ -242,7 +242,7 @@ def _vertex_states(view: JobView) -> dict[str, int]:
 
 
 def vertex_summary(vertex: VertexView, now_ms: int) -> VertexSummary:
-    times = vertex_times(vertex, now_ms)
+    times = vertex_times(vertex.subtasks, now_ms)
     return {
         "id": vertex.id,
         "slotSharingGroupId": vertex.slot_sharing_group,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..views import NEVER, SubtaskView, VertexView
+from ..views import NEVER, SubtaskView
 from .states import SUBTASK_STATES, TERMINAL_SUBTASK_STATES, duration_ms, subtask_state
 
 LASTING_STATES = ("CREATED", "SCHEDULED", "DEPLOYING", "INITIALIZING", "RUNNING")
@@ -27,11 +28,11 @@ def subtask_times(subtask: SubtaskView, now_ms: int) -> Times:
     return Times(start_ms, end_ms, duration_ms(start_ms, end_ms, now_ms))
 
 
-def vertex_times(vertex: VertexView, now_ms: int) -> Times:
+def vertex_times(subtasks: Sequence[SubtaskView], now_ms: int) -> Times:
     """From the first deployment to the last end."""
-    times = [subtask_times(subtask, now_ms) for subtask in vertex.subtasks]
+    times = [subtask_times(subtask, now_ms) for subtask in subtasks]
     start_ms = min((t.start_ms for t in times if t.start_ms != NEVER), default=NEVER)
-    all_ended = bool(times) and all(subtask.state in TERMINAL_SUBTASK_STATES for subtask in vertex.subtasks)
+    all_ended = bool(times) and all(subtask.state in TERMINAL_SUBTASK_STATES for subtask in subtasks)
     end_ms = max(t.end_ms for t in times) if all_ended else NEVER
     return Times(start_ms, end_ms, duration_ms(start_ms, end_ms, now_ms))
 

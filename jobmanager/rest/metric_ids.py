@@ -1,0 +1,187 @@
+"""Metrics under Flink's ids, out of views.
+
+    task scope        numRecordsIn                  of a subtask; with its index in front where a vertex is asked
+    operator scope    <operator>.numRecordsIn       of one operator of its chain
+    job scope         numRestarts
+    process scope     Status.JVM.Memory.Heap.Used   of a task manager, of the job manager
+
+Values are numbers here; where the wire wants strings, `as_text` writes them. In the names of operators the characters
+that separate (space, dot, colon, comma) are underscores, as Flink has it: `get=` lists ids with commas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..views import NEVER, JobOverview, JobView, SubtaskView, TaskManagerView, VertexView
+from .states import duration_ms, has_ended, job_state
+
+BACKPRESSURED_MS = 100.0
+"""Of a second. A subtask that could not send for more of it is backpressured."""
+_SEPARATORS = str.maketrans(" .:,", "____")
+
+
+def as_text(value: float) -> str:
+    """Whole numbers without a fraction."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def safe_name(name: str) -> str:
+    return name.translate(_SEPARATORS)
+
+
+# of a vertex -----------------------------------------------------------------------------------------------------
+
+
+def vertex_metrics(vertex: VertexView) -> dict[str, float]:
+    """'<index>.<id>' -> value, for all its subtasks."""
+    return {
+        f"{subtask.index}.{name}": value
+        for subtask in vertex.subtasks
+        for name, value in subtask_metrics(vertex, subtask).items()
+    }
+
+
+def subtask_metrics(vertex: VertexView, subtask: SubtaskView) -> dict[str, float]:
+    """Task scope, then operator scope."""
+    return _task_metrics(vertex, subtask) | _chain_metrics(vertex, subtask) | _own_metrics(vertex, subtask)
+
+
+def _task_metrics(vertex: VertexView, subtask: SubtaskView) -> dict[str, float]:
+    one = subtask.metrics
+    found: dict[str, float] = {
+        "numRecordsIn": one.records_in,
+        "numRecordsInPerSecond": one.records_in_rate,
+        "numRecordsOut": one.records_out,
+        "numRecordsOutPerSecond": one.records_out_rate,
+        "numBytesIn": one.bytes_in,
+        "numBytesInPerSecond": one.bytes_in_rate,
+        "numBytesOut": one.bytes_out,
+        "numBytesOutPerSecond": one.bytes_out_rate,
+        "busyTimeMsPerSecond": one.busy_rate,
+        "idleTimeMsPerSecond": one.idle_rate,
+        "backPressuredTimeMsPerSecond": one.backpressured_rate,
+        "accumulateBusyTimeMs": one.busy_ms,
+        "accumulateIdleTimeMs": one.idle_ms,
+        "accumulateBackPressuredTimeMs": one.backpressured_ms,
+        "isBackPressured": float(one.backpressured_rate > BACKPRESSURED_MS),
+    }
+    if not vertex.is_source:
+        found["currentInputWatermark"] = one.watermark
+    return found
+
+
+def _chain_metrics(vertex: VertexView, subtask: SubtaskView) -> dict[str, float]:
+    """What goes into a chain goes into its first operator; what leaves it, leaves its last one."""
+    if not vertex.operators:
+        return {}
+    one, first, last = subtask.metrics, safe_name(vertex.operators[0].name), safe_name(vertex.operators[-1].name)
+    found: dict[str, float] = {
+        f"{last}.numRecordsOut": one.records_out,
+        f"{last}.numRecordsOutPerSecond": one.records_out_rate,
+        f"{last}.currentOutputWatermark": one.watermark,
+    }
+    if not vertex.is_source:
+        found |= {
+            f"{first}.numRecordsIn": one.records_in,
+            f"{first}.numRecordsInPerSecond": one.records_in_rate,
+            f"{first}.currentInputWatermark": one.watermark,
+        }
+    return found
+
+
+def _own_metrics(vertex: VertexView, subtask: SubtaskView) -> dict[str, float]:
+    return {
+        f"{safe_name(operator)}.{metric}": value
+        for (operator, metric), value in operator_counters(vertex, subtask).items()
+    }
+
+
+def operator_counters(vertex: VertexView, subtask: SubtaskView) -> dict[tuple[str, str], float]:
+    """(operator's name, metric) -> value. A name may hold dots itself, so the chain's operators decide."""
+    names = sorted((operator.name for operator in vertex.operators), key=len, reverse=True)
+    found = {}
+    for key, value in subtask.metrics.counters.items():
+        name = next((name for name in names if key.startswith(f"{name}.")), key.partition(".")[0])
+        found[name, key[len(name) + 1 :]] = value
+    return found
+
+
+# of a job --------------------------------------------------------------------------------------------------------
+
+
+def job_metrics(view: JobView, now_ms: int) -> dict[str, float]:
+    job, checkpoints = view.overview, view.checkpoints
+    running_ms, restarting_ms = _times(job, view.timestamps, now_ms)
+    last = checkpoints.latest_completed
+    found: dict[str, float] = {
+        "uptime": running_ms,
+        "downtime": restarting_ms,
+        "runningTime": running_ms,
+        "restartingTime": restarting_ms,
+        "numRestarts": view.restarts,
+        "numberOfCompletedCheckpoints": checkpoints.completed,
+        "numberOfFailedCheckpoints": checkpoints.failed,
+        "numberOfInProgressCheckpoints": checkpoints.in_progress,
+        "totalNumberOfCheckpoints": checkpoints.triggered,
+        "lastCheckpointDuration": last.duration_ms if last else NEVER,
+        "lastCheckpointSize": last.checkpointed_bytes if last else NEVER,
+        "lastCheckpointFullSize": last.state_bytes if last else NEVER,
+        "lastCheckpointCompletedTimestamp": last.triggered_ms + last.duration_ms if last else NEVER,
+    }
+    return found
+
+
+def job_texts(view: JobView) -> dict[str, str]:
+    """Metrics of a job that are no numbers."""
+    last = view.checkpoints.latest_completed
+    return {"lastCheckpointExternalPath": last.external_path if last and last.external_path else "n/a"}
+
+
+def _times(job: JobOverview, timestamps: Mapping[str, int], now_ms: int) -> tuple[int, int]:
+    """Ms since it has been running, and since it has not been because it restarts; of an ended job -1 and 0."""
+    if has_ended(job):
+        return NEVER, 0
+    running_ms = timestamps.get("RUNNING", NEVER)
+    if job_state(job.state) == "RUNNING":
+        return max(duration_ms(running_ms, NEVER, now_ms), 0), 0
+    stopped_ms = timestamps.get("RESTARTING", NEVER)
+    return 0, max(duration_ms(stopped_ms, NEVER, now_ms), 0) if stopped_ms > running_ms else 0
+
+
+# of processes ----------------------------------------------------------------------------------------------------
+
+
+def task_manager_metrics(view: TaskManagerView) -> dict[str, float]:
+    """What it measures, and where it does not, its memory as the machine sees it: the ids of a Java process."""
+    used = view.process_memory_bytes
+    found: dict[str, float] = dict.fromkeys(
+        (
+            "Status.JVM.Memory.NonHeap.Used", "Status.JVM.Memory.NonHeap.Committed", "Status.JVM.Memory.NonHeap.Max",
+            "Status.JVM.Memory.Metaspace.Used", "Status.JVM.Memory.Metaspace.Committed",
+            "Status.JVM.Memory.Metaspace.Max", "Status.JVM.Memory.Direct.Count", "Status.JVM.Memory.Direct.MemoryUsed",
+            "Status.JVM.Memory.Direct.TotalCapacity", "Status.JVM.Memory.Mapped.Count",
+            "Status.JVM.Memory.Mapped.MemoryUsed", "Status.JVM.Memory.Mapped.TotalCapacity",
+            "Status.Shuffle.Netty.UsedMemory", "Status.Shuffle.Netty.TotalMemory",
+            "Status.Shuffle.Netty.AvailableMemory", "Status.Flink.Memory.Managed.Used",
+            "Status.Flink.Memory.Managed.Total",
+        ),
+        0.0,
+    )  # fmt: skip
+    found |= {
+        "Status.JVM.Memory.Heap.Used": used,
+        "Status.JVM.Memory.Heap.Committed": used,
+        "Status.JVM.Memory.Heap.Max": view.memory_bytes,
+        **view.metrics,
+    }
+    return found
+
+
+def cluster_metrics(jobs: int, task_managers: int, slots: int, free_slots: int) -> dict[str, float]:
+    """Of the job manager, beside its process's own."""
+    return {
+        "numRunningJobs": jobs,
+        "numRegisteredTaskManagers": task_managers,
+        "taskSlotsTotal": slots,
+        "taskSlotsAvailable": free_slots,
+    }
