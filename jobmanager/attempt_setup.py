@@ -18,9 +18,9 @@ import enum
 from collections.abc import Sequence
 from functools import partial
 
-from ..state.checkpoint_store import CheckpointStore
+from ..state.checkpoint_store import CheckpointStore, metadata_name
 from ..state.errors import DamagedCheckpointError, PenstockError
-from ..state.ids import Attempt, CheckpointId
+from ..state.ids import Attempt, CheckpointId, JobId
 from ..state.job_log import AttemptStarted
 from ..state.objects import Program
 from ..state.snapshots import CheckpointMetadata
@@ -81,7 +81,7 @@ class AttemptSetup:
         program = _read([c.metadata_name for c in self._parts.log.state.completed])
         self._parts.orders.give(RunProgram(("restore", self._parts.graph.attempt), program))
 
-    def read(self, found: Sequence[CheckpointMetadata]) -> None:
+    def read(self, found: Sequence[CheckpointMetadata], now_ms: int) -> None:
         """The last one is to be restored; none: the job starts afresh."""
         parts = self._parts
         own = [metadata for metadata in found if metadata.job_id == parts.job_id]
@@ -90,6 +90,8 @@ class AttemptSetup:
             self._plan = plan_restore(
                 found[-1], parts.graph.job_graph, allow_non_restored_state=parts.options.allow_non_restored_state
             )
+            name = metadata_name(JobId(found[-1].job_id), found[-1].attempt, found[-1].checkpoint_id)
+            parts.checkpointing.statistics.restored(found[-1].checkpoint_id, name, now_ms)
         parts.checkpointing.restored = self._plan.checkpoint_id
         if not self._took_over:
             parts.checkpointing.take_over(own)

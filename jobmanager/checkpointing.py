@@ -44,6 +44,7 @@ from .checkpoint_coordinator import (
     Purpose,
     Trigger,
 )
+from .checkpoint_statistics import CheckpointStatistics
 from .commits import Commits
 from .events import CheckpointStatus, RunProgram, SetTimer
 from .execution_graph import ANSWERS_BARRIERS, ExecutionGraph
@@ -75,6 +76,7 @@ class Checkpointing:
         self._sources = sources
         self._commits = commits
         self.coordinator = CheckpointCoordinator(options.checkpoints, graph.subtasks)
+        self.statistics = CheckpointStatistics(graph.job_graph, options.storage)
         self._options = self.coordinator.options
         self.retained: dict[CheckpointId, CheckpointMetadata] = {}
         """Own checkpoints that are in the log and not subsumed."""
@@ -116,6 +118,8 @@ class Checkpointing:
     def acknowledged(self, message: Acknowledge, now_ms: int) -> Checkpoint | None:
         """A checkpoint that is complete by this alone, because nothing of it is persisted."""
         outcome, decisions = self.coordinator.acknowledge(message.checkpoint_id, message.subtask, message.snapshot)
+        if outcome in (AckOutcome.PENDING, AckOutcome.COMPLETES):
+            self.statistics.acknowledged(message.checkpoint_id, message.subtask, now_ms)
         if outcome is not AckOutcome.COMPLETES:
             return None
         for decision in decisions:
@@ -154,6 +158,7 @@ class Checkpointing:
         self._orders.send(self._live_slots(), CheckpointCompleted, checkpoint.id)
         self._orders.give(*self._commits.add(checkpoint.committables()))
         self.retained[checkpoint.id] = metadata
+        self.statistics.completed(checkpoint, now_ms)
         superfluous = self._files.complete(metadata)
         if superfluous is not None:
             self._orders.give(*self._journal.append(SubsumedUpTo(superfluous)))
@@ -163,6 +168,7 @@ class Checkpointing:
 
     def subsumption_logged(self, record: SubsumedUpTo) -> None:
         self.retained = {i: metadata for i, metadata in self.retained.items() if i > record.checkpoint_id}
+        self.statistics.discarded(record.checkpoint_id)
         self._delete(self._files.subsume(record.checkpoint_id))
 
     # ---- decisions
@@ -174,12 +180,14 @@ class Checkpointing:
                     self._trigger(checkpoint)
                 case Persist(checkpoint):
                     self._persist(checkpoint, now_ms)
-                case Abort(checkpoint, _reason):
+                case Abort(checkpoint, reason):
+                    self.statistics.failed(checkpoint, reason, now_ms)
                     self._abort(checkpoint)
                 case FailAttempt(reason):
                     raise CheckpointError(reason)
 
     def _trigger(self, checkpoint: Checkpoint) -> None:
+        self.statistics.triggered(checkpoint)
         self._files.begin(checkpoint.id)
         checkpoint.enumerators = self._sources.snapshot(checkpoint.id)
         self._orders.send(

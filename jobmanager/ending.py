@@ -135,6 +135,8 @@ class Ending:
             self.stage = Stage.ENDED
             return
         self.stage = Stage.CLEARING
+        if not parts.log.state.finished.retained:
+            parts.checkpointing.statistics.discarded_all()
         retained = list(parts.checkpointing.retained.values()) if parts.log.state.finished.retained else []
         parts.orders.give(RunProgram(("clear",), parts.store.clear(retained)))
 

@@ -31,6 +31,7 @@ from ..runtime.graph.job_graph import JobGraph, Vertex
 from ..state.errors import PipelineError, ProtocolError
 from ..state.ids import Attempt, CheckpointId, Generation, JobId, SlotId
 from ..taskmanager.messages import Deploy, InputEdge, OutputEdge, RestoreOperator, SlotAddress, SubtaskId
+from .history import Timeline
 
 
 class SubtaskState(enum.Enum):
@@ -79,6 +80,9 @@ class ExecutionGraph:
         self.vertices = {vertex.id: vertex for vertex in job_graph.vertices}
         self.subtasks = tuple(SubtaskId(v.id, index) for v in job_graph.vertices for index in range(v.parallelism))
         self.attempt = Attempt(0)
+        self.now_ms = 0
+        """Of the event that is being handled: when what happens now is said to have happened."""
+        self._timelines: dict[SubtaskId, Timeline] = {subtask: Timeline() for subtask in self.subtasks}
         self._states = dict.fromkeys(self.subtasks, S.CREATED)
         self._history: dict[SubtaskId, list[str]] = {subtask: [] for subtask in self.subtasks}
         self._positions = self._count_positions()
@@ -101,8 +105,11 @@ class ExecutionGraph:
     def slots_needed(self) -> int:
         return len(self._slots)
 
+    def slot_or_none(self, subtask: SubtaskId) -> SlotId | None:
+        return self._slots[self._positions[subtask]]
+
     def slot_of(self, subtask: SubtaskId) -> SlotId:
-        slot = self._slots[self._positions[subtask]]
+        slot = self.slot_or_none(subtask)
         if slot is None:
             raise ProtocolError(f"subtask {subtask} has no slot: {self.history(subtask)}")
         return slot
@@ -119,6 +126,9 @@ class ExecutionGraph:
         self.attempt = attempt
         self._states = dict.fromkeys(self.subtasks, S.CREATED)
         self._history = {subtask: [f"attempt {attempt}"] for subtask in self.subtasks}
+        self._timelines = {subtask: Timeline() for subtask in self.subtasks}
+        for timeline in self._timelines.values():
+            timeline.enter(S.CREATED, self.now_ms)
 
     def assign(self, slots: Sequence[SlotId]) -> None:
         """Give every subtask a slot; those that were here before keep their place, and with it their subtasks."""
@@ -145,6 +155,7 @@ class ExecutionGraph:
         if state not in TRANSITIONS[self._states[subtask]]:
             raise ProtocolError(f"subtask {subtask} cannot become {state.value} ({why}): {self.history(subtask)}")
         self._states[subtask] = state
+        self._timelines[subtask].enter(state, self.now_ms)
         self._history[subtask].append(f"{state.value} ({why})" if why else state.value)
 
     def report(self, subtask: SubtaskId, state: SubtaskState, why: str = "") -> bool:
@@ -157,6 +168,10 @@ class ExecutionGraph:
 
     def history(self, subtask: SubtaskId) -> str:
         return " -> ".join(self._history[subtask])
+
+    def timeline(self, subtask: SubtaskId) -> Timeline:
+        """Of the current attempt."""
+        return self._timelines[subtask]
 
     # ---- what is sent to slots
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from ..state import pickling
 from ..state.errors import JobFailedError, PenstockError, ProtocolError, UserCodeError
 from ..taskmanager.messages import Failed
+from .exception_history import ExceptionHistory
 from .restarts import MAX_REMEMBERED_FAILURES, RestartStrategy, helped_by_restart
+from .views import NEVER
 
 
 class Failures:
     """The memory of a restart strategy, and what is shown of the last failure."""
 
-    def __init__(self, strategy: RestartStrategy) -> None:
+    def __init__(self, strategy: RestartStrategy, exceptions: ExceptionHistory) -> None:
         self._strategy = strategy
+        self.exceptions = exceptions
         self._times_ms: list[int] = []
         self.last: str | None = None
         self.last_subtask: Failed | None = None
@@ -27,7 +30,21 @@ class Failures:
         delay_ms = self._strategy.delay_ms(self._times_ms) if helped_by_restart(error) else None
         self.restarts += delay_ms is not None
         self.last_delay_ms = delay_ms
+        self.exceptions.add(error, now_ms, subtask, NEVER if delay_ms is None else delay_ms)
         return delay_ms
+
+    def too_late(self, error: Exception, now_ms: int, subtask: Failed | None, *, is_root: bool, is_last: bool) -> None:
+        """The attempt is over, or ends anyway. `is_root`: nobody told the subtask to end, so it is no consequence of
+        that. `is_last`: the error of a function's close(), say, when all output is safe; to be told as the last one."""
+        if not self.exceptions.add_concurrent(error, now_ms, subtask) and is_root:
+            self.exceptions.add(error, now_ms, subtask)
+        if is_last:
+            self.last, self.last_subtask = str(error), subtask
+
+    def fatal(self, error: Exception, now_ms: int, subtask: Failed | None = None) -> None:
+        """Nothing of an attempt: the job ends, or comes to its end with it."""
+        self.last, self.last_subtask = str(error), subtask
+        self.exceptions.add(error, now_ms, subtask)
 
 
 def job_failed(error: Exception) -> JobFailedError:

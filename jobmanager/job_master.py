@@ -36,14 +36,17 @@ from .attempt_setup import AttemptSetup, Step
 from .checkpoint_coordinator import Checkpoint, Purpose
 from .ending import IDLE, Ending, Stage, cancel_running, discard_disobedient, stop_tasks
 from .events import Command, Event, JobState, JobStatus, Tag
+from .exception_history import ExceptionHistory, SlotLostError
 from .execution_graph import ANSWERS_BARRIERS, TERMINAL, SubtaskState
 from .failures import Failures, as_ours, error_of, job_failed
 from .job_states import ENDING_STATES, TRANSITIONS
+from .job_view import JobObserver
 from .leadership import Leadership
 from .options import JobMasterOptions, RestoreRequest
 from .parts import make_parts
 from .process_identity import is_dead
-from .task_reports import TaskReports
+from .requests import Requests, Verdict
+from .views import JobOverview, JobView
 
 J = JobState
 
@@ -71,13 +74,15 @@ class JobMaster:
         self._leader = Leadership(job_id, self._parts.log, **beats, process=process, is_dead=is_dead)
         self._setup = AttemptSetup(self._parts, restore)
         self._ending = Ending(self._parts, self._leader)
-        self._reports = TaskReports()
-        self._requested: JobState | None = None
-        self._request_overdue = False
-        self.failures = Failures(options.restarts)
+        self._requests = Requests(self._parts, self._leader, self._setup)
+        history = ExceptionHistory(self._parts.graph, self._parts.pool, options.exceptions_kept)
+        self.failures = Failures(options.restarts, history)
+        self._observer = JobObserver(self._parts, self.failures)
         self._restart_at_ms = 0
 
     def start(self, now_ms: int) -> list[Command]:
+        self._observer.timeline.enter(self.state, now_ms)
+        self._parts.graph.now_ms = now_ms
         self._lead(self._leader.start(now_ms), now_ms)
         return self._parts.orders.take()
 
@@ -85,6 +90,7 @@ class JobMaster:
         """ProtocolError is a bug of penstock, and the only thing raised."""
         if self.state.is_terminal:
             return []
+        self._parts.graph.now_ms = now_ms
         for action in (partial(self._receive, event, now_ms), partial(self._advance, now_ms)):
             try:
                 action()
@@ -105,20 +111,14 @@ class JobMaster:
         return self._parts.log
 
     def status(self) -> JobStatus:
-        subtask = self.failures.last_subtask
-        return JobStatus(
-            job_id=self._parts.job_id,
-            job_name=self.job_graph.job_name,
-            state=self.state,
-            attempt=self._parts.graph.attempt,
-            restarts=self.failures.restarts,
-            vertices=self._reports.vertices(self._parts.graph),
-            checkpoints=self._parts.checkpointing.status(),
-            last_failure=self.failures.last,
-            failed_operator=subtask.operator if subtask else None,
-            failure_traceback=subtask.traceback if subtask else None,
-            restart_delay_ms=self.failures.last_delay_ms,
-        )
+        return self._observer.status(self.state)
+
+    def view(self, now_ms: int) -> JobView:
+        """Everything about the job that can be seen. Costs in proportion to its subtasks."""
+        return self._observer.view(self.state, now_ms)
+
+    def overview(self, now_ms: int) -> JobOverview:
+        return self._observer.overview(self.state)
 
     def _receive(self, event: Event, now_ms: int) -> None:
         parts = self._parts
@@ -144,15 +144,15 @@ class JobMaster:
             case events.SlotLost(slot, reason):
                 self._slot_lost(slot, reason, now_ms)
             case events.CancelRequested():
-                self._request(J.CANCELED, now_ms)
+                self._requests.ask(J.CANCELED, now_ms)
             case events.StopRequested():
-                self._request(J.SUSPENDED if parts.options.checkpoints is not None else J.CANCELED, now_ms)
+                self._requests.ask(J.SUSPENDED if parts.options.checkpoints is not None else J.CANCELED, now_ms)
 
     def _slot_says(self, message: messages.FromSlot, now_ms: int) -> None:
         parts, graph = self._parts, self._parts.graph
         match message:
             case messages.TaskReport():
-                self._reports.received(message)
+                self._observer.reports.received(message, now_ms)
             case messages.SplitRequest(subtask=subtask, operator_id=operator_id):
                 parts.sources.request(subtask, operator_id)
             case messages.BarrierInjected():
@@ -197,7 +197,7 @@ class JobMaster:
                 if record is not None:
                     self._logged(record, now_ms)
             case ("restore", attempt) if attempt == parts.graph.attempt and self._setup.step is Step.READING:
-                self._setup.read(result)
+                self._setup.read(result, now_ms)
             case ("cleanup", attempt, _) if attempt == parts.graph.attempt:
                 self._setup.cleaned()
             case ("metadata", attempt, checkpoint_id):
@@ -242,7 +242,7 @@ class JobMaster:
             case ("ending", target):
                 self._ending.overdue(target)
             case ("request",):
-                self._request_overdue = True
+                self._requests.overdue()
             case ("commit again", operator_id, number):
                 parts.orders.give(*parts.commits.again(operator_id, number))
             case ("log again", number):
@@ -252,13 +252,14 @@ class JobMaster:
 
     def _slot_lost(self, slot: SlotId, reason: str, now_ms: int) -> None:
         parts, graph = self._parts, self._parts.graph
+        error = SlotLostError(slot, reason, parts.pool.addresses.get(slot))
         if not parts.pool.lost(slot):
             return
         lost = [s for s in graph.in_slot(slot) if graph.state(s) not in TERMINAL | {SubtaskState.CREATED}]
         for subtask in lost:
-            graph.move(subtask, SubtaskState.FAILED, f"slot {slot} was lost: {reason}")
+            graph.move(subtask, SubtaskState.FAILED, str(error))
         if lost:
-            self._attempt_failed(PenstockError(f"slot {slot} was lost: {reason}"), now_ms)
+            self._attempt_failed(error, now_ms)
         elif self.state is J.STARTING:
             parts.orders.give(*parts.pool.ensure(graph.slots_needed))
 
@@ -272,7 +273,7 @@ class JobMaster:
                     if self._parts.log.state.stopping is None:
                         self._begin_attempt(now_ms)
                     else:
-                        self._requested = J.CANCELED  # a request that an earlier master did not live to carry out
+                        self._requests.target = J.CANCELED  # an earlier master did not live to carry it out
                         self._setup.read_only()
                 case leadership.StopLeading(reason):
                     self._abandon(reason)
@@ -302,13 +303,14 @@ class JobMaster:
             self._ending.failure = self._ending.failure or error
             self._ending.logged(now_ms)
         elif self.state is not J.FAILING:
+            self.failures.fatal(error, now_ms)
             self._begin_ending(J.FAILED, now_ms, failure=error)
 
     def _abandon(self, reason: Exception) -> None:
         """Stop everything at once and write nothing more: another master leads, or the store is out of reach."""
         self._parts.journal.stop()
         cancel_running(self._parts)
-        self.failures.last = str(reason)
+        self.failures.fatal(reason, self._parts.graph.now_ms)
         self._end(J.DEPOSED if isinstance(reason, DeposedError) else J.FAILED, reason)
 
     # ---- the life of the job
@@ -316,6 +318,7 @@ class JobMaster:
     def _advance(self, now_ms: int) -> None:
         """Whatever has become possible by the last event."""
         if self._parts.commits.failure and self.state in (J.STARTING, J.RUNNING, J.RESTARTING, J.FINISHING):
+            self.failures.fatal(self._parts.commits.failure, now_ms)
             self._begin_ending(J.FAILED, now_ms, failure=self._parts.commits.failure)
         self._heed_request(now_ms)
         if self.state.is_terminal:
@@ -337,7 +340,7 @@ class JobMaster:
 
     def _begin_attempt(self, now_ms: int) -> None:
         self._move(J.STARTING)
-        self._reports.clear()
+        self._observer.reports.clear()
         self._setup.begin(now_ms)
 
     def _complete(self, checkpoint: Checkpoint, now_ms: int) -> None:
@@ -351,9 +354,9 @@ class JobMaster:
         """A failure that is none any more, because the job is being restarted or ended, changes nothing."""
         if self.state is J.SUSPENDING:
             self._ending.no_checkpoint_to_await()
-        elif self.state is J.FINISHING:  # a function's close(): nothing of the output, but to be told
-            self.failures.last, self.failures.last_subtask = str(error), failed
         if self.state not in (J.STARTING, J.RUNNING):
+            unasked = self.state is J.FINISHING or (self.state is J.SUSPENDING and self._ending.stage is Stage.SETTLING)
+            self.failures.too_late(error, now_ms, failed, is_root=unasked, is_last=self.state is J.FINISHING)
             return
         delay_ms = self.failures.delay_ms(error, now_ms, failed)
         if delay_ms is None:
@@ -364,23 +367,18 @@ class JobMaster:
         self._parts.orders.give(events.SetTimer(self._restart_at_ms, ("restart",)))
         stop_tasks(self._parts, now_ms)
 
-    def _request(self, target: JobState, now_ms: int) -> None:
-        if self._requested is None or target is J.CANCELED:
-            self._requested = target
-            self._parts.orders.give(events.SetTimer(now_ms + self._parts.options.stop_timeout_ms, ("request",)))
-
     def _heed_request(self, now_ms: int) -> None:
-        if self._requested is None or self.state not in (J.CREATED, J.STARTING, J.RUNNING, J.RESTARTING):
+        target = self._requests.target
+        if target is None or self.state not in (J.CREATED, J.STARTING, J.RUNNING, J.RESTARTING):
             return
-        if self._leader.phase is not leadership.Phase.LEADING:
-            others = self._leader.phase is leadership.Phase.WATCHING and self._parts.log.state.leader is not None
-            if others or self._request_overdue:
-                self._end(J.SUSPENDED, None)  # the job is not ours to change
-        elif self._setup.commits_known or self._request_overdue:
-            last_checkpoint = self._requested is J.SUSPENDED and self.state is J.RUNNING
-            self._begin_ending(self._requested, now_ms, awaits_checkpoint=last_checkpoint)
-            if last_checkpoint:
-                self._parts.checkpointing.want(Purpose.STOP, now_ms)
+        match self._requests.verdict():
+            case Verdict.LEAVE:
+                self._end(J.SUSPENDED, None)
+            case Verdict.HEED:
+                last_checkpoint = target is J.SUSPENDED and self.state is J.RUNNING
+                self._begin_ending(target, now_ms, awaits_checkpoint=last_checkpoint)
+                if last_checkpoint:
+                    self._parts.checkpointing.want(Purpose.STOP, now_ms)
 
     def _begin_ending(
         self, target: JobState, now_ms: int, *, failure: Exception | None = None, awaits_checkpoint: bool = False
@@ -397,3 +395,4 @@ class JobMaster:
         if state not in TRANSITIONS[self.state]:
             raise ProtocolError(f"job {self._parts.job_id} cannot become {state.value} from {self.state.value}")
         self.state = state
+        self._observer.timeline.enter(state, self._parts.graph.now_ms)

@@ -43,6 +43,12 @@ class JobMasterOptions:
     """Before the second try; doubles from try to try, at most 30 s."""
     stop_timeout_ms: int = 60_000
     """Bound of the last checkpoint and the last commits when the job is stopped or cancelled."""
+    exceptions_kept: int = 16
+    """Failures that are remembered to be shown."""
+    storage: str = ""
+    """Of the checkpoints, as it stands in front of their names: to be shown."""
+    submitted_at_ms: int | None = None
+    """When the job was submitted, ms since the epoch; None: when this master starts."""
     beat_interval_ms: int = 3_000
     lease_ms: int = 30_000
     """A candidate that sees no beat of the leader for this long takes over; the leader gives up after half of it."""

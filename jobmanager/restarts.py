@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..runtime.units import format_duration
 from ..state.errors import (
     ConfigurationError,
     DamagedCheckpointError,
@@ -97,6 +98,27 @@ class FailureRate:
     def delay_ms(self, failures_ms: Sequence[int]) -> int | None:
         recent = sum(1 for at_ms in failures_ms if at_ms > failures_ms[-1] - self.interval_ms)
         return self.pause_ms if recent <= self.max_failures else None
+
+
+def describe_strategy(strategy: RestartStrategy) -> str:
+    """For people."""
+    match strategy:
+        case NoRestart():
+            return "none: the first failure ends the job"
+        case FixedDelay(attempts, pause_ms):
+            return f"fixed delay of {format_duration(pause_ms)}, {attempts} restarts"
+        case ExponentialDelay(initial_ms, max_ms, multiplier, quiet_ms, attempts):
+            limit = "" if attempts is None else f", {attempts} restarts before it starts anew"
+            return (
+                f"exponential delay from {format_duration(initial_ms)} to {format_duration(max_ms)}, each "
+                f"{multiplier:g} times the last, anew after {format_duration(quiet_ms)} without a failure{limit}"
+            )
+        case FailureRate(max_failures, interval_ms, pause_ms):
+            return (
+                f"failure rate: {max_failures} within {format_duration(interval_ms)} are restarted, each after "
+                f"{format_duration(pause_ms)}"
+            )
+    return type(strategy).__name__
 
 
 def helped_by_restart(error: BaseException | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..runtime import options
+from ..runtime.cluster_options import EXCEPTION_HISTORY
 from ..runtime.config import Configuration
 from .options import CheckpointOptions, JobMasterOptions
 from .restarts import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
@@ -13,6 +14,7 @@ def job_master_options(config: Configuration) -> JobMasterOptions:
         checkpoints=checkpoint_options(config),
         restarts=restart_strategy(config),
         allow_non_restored_state=config.get(options.ALLOW_NON_RESTORED),
+        exceptions_kept=config.get(EXCEPTION_HISTORY),
     )
 
 

@@ -39,6 +39,11 @@ class Sources:
                     self._sources[operator.id] = pickling.loads(job_graph.pickled_sources[operator.id])
         self._coordinators: dict[OperatorId, SplitCoordinator] = {}
 
+    @property
+    def bounded(self) -> bool:
+        """All of them end."""
+        return all(source.bounded for source in self._sources.values())
+
     def slots(self) -> list[SlotId]:
         """That run a source subtask."""
         vertices = set(self._vertices.values())

@@ -1,4 +1,9 @@
-"""What running subtasks report about themselves, summed up per vertex for whoever looks at the job."""
+"""What running subtasks report about themselves: their counters as they stand, and rates between two reports.
+
+Rates are differences of two reports of the same subtask over the difference of their times on the slot's own clock,
+so a report that was late on its way changes nothing. A slot that hangs sends none: its rates stay as they were, and
+`reported_at_ms` says how old they are.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +14,84 @@ from ..runtime.graph.job_graph import Vertex
 from ..taskmanager.messages import SubtaskId, TaskReport
 from .events import VertexStatus
 from .execution_graph import ExecutionGraph
+from .views import SubtaskMetrics
+
+SHORTEST_INTERVAL_NS = 500_000_000
+"""A rate over less is noise: reports that follow closer on another (at a subtask's end) are measured from further
+back."""
+
+
+class _Reported:
+    """The last report of one subtask, and the one its rates are measured from."""
+
+    __slots__ = ("base", "last", "received_ms")
+
+    def __init__(self, first: TaskReport, now_ms: int) -> None:
+        self.base: TaskReport | None = None
+        """None: the beginning of the attempt."""
+        self.last, self.received_ms = first, now_ms
+
+    def received(self, report: TaskReport, now_ms: int) -> None:
+        if self.base is None or self.last.at_ns - self.base.at_ns >= SHORTEST_INTERVAL_NS:
+            self.base = self.last
+        self.last, self.received_ms = report, now_ms
+
+    def metrics(self) -> SubtaskMetrics:
+        last, base = self.last, self.base
+        lived_ms = last.busy_ms + last.idle_ms + last.backpressured_ms
+        seconds = lived_ms / 1e3 if base is None else (last.at_ns - base.at_ns) / 1e9
+
+        def rate(value: float, before: float) -> float:
+            return max(0.0, (value - before) / seconds) if seconds > 0 else 0.0
+
+        return SubtaskMetrics(
+            records_in=last.records_in,
+            records_out=last.records_out,
+            bytes_in=last.bytes_in,
+            bytes_out=last.bytes_out,
+            busy_ms=last.busy_ms,
+            idle_ms=last.idle_ms,
+            backpressured_ms=last.backpressured_ms,
+            records_in_rate=rate(last.records_in, base.records_in if base else 0),
+            records_out_rate=rate(last.records_out, base.records_out if base else 0),
+            bytes_in_rate=rate(last.bytes_in, base.bytes_in if base else 0),
+            bytes_out_rate=rate(last.bytes_out, base.bytes_out if base else 0),
+            busy_rate=rate(last.busy_ms, base.busy_ms if base else 0.0),
+            idle_rate=rate(last.idle_ms, base.idle_ms if base else 0.0),
+            backpressured_rate=rate(last.backpressured_ms, base.backpressured_ms if base else 0.0),
+            watermark=last.watermark,
+            counters={name: float(value) for name, value in last.counters.items()},
+            reported_at_ms=self.received_ms,
+        )
 
 
 class TaskReports:
-    """The last report of every subtask of the current attempt."""
+    """Of the subtasks of the current attempt."""
 
     def __init__(self) -> None:
-        self._reports: dict[SubtaskId, TaskReport] = {}
+        self._reports: dict[SubtaskId, _Reported] = {}
 
     def clear(self) -> None:
         self._reports = {}
 
-    def received(self, report: TaskReport) -> None:
-        self._reports[report.subtask] = report
+    def received(self, report: TaskReport, now_ms: int) -> None:
+        reported = self._reports.get(report.subtask)
+        if reported is None:
+            self._reports[report.subtask] = _Reported(report, now_ms)
+        else:
+            reported.received(report, now_ms)
+
+    def metrics(self, subtask: SubtaskId) -> SubtaskMetrics:
+        """Zeros for one that has not reported yet."""
+        reported = self._reports.get(subtask)
+        return SubtaskMetrics() if reported is None else reported.metrics()
 
     def vertices(self, graph: ExecutionGraph) -> tuple[VertexStatus, ...]:
         return tuple(self._vertex(vertex, graph) for vertex in graph.job_graph.vertices)
 
     def _vertex(self, vertex: Vertex, graph: ExecutionGraph) -> VertexStatus:
         subtasks = [SubtaskId(vertex.id, index) for index in range(vertex.parallelism)]
-        reports = [self._reports[subtask] for subtask in subtasks if subtask in self._reports]
+        reports = [self._reports[subtask].last for subtask in subtasks if subtask in self._reports]
         counters: Counter[str] = Counter()
         for report in reports:
             counters.update(report.counters)

@@ -8,10 +8,22 @@ is how the view of an ended job is kept.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
+
+import xxhash
 
 from ..runtime.elements import MIN_WATERMARK
 
 NEVER = -1
+_HEX_DIGITS = 32
+
+
+@lru_cache(maxsize=4096)
+def vertex_hex(vertex_id: str) -> str:
+    """A vertex's id as it is shown: 32 hex digits, a hash of the job graph's id where that is something else."""
+    if len(vertex_id) == _HEX_DIGITS and set(vertex_id) <= set("0123456789abcdef"):
+        return vertex_id
+    return xxhash.xxh3_128_hexdigest(vertex_id.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +119,8 @@ class ExceptionView:
     endpoint: str = ""
     restart_delay_ms: int = NEVER
     """Until the next attempt; -1: there was none."""
+    concurrent: tuple[ExceptionView, ...] = ()
+    """What else failed of the same attempt while it was being stopped, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +156,7 @@ class CheckpointView:
     """Vertex id -> its subtasks that have."""
     latest_ack_ms: int = NEVER
     duration_ms: int = NEVER
+    """From the trigger to its end, which is the entry in the log if it completes; under way: until now."""
     checkpointed_bytes: int = 0
     state_bytes: int = 0
     is_savepoint: bool = False
@@ -227,6 +242,8 @@ class JobView:
     warnings: tuple[str, ...] = ()
     collected: tuple[str, ...] = ()
     """Names of the collectors whose records can be fetched."""
+    as_of_ms: int = NEVER
+    """When this was so."""
 
 
 # the cluster ------------------------------------------------------------------------------------------------------

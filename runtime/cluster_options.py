@@ -25,6 +25,9 @@ UPLOAD_LIMIT = Option("rest.server.max-content-length", SIZE, 256 * 2**20, "Larg
 WEB_SUBMIT = Option("web.submit.enable", BOOL, True, "Allow code to be uploaded and run over REST.")
 WEB_CANCEL = Option("web.cancel.enable", BOOL, True, "Shown to dashboards: whether they should offer to cancel jobs.")
 WEB_REFRESH = Option("web.refresh-interval", DURATION, 3_000, "How often dashboards ask.")
+EXCEPTION_HISTORY = Option(
+    "web.exception-history-size", COUNT, 16, "So many failures of a job are remembered to be shown."
+)
 CAPTURE_TIMEOUT = Option(
     "jobmanager.capture-timeout", DURATION, 120_000, "How long a submitted script may take to build its pipeline."
 )

@@ -16,6 +16,13 @@ _HIDDEN = (
 )
 
 
+def qualified_name(error: BaseException) -> str:
+    """Of its class, as a traceback prints it: builtins without their module."""
+    kind = type(error)
+    short = kind.__module__ in ("builtins", "__main__")
+    return kind.__qualname__ if short else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def user_traceback(error: BaseException) -> str:
     """As Python prints it, without our frames. Where none is the user's: nothing for an error of ours, whose sentence
     says it all, and all frames for any other, for then it is our bug."""

@@ -62,7 +62,7 @@ class OperatorSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SubtaskSnapshot:
-    """What one subtask acknowledges: its operators' snapshots, and how long each phase took."""
+    """What one subtask acknowledges: its operators' snapshots, how long each phase took, and how much it was."""
 
     vertex_id: VertexId
     subtask: int
@@ -71,6 +71,13 @@ class SubtaskSnapshot:
     sync_ms: float = 0.0
     async_ms: float = 0.0
     uploaded_bytes: int = 0
+    """Written for this checkpoint: its new files, and what stands in the metadata itself."""
+    state_bytes: int = 0
+    """All that it refers to, files of earlier checkpoints as well."""
+    start_delay_ms: float = 0.0
+    """From the trigger to the first barrier, as far as the two clocks agree."""
+    processed_bytes: int = 0
+    """Of input consumed from the first barrier to the last."""
 
     def files(self) -> list[FileHandle]:
         return [f for op in self.operators for handle in op.keyed for f in handle.files.values()]

@@ -11,8 +11,19 @@ come late are dropped. Every channel brings barriers until the job finishes, als
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..runtime.elements import Barrier
 from ..state.ids import CheckpointId
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Of one checkpoint, from its first barrier to its last."""
+
+    duration_ns: int
+    processed_bytes: int
+    """Consumed meanwhile: from channels whose barrier had not come, or from all if none is blocked."""
 
 
 class BarrierAligner:
@@ -25,11 +36,13 @@ class BarrierAligner:
         self._aborted: set[CheckpointId] = set()
         """Newer ones that have ended without."""
         self._arrived: dict[CheckpointId, set[int]] = {}
-        self._began_ns: dict[CheckpointId, int] = {}
+        self._began: dict[CheckpointId, tuple[int, int]] = {}
+        """Time of the first barrier, and what had been consumed by then."""
         self.blocked: set[int] = set()
 
-    def barrier(self, channel: int, barrier: Barrier, now_ns: int) -> int | None:
-        """A barrier was taken from a channel. Duration of the alignment in ns if it is complete now, else None."""
+    def barrier(self, channel: int, barrier: Barrier, now_ns: int, consumed_bytes: int = 0) -> Alignment | None:
+        """A barrier was taken from a channel. The alignment if it is complete now, else None. `consumed_bytes`: of all
+        channels, so far."""
         checkpoint = barrier.checkpoint_id
         if checkpoint <= self._aligned or checkpoint in self._aborted:
             return None
@@ -37,11 +50,11 @@ class BarrierAligner:
             for overtaken in [older for older in self._arrived if older < checkpoint]:
                 self.abort(overtaken)
         arrived = self._arrived.setdefault(checkpoint, set())
-        began_ns = self._began_ns.setdefault(checkpoint, now_ns)
+        began_ns, consumed_before = self._began.setdefault(checkpoint, (now_ns, consumed_bytes))
         arrived.add(channel)
         if len(arrived) == self._channels:
             self._end(checkpoint)
-            return now_ns - began_ns
+            return Alignment(now_ns - began_ns, consumed_bytes - consumed_before)
         if barrier.exactly_once:
             self.blocked.add(channel)
         return None
@@ -60,6 +73,6 @@ class BarrierAligner:
 
     def _forget(self, checkpoint: CheckpointId) -> None:
         self._arrived.pop(checkpoint, None)
-        self._began_ns.pop(checkpoint, None)
+        self._began.pop(checkpoint, None)
         if not self._arrived:
             self.blocked.clear()

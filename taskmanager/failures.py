@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..runtime.tracebacks import user_traceback
+from ..runtime.tracebacks import qualified_name, user_traceback
 from ..state.errors import PenstockError, UserCodeError
 from ..state.ids import Attempt
 from ..state.pickling import dumps
@@ -18,7 +18,9 @@ def failed(attempt: Attempt, subtask: SubtaskId, operator: str, error: Exception
         cause = error.__cause__ or error
     if not message.startswith("operator '"):
         message = f"operator '{operator}', subtask {subtask.index}: {message}"
-    return Failed(attempt, subtask, operator, message, user_traceback(cause), _pickled(cause))
+    return Failed(
+        attempt, subtask, operator, message, user_traceback(cause), _pickled(cause), qualified_name(cause)
+    )  # fmt: skip
 
 
 def _pickled(cause: BaseException) -> bytes | None:

@@ -34,6 +34,8 @@ class Data:
 class Aligned:
     barrier: Barrier
     align_ms: float
+    processed_bytes: int = 0
+    """Of input that was consumed from the first barrier to the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class InputGate:
         self._merge = WatermarkMerge(range(len(channels)))
         self._next = 0
         self._ended = 0
+        self._consumed_bytes = 0
         self._ready: deque[GateEvent] = deque()
         """Events of the frame that was taken last and are not given out yet."""
 
@@ -118,15 +121,16 @@ class InputGate:
             self._grant(channel.id, grant)
         match frame.element:
             case Batch() as batch:
+                self._consumed_bytes += frame.nbytes
                 self._ready.append(Data(batch, channel.input_index))
             case Watermark(timestamp):
                 self._ready.extend(self._merge.advance(index, timestamp))
             case WatermarkStatus(idle):
                 self._ready.extend(self._merge.set_idle(index, idle))
             case Barrier() as barrier:
-                align_ns = self._aligner.barrier(index, barrier, self._clock.monotonic_ns())
-                if align_ns is not None:
-                    self._ready.append(Aligned(barrier, align_ns / 1e6))
+                alignment = self._aligner.barrier(index, barrier, self._clock.monotonic_ns(), self._consumed_bytes)
+                if alignment is not None:
+                    self._ready.append(Aligned(barrier, alignment.duration_ns / 1e6, alignment.processed_bytes))
             case EndOfInput():
                 self._end(channel)
             case LatencyMarker() as marker:

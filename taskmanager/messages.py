@@ -218,6 +218,8 @@ class Failed:
     message: str
     traceback: str
     pickled_cause: bytes | None = None
+    exception: str = ""
+    """Qualified name of the cause's class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +270,8 @@ class TaskReport:
     backpressured_ms: float
     counters: dict[str, int] = field(default_factory=dict)
     """'<operator name>.<metric>' -> value, e.g. 'windows.records_late_total'."""
+    at_ns: int = 0
+    """When this was so, on the slot's monotonic clock: rates are differences of reports over differences of this."""
 
 
 FromSlot = (

@@ -6,34 +6,89 @@ run on helper threads, operator after operator, and their result is acknowledged
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ..runtime.clock import Clock
 from ..runtime.elements import MIN_WATERMARK
 from ..runtime.operators.operator import RestoredState
 from ..state.checkpoint_store import CheckpointStore
 from ..state.ids import OperatorId, VertexId
-from ..state.objects import Program
+from ..state.objects import Program, Put, PutFile
 from ..state.snapshots import OperatorSnapshot, SubtaskSnapshot
 from .messages import RestoreOperator
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What is known of a subtask's checkpoint when its synchronous part is over."""
+
+    align_ms: float
+    sync_ms: float
+    start_delay_ms: float
+    processed_bytes: int
+
 
 def subtask_snapshot(
-    programs: list[Program[OperatorSnapshot]],
-    vertex: VertexId,
-    subtask: int,
-    align_ms: float,
-    sync_ms: float,
-    clock: Clock,
+    programs: list[Program[OperatorSnapshot]], vertex: VertexId, subtask: int, arrival: Arrival, clock: Clock
 ) -> Program[SubtaskSnapshot]:
     began_ns = clock.monotonic_ns()
     operators: list[OperatorSnapshot] = []
+    written: dict[str, int] = {}
     for program in programs:
-        snapshot = yield from program
+        snapshot = yield from _measured(program, written)
         operators.append(snapshot)
-    async_ms = (clock.monotonic_ns() - began_ns) / 1e6
-    uploaded = sum(f.size_bytes for op in operators for handle in op.keyed for f in handle.files.values())
-    return SubtaskSnapshot(vertex, subtask, tuple(operators), align_ms, sync_ms, async_ms, uploaded)
+    files = sum(f.size_bytes for op in operators for handle in op.keyed for f in handle.files.values())
+    inline = sum(map(_inline_bytes, operators))
+    return SubtaskSnapshot(
+        vertex,
+        subtask,
+        tuple(operators),
+        arrival.align_ms,
+        arrival.sync_ms,
+        async_ms=(clock.monotonic_ns() - began_ns) / 1e6,
+        uploaded_bytes=sum(written.values()) + inline,
+        state_bytes=files + inline,
+        start_delay_ms=arrival.start_delay_ms,
+        processed_bytes=arrival.processed_bytes,
+    )
+
+
+def _measured(program: Program[T], written: dict[str, int]) -> Program[T]:
+    """The same program; what it writes is noted, object -> bytes. (A try that is repeated counts once.)"""
+    answer: Any = None
+    error: Exception | None = None
+    try:
+        while True:
+            try:
+                op = program.send(answer) if error is None else program.throw(error)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            if isinstance(op, Put):
+                written[op.name] = len(op.data)
+            elif isinstance(op, PutFile):
+                written[op.name] = op.path.stat().st_size
+            answer, error = None, None
+            try:
+                answer = yield op
+            except Exception as failure:  # the program decides which failures it can handle
+                error = failure
+    finally:
+        program.close()
+
+
+def _inline_bytes(operator: OperatorSnapshot) -> int:
+    """What stands in the checkpoint's metadata itself."""
+    return (
+        len(operator.operator_state or b"")
+        + sum(len(handle.meta) for handle in operator.keyed)
+        + sum(len(split.state) + len(split.watermark_state) for split in operator.splits)
+        + sum(map(len, operator.committables))
+    )
 
 
 def fetch_restored(

@@ -34,7 +34,7 @@ from .executor import Executor, Work, WorkCancelledError
 from .failures import failed
 from .gate import Aligned, AllEnded, Data, GateEvent, InputGate
 from .slices import SliceSizer
-from .snapshotting import subtask_snapshot
+from .snapshotting import Arrival, subtask_snapshot
 from .source_input import SourceInput
 from .writers import Writers
 
@@ -256,8 +256,8 @@ class Task:
                 chain.work.append(chain.status_below(0, event) if head_is_source else chain.status(0, event))
             case LatencyMarker():
                 self.chain.latency_marker(event)
-            case Aligned(barrier, align_ms):
-                self._checkpoint(barrier, align_ms)
+            case Aligned():
+                self._checkpoint(event)
             case AllEnded():
                 self.chain.work.append(self._end())
 
@@ -275,16 +275,18 @@ class Task:
         if isinstance(self.input, SourceInput) and barrier.checkpoint_id not in self._aborted:
             self.input.inject(barrier)
 
-    def _checkpoint(self, barrier: Barrier, align_ms: float) -> None:
-        checkpoint = barrier.checkpoint_id
+    def _checkpoint(self, aligned: Aligned) -> None:
+        barrier, checkpoint = aligned.barrier, aligned.barrier.checkpoint_id
         began_ns = self._clock.monotonic_ns()
+        start_delay_ms = max(0.0, self._clock.now_ms() - barrier.triggered_at_ms - aligned.align_ms)
         self.chain.prepare_barrier(checkpoint)
         self.writers.control(barrier)
         programs = self.chain.snapshot(barrier)
         sync_ms = (self._clock.monotonic_ns() - began_ns) / 1e6
         if isinstance(self.input, SourceInput):
             self._send(messages.BarrierInjected(self.attempt, self.id, checkpoint))
-        program = subtask_snapshot(programs, self.id.vertex, self.id.index, align_ms, sync_ms, self._clock)
+        arrival = Arrival(aligned.align_ms, sync_ms, start_delay_ms, aligned.processed_bytes)
+        program = subtask_snapshot(programs, self.id.vertex, self.id.index, arrival, self._clock)
         self._snapshots[checkpoint] = self._submit(program, partial(self._snapshotted, checkpoint))
 
     def _snapshotted(self, checkpoint: CheckpointId, snapshot: Any, error: Exception | None) -> None:
@@ -337,6 +339,7 @@ class Task:
         return self.chain.next_processing_timer() if self.state is TaskState.RUNNING else None
 
     def report(self) -> messages.TaskReport:
+        at_ns = self._account() if self.active else self._clock.monotonic_ns()
         ms = {occupation: ns / 1e6 for occupation, ns in self.times_ns.items()}
         counters: dict[str, int] = {}
         for described, operator in zip(self.chain.described, self.chain.operators, strict=True):
@@ -346,7 +349,7 @@ class Task:
                 counters.update({f"{described.name}.{name}": int(value) for name, value in values.items()})
         return messages.TaskReport(
             self.attempt, self.id, self.records_in, self.writers.records_out, self.bytes_in, self.writers.bytes_out,
-            self.watermark, ms[Occupation.BUSY], ms[Occupation.IDLE], ms[Occupation.BACKPRESSURED], counters,
+            self.watermark, ms[Occupation.BUSY], ms[Occupation.IDLE], ms[Occupation.BACKPRESSURED], counters, at_ns,
         )  # fmt: skip
 
     # helper threads

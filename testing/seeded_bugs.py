@@ -28,7 +28,7 @@ from ..state.ids import Attempt, CheckpointId, OperatorId
 from ..state.objects import Program, create_once
 from ..state.snapshots import FileHandle, KeyedHandle, OperatorSnapshot
 from ..taskmanager import deployment
-from ..taskmanager.alignment import BarrierAligner
+from ..taskmanager.alignment import Alignment, BarrierAligner
 from ..taskmanager.messages import RestoreOperator
 from .simulated_pipeline import Warehouse
 
@@ -43,8 +43,12 @@ def aligner_that_does_not_block() -> Any:
     """Records that follow a barrier get into the snapshot while other channels still wait for theirs."""
 
     def make(original: Any) -> Any:
-        def barrier(self: BarrierAligner, channel: int, barrier: Barrier, now_ns: int) -> int | None:
-            answer: int | None = original(self, channel, replace(barrier, exactly_once=False), now_ns)
+        def barrier(
+            self: BarrierAligner, channel: int, barrier: Barrier, now_ns: int, consumed_bytes: int
+        ) -> Alignment | None:
+            answer: Alignment | None = original(
+                self, channel, replace(barrier, exactly_once=False), now_ns, consumed_bytes
+            )
             return answer
 
         return barrier

@@ -7,11 +7,16 @@ from hypothesis import strategies as st
 
 from penstock.runtime.elements import Barrier
 from penstock.state.ids import CheckpointId
-from penstock.taskmanager.alignment import BarrierAligner
+from penstock.taskmanager.alignment import Alignment, BarrierAligner
 
 
 def barrier(checkpoint: int, exactly_once: bool = True) -> Barrier:
     return Barrier(CheckpointId(checkpoint), 0, exactly_once)
+
+
+def duration_ns(alignment: Alignment | None) -> int:
+    assert alignment is not None
+    return alignment.duration_ns
 
 
 def test_blocks_until_the_last_channel_has_delivered() -> None:
@@ -19,12 +24,18 @@ def test_blocks_until_the_last_channel_has_delivered() -> None:
     assert aligner.barrier(0, barrier(1), now_ns=100) is None
     assert aligner.barrier(2, barrier(1), now_ns=150) is None
     assert aligner.blocked == {0, 2}
-    assert aligner.barrier(1, barrier(1), now_ns=400) == 300
+    assert duration_ns(aligner.barrier(1, barrier(1), now_ns=400)) == 300
     assert aligner.blocked == set()
 
 
+def test_what_is_consumed_between_the_first_barrier_and_the_last_is_counted() -> None:
+    aligner = BarrierAligner(2)
+    aligner.barrier(0, barrier(1), 100, consumed_bytes=1_000)
+    assert aligner.barrier(1, barrier(1), 300, consumed_bytes=1_700) == Alignment(200, 700)
+
+
 def test_one_channel_aligns_at_once() -> None:
-    assert BarrierAligner(1).barrier(0, barrier(1), now_ns=5) == 0
+    assert duration_ns(BarrierAligner(1).barrier(0, barrier(1), now_ns=5)) == 0
 
 
 def test_at_least_once_never_blocks_and_may_align_two_at_once() -> None:
@@ -32,8 +43,8 @@ def test_at_least_once_never_blocks_and_may_align_two_at_once() -> None:
     assert aligner.barrier(0, barrier(1, exactly_once=False), 0) is None
     assert aligner.barrier(0, barrier(2, exactly_once=False), 1) is None
     assert aligner.blocked == set()
-    assert aligner.barrier(1, barrier(1, exactly_once=False), 2) == 2
-    assert aligner.barrier(1, barrier(2, exactly_once=False), 3) == 2
+    assert duration_ns(aligner.barrier(1, barrier(1, exactly_once=False), 2)) == 2
+    assert duration_ns(aligner.barrier(1, barrier(2, exactly_once=False), 3)) == 2
 
 
 def test_an_abort_unblocks_and_later_barriers_of_it_are_dropped() -> None:
@@ -44,7 +55,7 @@ def test_an_abort_unblocks_and_later_barriers_of_it_are_dropped() -> None:
     assert aligner.barrier(1, barrier(1), 1) is None
     assert aligner.blocked == set()
     aligner.barrier(1, barrier(2), 2)
-    assert aligner.barrier(0, barrier(2), 3) == 1
+    assert duration_ns(aligner.barrier(0, barrier(2), 3)) == 1
 
 
 def test_an_abort_that_overtakes_the_barrier() -> None:
@@ -59,7 +70,7 @@ def test_an_abort_leaves_an_older_checkpoint_alone() -> None:
     aligner.barrier(0, barrier(1), 0)
     aligner.abort(CheckpointId(2))
     assert aligner.blocked == {0}
-    assert aligner.barrier(1, barrier(1), 5) == 5
+    assert duration_ns(aligner.barrier(1, barrier(1), 5)) == 5
 
 
 def test_a_newer_barrier_ends_an_older_alignment() -> None:
@@ -69,7 +80,7 @@ def test_a_newer_barrier_ends_an_older_alignment() -> None:
     assert aligner.blocked == {1}
     assert aligner.barrier(0, barrier(2), 2) is None
     assert aligner.barrier(2, barrier(1), 3) is None, "checkpoint 1 has ended"
-    assert aligner.barrier(2, barrier(2), 4) == 3
+    assert duration_ns(aligner.barrier(2, barrier(2), 4)) == 3
 
 
 @given(st.integers(1, 4), st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60))
