@@ -1,9 +1,14 @@
 """Results handed back to the program that runs the job: `execute_and_collect()`.
 
 The sink's committables carry the records themselves, so a record reaches the program exactly once, when the
-checkpoint it belongs to is complete: the committer gives it to the collector of that name in this process, which
-knows what it was given before. A program that was killed and runs again gets the records of checkpoints that were
-not confirmed before; earlier ones were handed to the killed process.
+checkpoint it belongs to is complete. Who runs the committer decides where it goes:
+
+- a job in this process: to the Collector of the sink, which knows what it was given before. A program that was killed
+  and runs again gets the records of checkpoints that were not confirmed before; earlier ones were handed to the
+  killed process.
+- on a cluster, in the process of the job's master: to the store that this process keeps (`keep_collected`), under the
+  sink's name, from where clients fetch it. The name is unique in the job, and the same when the same script submits
+  it again.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ..runtime.batch import Batch
 from ..runtime.connector import Committer, Sink, SinkWriter, WriterContext
@@ -24,23 +29,41 @@ from ..state.pickling import dumps
 
 _collectors: dict[str, Collector] = {}
 _numbers = itertools.count()
+_store: CollectedStore | None = None
+
+
+class CollectedStore(Protocol):
+    """Keeps collected records for clients that fetch them."""
+
+    def add(self, collector: str, committable: str, rows: list[Any]) -> None:
+        """May block, may be called from several threads; the same committable again does nothing."""
+        ...
+
+
+def keep_collected(store: CollectedStore | None) -> None:
+    """From now on committers of this process hand records to `store`; None: to the collectors of this process."""
+    global _store
+    _store = store
 
 
 class Collector:
     """Where the records of one CollectSink arrive. Iterating waits for records until `finish` is called."""
 
-    def __init__(self, name: str | None = None) -> None:
-        self.name = name if name is not None else f"collect-{next(_numbers)}"
+    def __init__(self, name: str = "collect") -> None:
+        """`name`: unique in the job."""
+        self.name = name
+        self.key = f"{name}-{next(_numbers)}"
+        """Unique in this process."""
         self._seen: set[str] = set()
         self._rows: deque[Any] = deque()
         self._finished = False
         self._error: BaseException | None = None
         self._closed = False
         self._changed = threading.Condition()
-        _collectors[self.name] = self
+        _collectors[self.key] = self
 
     def sink(self) -> CollectSink:
-        return CollectSink(self.name)
+        return CollectSink(self.name, self.key)
 
     def add(self, committable: str, rows: list[Any]) -> None:
         """Takes the records of a committable; a second time it does nothing."""
@@ -82,16 +105,18 @@ class Collector:
 
 
 class CollectSink(Sink):
-    """Exactly-once into the Collector of that name in this process."""
+    """Exactly-once to whoever called execute_and_collect."""
 
-    def __init__(self, collector: str) -> None:
+    def __init__(self, collector: str, key: str) -> None:
+        """`collector`: the name clients fetch by; `key`: of the Collector, if the job runs in its process."""
         self.collector = collector
+        self.key = key
 
     def create_writer(self, context: WriterContext) -> SinkWriter:
         return _CollectWriter(context)
 
     def create_committer(self) -> Committer:
-        return _CollectCommitter(self.collector)
+        return _CollectCommitter(self.collector, self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +142,18 @@ class _CollectWriter(SinkWriter):
 
 
 class _CollectCommitter(Committer):
-    def __init__(self, collector: str) -> None:
-        self._collector = collector
+    def __init__(self, name: str, key: str) -> None:
+        self._name = name
+        self._key = key
 
     def commit(self, committables: Sequence[bytes]) -> None:
-        collector = _collectors.get(self._collector)
-        if collector is None:
-            raise PipelineError(f"records are collected for {self._collector!r}, which does not exist in this process")
+        add = self._add_here if _store is None else _store.add
         for committable in committables:
             collected: _Collected = pickle.loads(committable)
-            collector.add(collected.id, collected.rows)
+            add(self._name, collected.id, collected.rows)
+
+    def _add_here(self, name: str, committable: str, rows: list[Any]) -> None:
+        collector = _collectors.get(self._key)
+        if collector is None:
+            raise PipelineError(f"records are collected for {self._key!r}, which does not exist in this process")
+        collector.add(committable, rows)
