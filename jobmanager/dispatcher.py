@@ -114,6 +114,10 @@ class Dispatcher:
             return None
         return max(job.masters.values(), key=lambda m: (_leads(m.overview), m.heard_ms, m.number)).number
 
+    def masters(self) -> list[tuple[JobId, int]]:
+        """All that are believed to live."""
+        return [(job_id, number) for job_id, job in self._live.items() for number in job.masters]
+
     # events
 
     def ended_before(self, record: JobSubmission, overview: JobOverview) -> None:
@@ -147,6 +151,12 @@ class Dispatcher:
         if state in TERMINAL_STATES:
             return self._has_ended(job)
         return []
+
+    def loading(self, job_id: JobId, number: int, now_ms: int) -> None:
+        """A master lives, and has nothing to say of the job yet."""
+        job = self._live.get(job_id)
+        if job is not None and number in job.masters:
+            job.masters[number].heard_ms = now_ms
 
     def died(self, job_id: JobId, number: int, now_ms: int) -> list[Command]:
         job = self._live.get(job_id)

@@ -1,0 +1,138 @@
+"""Which masters there are for the jobs of a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from penstock.jobmanager.dispatcher import Command, Dispatcher, EndMaster, Forget, StartMaster
+from penstock.jobmanager.views import NEVER, JobOverview
+from penstock.state.cluster_store import JobSubmission
+from penstock.state.ids import JobId
+
+JOB = JobId("a" * 32)
+SILENCE_MS = 10_000
+
+
+@pytest.fixture()
+def dispatcher() -> Dispatcher:
+    return Dispatcher(silence_ms=SILENCE_MS, capacity=3)
+
+
+def submission(job_id: JobId = JOB, name: str = "clicks") -> JobSubmission:
+    return JobSubmission(job_id, name, created_at_ms=1_000, storage="/checkpoints")
+
+
+def overview(state: str, job_id: JobId = JOB) -> JobOverview:
+    return JobOverview(job_id, "clicks", state, 2_000, NEVER, 2_000, False, {})
+
+
+def starts(commands: list[Command]) -> list[int]:
+    return [command.number for command in commands if isinstance(command, StartMaster)]
+
+
+def test_a_submitted_job_gets_a_master_at_once(dispatcher: Dispatcher) -> None:
+    assert dispatcher.submitted(submission(), 0) == [StartMaster(submission(), 1)]
+    assert dispatcher.is_live(JOB)
+    assert [job.state for job in dispatcher.overviews()] == ["CREATED"]
+    assert dispatcher.live_job_named("clicks") == JOB
+    assert dispatcher.live_job_named("other") is None
+
+
+def test_a_dead_master_is_replaced_after_a_pause_that_grows(dispatcher: Dispatcher) -> None:
+    dispatcher.submitted(submission(), 0)
+    now_ms, pauses = 0, []
+    for number in range(1, 5):
+        dispatcher.died(JOB, number, now_ms)
+        died_ms = now_ms
+        while not (commands := dispatcher.tick(now_ms)):
+            now_ms += 10
+        assert starts(commands) == [number + 1]
+        pauses.append(now_ms - died_ms)
+    assert pauses == [200, 400, 800, 1_600]
+
+
+def test_a_master_that_lived_long_is_replaced_quickly(dispatcher: Dispatcher) -> None:
+    dispatcher.submitted(submission(), 0)
+    dispatcher.died(JOB, 1, 0)
+    assert starts(dispatcher.tick(200)) == [2]
+    dispatcher.answered(JOB, 2, overview("RUNNING"), 100_000)
+    dispatcher.died(JOB, 2, 100_000)
+    assert dispatcher.tick(100_199) == []
+    assert starts(dispatcher.tick(100_200)) == [3]
+
+
+def test_a_silent_master_is_joined_once_and_not_ended(dispatcher: Dispatcher) -> None:
+    dispatcher.submitted(submission(), 0)
+    dispatcher.answered(JOB, 1, overview("RUNNING"), 1_000)
+    assert dispatcher.tick(1_000 + SILENCE_MS) == []
+    assert starts(dispatcher.tick(1_001 + SILENCE_MS)) == [2]
+    dispatcher.loading(JOB, 2, 12_000)
+    assert dispatcher.tick(12_000 + SILENCE_MS) == []
+    assert dispatcher.master(JOB) == 1, "the new one does not lead yet"
+
+
+def test_a_deposed_master_that_wakes_up_is_ended_and_not_shown(dispatcher: Dispatcher) -> None:
+    dispatcher.submitted(submission(), 0)
+    dispatcher.tick(SILENCE_MS + 1)
+    dispatcher.answered(JOB, 2, overview("RUNNING"), 12_000)
+    assert dispatcher.answered(JOB, 1, overview("DEPOSED"), 13_000) == [EndMaster(JOB, 1)]
+    assert dispatcher.master(JOB) == 2
+    assert [job.state for job in dispatcher.overviews()] == ["RUNNING"]
+
+
+def test_what_a_candidate_says_does_not_hide_the_leader(dispatcher: Dispatcher) -> None:
+    dispatcher.submitted(submission(), 0)
+    dispatcher.answered(JOB, 1, overview("RUNNING"), 0)
+    dispatcher.tick(SILENCE_MS + 1)
+    dispatcher.answered(JOB, 2, overview("CREATED"), SILENCE_MS + 2)
+    assert [job.state for job in dispatcher.overviews()] == ["RUNNING"]
+
+
+def test_the_end_of_a_job_ends_all_its_masters(dispatcher: Dispatcher) -> None:
+    dispatcher.submitted(submission(), 0)
+    dispatcher.tick(SILENCE_MS + 1)
+    commands = dispatcher.answered(JOB, 2, overview("FINISHED"), 12_000)
+    assert commands == [EndMaster(JOB, 1), EndMaster(JOB, 2)]
+    ended = dispatcher.ended(JOB)
+    assert ended is not None
+    assert (ended.state, ended.started_ms) == ("FINISHED", 1_000)
+    assert not dispatcher.is_live(JOB)
+    assert dispatcher.died(JOB, 1, 13_000) == []
+    assert dispatcher.tick(60_000) == []
+
+
+def test_more_ended_jobs_than_may_be_are_forgotten_oldest_first(dispatcher: Dispatcher) -> None:
+    forgotten = []
+    for i in range(5):
+        job_id = JobId(f"{i:032x}")
+        record = submission(job_id, f"job {i}")
+        dispatcher.submitted(record, i)
+        commands = dispatcher.answered(job_id, 1, replace(overview("FINISHED"), id=job_id), i)
+        forgotten += [command.record.job_id for command in commands if isinstance(command, Forget)]
+    assert forgotten == [f"{i:032x}" for i in range(2)]
+    assert len(dispatcher.overviews()) == 3
+    assert dispatcher.record(JobId(f"{0:032x}")) is None
+
+
+def test_a_new_dispatcher_takes_over_living_masters(dispatcher: Dispatcher) -> None:
+    assert dispatcher.submitted(submission(), 0, masters=[3]) == []
+    assert dispatcher.masters() == [(JOB, 3)]
+    dispatcher.died(JOB, 3, 1_000)
+    assert starts(dispatcher.tick(1_200)) == [4], "a number is never used twice"
+
+
+def test_a_job_that_ended_and_goes_on_is_live_again(dispatcher: Dispatcher) -> None:
+    dispatcher.ended_before(submission(), overview("SUSPENDED"))
+    assert dispatcher.ended(JOB) is not None
+    dispatcher.submitted(submission(), 0)
+    assert dispatcher.ended(JOB) is None
+    assert dispatcher.is_live(JOB)
+
+
+def test_words_of_unknown_masters_change_nothing(dispatcher: Dispatcher) -> None:
+    assert dispatcher.answered(JOB, 1, overview("RUNNING"), 0) == []
+    dispatcher.submitted(submission(), 0)
+    assert dispatcher.answered(JOB, 7, overview("FINISHED"), 0) == []
+    assert dispatcher.is_live(JOB)
