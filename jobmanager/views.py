@@ -13,6 +13,7 @@ from functools import lru_cache
 import xxhash
 
 from ..runtime.elements import MIN_WATERMARK
+from ..runtime.logs import LogFile as LogFile
 
 NEVER = -1
 _HEX_DIGITS = 32
@@ -280,10 +281,3 @@ class TaskManagerView:
     versions: dict[str, str] = field(default_factory=dict)
     """penstock, python and the packages that must agree."""
     metrics: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class LogFile:
-    name: str
-    size_bytes: int
-    modified_ms: int

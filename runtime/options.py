@@ -17,6 +17,9 @@ __all__ = ["IGNORED", "OPTIONS", "Duration", "Option"]
 # the job -------------------------------------------------------------------------------------------------------
 
 JOB_NAME = Option("pipeline.name", TEXT, None, "Name of the job when execute() is called without one.")
+DUPLICATE_NAMES = Option(
+    "pipeline.allow-duplicate-names", BOOL, False, "Whether a cluster may run another live job of the same name."
+)
 PARALLELISM = Option("parallelism.default", COUNT, 1, "Parallelism of operators that do not set their own.")
 MAX_PARALLELISM = Option(
     "pipeline.max-parallelism", COUNT, 128,

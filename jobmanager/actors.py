@@ -1,0 +1,183 @@
+"""The job manager's Ray actors: thin shells around dispatcher_service.py and job_process.py.
+
+The dispatcher is restarted by Ray when it dies, and finds job masters and task managers by their names. A job master is
+not: the dispatcher starts the next one, whose attempt at leadership the job's log decides. Both are detached: they
+outlive whoever started them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ..runtime import cluster_options
+from ..runtime.config import Configuration
+from ..runtime.directories import node_directory
+from ..runtime.logs import setup_logging
+from ..state.cluster_store import JobSubmission
+from ..state.errors import PenstockError
+from ..state.obstore_objects import ObstoreObjects
+from .dispatcher_service import DispatcherService
+from .job_process import JobProcess, JobProcessSettings
+from .ray_processes import RayProcesses
+from .ray_slots import ActorHandle, RaySlots
+from .rest.app import create_app
+from .rest.parameters import RestOptions
+from .rest.server import RunningServer
+from .rest.server import start as start_rest
+from .submission import Submissions
+from .views import JobOverview, JobView
+
+DISPATCHER = "dispatcher"
+NODE = "jobmanager"
+"""Name of the job manager's directory and log files."""
+START_S = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+class JobMasterProcess:
+    """Of one job. `wait_end` is a waiting call: it ends with the job, or in an error when the process dies."""
+
+    def __init__(
+        self, submission: JobSubmission, number: int, config: dict[str, str], storage: str, secret: bytes
+    ) -> None:
+        cluster = Configuration.from_dict(config)
+        directory = node_directory(cluster, NODE)
+        setup_logging(
+            directory / "logs", f"{NODE}-job-{submission.job_id}-{number}", cluster.get(cluster_options.LOG_LEVEL)
+        )
+        settings = JobProcessSettings(submission, number, cluster, storage, secret)
+        self._process = JobProcess(
+            settings,
+            partial(
+                RaySlots,
+                submission.job_id,
+                request_timeout_s=cluster.get(cluster_options.SLOT_REQUEST_TIMEOUT) / 1_000,
+                heartbeat_timeout_ms=cluster.get(cluster_options.HEARTBEAT_TIMEOUT),
+            ),
+        )
+        threading.Thread(target=self._run, name="job master", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._process.run()
+        except BaseException:
+            logger.exception("the master of this job ends; the dispatcher starts another one")
+            os._exit(1)
+
+    @ray.method(concurrency_group="wait")
+    def wait_end(self) -> None:
+        self._process.ended.wait()
+
+    @ray.method(concurrency_group="ask")
+    def overview(self) -> JobOverview | None:
+        return self._process.overview()
+
+    @ray.method(concurrency_group="ask")
+    def view(self) -> JobView | None:
+        return self._process.view()
+
+    @ray.method(concurrency_group="ask")
+    def cancel(self) -> None:
+        self._process.cancel()
+
+    @ray.method(concurrency_group="ask")
+    def stop(self, remember: bool) -> None:
+        self._process.stop(remember)
+
+
+class DispatcherProcess:
+    """Of the cluster: jobs, REST, nodes."""
+
+    def __init__(self, config: dict[str, str], storage: str, secret: bytes) -> None:
+        cluster = Configuration.from_dict(config)
+        directory = node_directory(cluster, NODE)
+        logs = directory / "logs"
+        setup_logging(logs, NODE, cluster.get(cluster_options.LOG_LEVEL))
+        objects = ObstoreObjects(storage, config)
+        objects.probe()
+
+        def make_master(submission: JobSubmission, number: int, name: str) -> ActorHandle:
+            handle: ActorHandle = JobMasterActor.options(
+                name=name, lifetime="detached", num_cpus=0, max_restarts=0
+            ).remote(submission, number, config, storage, secret)
+            return handle
+
+        self._service = DispatcherService(
+            cluster,
+            storage,
+            objects,
+            Submissions(cluster, storage, objects, directory),
+            RayProcesses(cluster, make_master),
+            logs,
+        )
+        self._service.start()
+        self._rest = self._serve(cluster, directory)
+        logger.info("REST answers at %s", self._rest.url)
+
+    def _serve(self, cluster: Configuration, directory: Path) -> RunningServer:
+        rest = RestOptions(
+            upload_limit_bytes=cluster.get(cluster_options.UPLOAD_LIMIT),
+            refresh_interval_ms=cluster.get(cluster_options.WEB_REFRESH),
+            web_submit=cluster.get(cluster_options.WEB_SUBMIT),
+            web_cancel=cluster.get(cluster_options.WEB_CANCEL),
+            upload_directory=directory / "work",
+        )
+        host, port = cluster.get(cluster_options.REST_BIND_ADDRESS), cluster.get(cluster_options.REST_PORT)
+        return start_rest(create_app(self._service, rest), host or "127.0.0.1", port)
+
+    @ray.method(concurrency_group="ask")
+    def url(self) -> str:
+        """Of REST."""
+        return self._rest.url
+
+    @ray.method(concurrency_group="ask")
+    def pid(self) -> int:
+        return os.getpid()
+
+
+_remote: Any = ray.remote
+"""Its types do not know concurrency groups."""
+JobMasterActor = _remote(concurrency_groups={"wait": 4, "ask": 8})(JobMasterProcess)
+DispatcherActor = _remote(concurrency_groups={"ask": 4})(DispatcherProcess)
+
+
+def start_dispatcher(config: Configuration, storage: str, secret: bytes) -> str:
+    """Start the cluster's dispatcher, or find it; answers the URL of its REST.
+
+    Ray must be connected, in the cluster's namespace. PenstockError: it cannot start, and why."""
+    try:
+        handle = ray.get_actor(DISPATCHER)
+    except ValueError:
+        here = ray.get_runtime_context().get_node_id()
+        handle = DispatcherActor.options(
+            name=DISPATCHER,
+            lifetime="detached",
+            num_cpus=0,
+            max_restarts=-1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
+        ).remote(config.to_dict(), storage, secret)
+    return _url(handle)
+
+
+def _url(handle: Any) -> str:
+    deadline_s = time.monotonic() + START_S
+    while True:
+        try:
+            url: str = ray.get(handle.url.remote(), timeout=max(0.1, deadline_s - time.monotonic()))
+            return url
+        except ray.exceptions.ActorUnavailableError:  # it is being restarted
+            if time.monotonic() > deadline_s:
+                raise PenstockError("the dispatcher does not come up") from None
+            time.sleep(0.2)
+        except ray.exceptions.RayError as error:
+            raise PenstockError(f"the dispatcher cannot start: {error}") from error

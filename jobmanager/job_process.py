@@ -1,0 +1,238 @@
+"""The process of one job master: from a submission in the cluster's store to the job's ending there.
+
+    LOADING    install the job's code, read its graph, open its store
+    LEADING    the loop of the job master (master_loop.py) runs; questions from outside are answered on its thread
+    ENDED      the ending is in the cluster's store: the job's last view
+
+What fails while loading and will fail again (code that cannot be imported, a graph that cannot be read, a store that
+refuses) ends the job as FAILED, with the reason in its exceptions. What may go away (a store that does not answer)
+ends the process, and the dispatcher starts the next one. A job that was only suspended, because the cluster stops, gets
+no ending: the next cluster takes it up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from ..connectors.collect import keep_collected
+from ..runtime import cluster_options
+from ..runtime.config import Configuration
+from ..runtime.directories import CODE, node_directory
+from ..runtime.graph.job_graph import JobGraph
+from ..state import pickling
+from ..state.cluster_store import EndedJob, JobSubmission, get_graph, put_ended
+from ..state.errors import ObjectStoreUnavailable, PenstockError
+from ..state.ids import Generation, JobId, new_nonce
+from ..state.objects import ObjectStore, run_program
+from ..state.obstore_objects import ObstoreObjects
+from ..taskmanager.leases import JobLease
+from ..taskmanager.user_code import UserCode, activate, install
+from .collected import CollectedPages
+from .events import CancelRequested, StopRequested
+from .job_master import JobMaster
+from .job_states import JobState
+from .master_loop import MasterLoop, SlotGateway
+from .options import RestoreRequest
+from .process_identity import this_process
+from .settings import job_master_options
+from .unloaded import failed_to_load
+from .views import JobOverview, JobView
+
+T = TypeVar("T")
+ANSWER_TIMEOUT_S = 10.0
+CHECK_S = 0.5
+"""How often slots that fell silent are looked for."""
+LOADING_TRIES_S = 60.0
+"""How long a store that does not answer is tried before the process gives up."""
+
+logger = logging.getLogger(__name__)
+
+
+class WatchedSlots(SlotGateway, Protocol):
+    """Slots of other processes: they can fall silent."""
+
+    def bind(self, loop: MasterLoop) -> None: ...
+
+    def check(self, now_ms: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobProcessSettings:
+    submission: JobSubmission
+    number: int
+    """Which master of the job it is."""
+    cluster: Configuration
+    cluster_storage: str
+    cluster_secret: bytes
+
+
+class JobProcess:
+    """`run` on a thread of its own; the other methods from any thread."""
+
+    def __init__(
+        self,
+        settings: JobProcessSettings,
+        make_slots: Callable[[Callable[[Generation], JobLease]], WatchedSlots],
+    ) -> None:
+        self._settings = settings
+        self._submission = settings.submission
+        self._make_slots = make_slots
+        self._objects: ObjectStore = ObstoreObjects(settings.cluster_storage, settings.cluster.to_dict())
+        self._loop: MasterLoop | None = None
+        self._last: JobView | None = None
+        self._remembered = True
+        """Whether an ending is written if the job is suspended."""
+        self.ended = threading.Event()
+        """Nothing follows, and the ending is in the store where there is one."""
+
+    # questions, from any thread
+
+    def overview(self) -> JobOverview | None:
+        """None: still loading."""
+        view = self._last
+        if view is not None:
+            return view.overview
+        loop = self._loop
+        if loop is None:
+            return None
+        return loop.ask(lambda: loop.master.overview(loop.now_ms()), ANSWER_TIMEOUT_S)
+
+    def view(self) -> JobView | None:
+        loop = self._loop
+        if self._last is not None or loop is None:
+            return self._last
+        return loop.ask(lambda: loop.master.view(loop.now_ms()), ANSWER_TIMEOUT_S)
+
+    def cancel(self) -> None:
+        self._require_loop().post(CancelRequested())
+
+    def stop(self, remember: bool) -> None:
+        """After a last checkpoint. `remember`: as an ended job, not to be taken up by the next cluster."""
+        self._remembered = remember
+        self._require_loop().post(StopRequested())
+
+    def _require_loop(self) -> MasterLoop:
+        if self._loop is None:
+            raise PenstockError(f"job {self._submission.job_id} is still being loaded; try again")
+        return self._loop
+
+    # the life of the process
+
+    def run(self) -> None:
+        """To the job's end. Raises ObjectStoreUnavailable, or what is a bug: the process shall end then."""
+        try:
+            loop, slots = self._load()
+        except ObjectStoreUnavailable:
+            raise
+        except Exception as error:
+            logger.exception("job %s cannot be loaded", self._submission.job_id)
+            self._end(failed_to_load(self._submission, error, _now_ms()))
+            return
+        self._loop = loop
+        self._lead(loop, slots)
+        self._end(loop.master.view(loop.now_ms()))  # what follows may wait for user code that hangs
+        loop.close()
+        slots.close()
+
+    def _load(self) -> tuple[MasterLoop, WatchedSlots]:
+        submission, settings = self._submission, self._settings
+        directory = node_directory(settings.cluster, "jobmanager")
+        activate(install(self._code(), directory / CODE, settings.cluster.to_dict()))
+        packaged = self._patiently(lambda: run_program(get_graph(submission.job_id), self._objects))
+        graph: JobGraph = pickling.loads(packaged)
+        store = ObstoreObjects(submission.storage, {**settings.cluster.to_dict(), **submission.config})
+        self._patiently(store.probe)
+        config = Configuration.from_dict(submission.config)
+        cluster = settings.cluster
+        master = JobMaster(
+            graph,
+            job_id=submission.job_id,
+            options=replace(
+                job_master_options(config),
+                slot_timeout_ms=2 * cluster.get(cluster_options.SLOT_REQUEST_TIMEOUT),
+                lease_ms=cluster.get(cluster_options.LEASE),
+                beat_interval_ms=cluster.get(cluster_options.BEAT),
+                storage=submission.storage,
+                submitted_at_ms=submission.created_at_ms,
+            ),
+            new_name=new_nonce,
+            restore=None if submission.restore is None else RestoreRequest(submission.restore),
+            process=this_process(),
+        )
+        keep_collected(CollectedPages(self._objects, submission.job_id))
+        slots = self._make_slots(self._lease)
+        loop = MasterLoop(master, store, slots)
+        slots.bind(loop)
+        return loop, slots
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        deadline_s = time.monotonic() + LOADING_TRIES_S
+        while True:
+            try:
+                return call()
+            except ObjectStoreUnavailable as error:
+                if time.monotonic() > deadline_s:
+                    raise
+                logger.warning("the store does not answer: %s", error)
+
+    def _lead(self, loop: MasterLoop, slots: WatchedSlots) -> None:
+        loop.start()
+        next_check_s = 0.0
+        while loop.ended is None:
+            if not loop.turn():
+                loop.sleep()
+            if time.monotonic() >= next_check_s:
+                next_check_s = time.monotonic() + CHECK_S
+                slots.check(loop.now_ms())
+
+    def _end(self, view: JobView) -> None:
+        state = JobState(view.overview.state)
+        if state is JobState.DEPOSED or (state is JobState.SUSPENDED and not self._remembered):
+            logger.info("job %s: this master ends, the job does not", view.overview.id)
+        else:
+            ended = EndedJob(self._submission.job_id, state.value, view.overview.ended_ms, msgspec.json.encode(view))
+            self._patiently(lambda: run_program(put_ended(ended, new_nonce), self._objects))
+            logger.info("job %s has ended as %s", view.overview.id, state.value)
+        self._last = view
+        self.ended.set()
+
+    def _code(self) -> UserCode:
+        submission = self._submission
+        return UserCode(
+            artefacts=submission.artefacts,
+            artefact_storage=self._settings.cluster_storage,
+            python_path=submission.python_path,
+            requirements=submission.requirements,
+        )
+
+    def _lease(self, generation: Generation) -> JobLease:
+        submission = self._submission
+        return JobLease(
+            job_id=submission.job_id,
+            job_name=submission.job_name,
+            generation=generation,
+            storage=submission.storage,
+            code=self._code(),
+            config={**self._settings.cluster.to_dict(), **submission.config},
+            secret=job_secret(self._settings.cluster_secret, submission.job_id),
+        )
+
+
+def job_secret(cluster_secret: bytes, job_id: JobId) -> bytes:
+    """What slots of one job prove to each other. Another job's slots cannot connect."""
+    return hmac.new(cluster_secret, job_id.encode(), hashlib.sha256).digest()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

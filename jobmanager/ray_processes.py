@@ -1,0 +1,208 @@
+"""The processes of a cluster, on Ray: job masters, task managers, and the nodes they run on.
+
+Every node that offers the resource `penstock_slot` gets a task manager of so many slots; if no node of the Ray cluster
+offers it (a cluster that others have started), every node gets one, with as many slots as configured. Names within
+the cluster's Ray namespace: `dispatcher`, `job-<job>-<number>`, `taskmanager-<node>`, `slot-...`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ..runtime import cluster_options
+from ..runtime.config import Configuration
+from ..state.cluster_store import JobSubmission
+from ..state.ids import JobId
+from ..taskmanager.actor import SLOT_PREFIX, TaskManagerActor
+from .gateway import UnavailableError, UnknownError
+from .ray_slots import TASK_MANAGER_PREFIX, ActorHandle, describe_task_managers
+from .views import JobOverview, JobView, LogFile, TaskManagerView
+
+SLOT_RESOURCE = "penstock_slot"
+JOB_PREFIX = "job-"
+ANSWER_S = 15.0
+"""Longer than what a master gives its own loop to answer."""
+CREATED_S = 60.0
+"""What the start of a master's process may take."""
+
+logger = logging.getLogger(__name__)
+
+
+class RayProcesses:
+    """Implements dispatcher_service.Processes. `make_master` creates the actor of a job master."""
+
+    def __init__(self, config: Configuration, make_master: Callable[[JobSubmission, int, str], ActorHandle]) -> None:
+        self._config = config
+        self._make_master = make_master
+        self._handles: dict[tuple[JobId, int], ActorHandle] = {}
+        self._nodes: dict[str, str] = {}
+        """Task manager -> node, of those this dispatcher knows."""
+
+    # ---- job masters
+
+    def masters(self) -> dict[JobId, list[int]]:
+        found: dict[JobId, list[int]] = {}
+        for name in ray.util.list_named_actors():
+            if name.startswith(JOB_PREFIX):
+                job_id, _, number = name.removeprefix(JOB_PREFIX).partition("-")
+                found.setdefault(JobId(job_id), []).append(int(number))
+        return found
+
+    def start_master(self, submission: JobSubmission, number: int) -> None:
+        name = master_name(submission.job_id, number)
+        self._handles[submission.job_id, number] = self._make_master(submission, number, name)
+
+    def end_master(self, job_id: JobId, number: int) -> None:
+        handle = self._handles.pop((job_id, number), None) or _find(master_name(job_id, number))
+        if handle is not None:
+            ray.kill(handle)
+
+    def watch_master(self, job_id: JobId, number: int, over: Callable[[str], None]) -> None:
+        handle = self._master(job_id, number)
+        if handle is None:
+            threading.Thread(target=over, args=("it is not there",), daemon=True).start()
+            return
+
+        def answered(future: Future[None]) -> None:
+            error = future.exception()
+            over("" if error is None else _first_line(error))
+
+        handle.wait_end.remote().future().add_done_callback(answered)
+
+    def overview(
+        self, job_id: JobId, number: int, answer: Callable[[JobOverview | None, Exception | None], None]
+    ) -> None:
+        handle = self._master(job_id, number)
+        if handle is None:
+            return
+
+        def answered(future: Future[JobOverview | None]) -> None:
+            error = future.exception()
+            if error is None:
+                answer(future.result(), None)
+            else:
+                answer(None, error if isinstance(error, Exception) else UnavailableError(str(error)))
+
+        handle.overview.remote().future().add_done_callback(answered)
+
+    def view(self, job_id: JobId, number: int) -> JobView | None:
+        view: JobView | None = self._ask_master(job_id, number, "view")
+        return view
+
+    def cancel(self, job_id: JobId, number: int) -> None:
+        self._ask_master(job_id, number, "cancel")
+
+    def stop(self, job_id: JobId, number: int, remember: bool) -> None:
+        self._ask_master(job_id, number, "stop", remember)
+
+    def _ask_master(self, job_id: JobId, number: int, question: str, *arguments: object) -> Any:
+        handle = self._master(job_id, number)
+        if handle is None:
+            raise UnavailableError(f"the master of job {job_id} is gone; another one is being started, try again")
+        return _ask(handle, f"the master of job {job_id}", question, *arguments)
+
+    def _master(self, job_id: JobId, number: int) -> ActorHandle | None:
+        handle = self._handles.get((job_id, number)) or _find(master_name(job_id, number))
+        if handle is not None:
+            self._handles[job_id, number] = handle
+        return handle
+
+    # ---- task managers
+
+    def tend_nodes(self) -> None:
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        alive = {node["NodeID"]: node for node in nodes if node["Alive"]}
+        offering = {node_id for node_id, node in alive.items() if node["Resources"].get(SLOT_RESOURCE)}
+        known = {name for name in ray.util.list_named_actors() if name.startswith(TASK_MANAGER_PREFIX)}
+        wanted = {task_manager_name(node_id): node_id for node_id in (offering or alive)}
+        for name in wanted.keys() - known:
+            self._start_task_manager(name, alive[wanted[name]])
+        here = {task_manager_name(node_id) for node_id in alive}
+        for name in known - here:
+            handle = _find(name)
+            if handle is not None:
+                logger.warning("%s has lost its node", name)
+                ray.kill(handle)
+
+    def _start_task_manager(self, name: str, node: Mapping[str, Any]) -> None:
+        offered = int(node["Resources"].get(SLOT_RESOURCE, 0))
+        configured = self._config.get(cluster_options.TASK_SLOTS)
+        slots = offered or configured or int(node["Resources"].get("CPU", 0)) or 1
+        logger.info("%s: %d slots on node %s", name, slots, node["NodeManagerAddress"])
+        host = self._config.get(cluster_options.DATA_HOST) or node["NodeManagerAddress"]
+        TaskManagerActor.options(
+            name=name,
+            lifetime="detached",
+            num_cpus=0,
+            max_restarts=-1,
+            resources={SLOT_RESOURCE: offered} if offered else None,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        ).remote(node["NodeID"], name, host, slots, self._config.to_dict())
+
+    def task_managers(self) -> list[TaskManagerView]:
+        return list(describe_task_managers().values())
+
+    def task_manager_logs(self, name: str) -> list[LogFile]:
+        logs: list[LogFile] = self._ask_task_manager(name, "logs")
+        return logs
+
+    def task_manager_log(self, name: str, file: str, tail_bytes: int) -> bytes:
+        data: bytes = self._ask_task_manager(name, "log", file, tail_bytes)
+        return data
+
+    def task_manager_threads(self, name: str) -> Mapping[str, str]:
+        threads: Mapping[str, str] = self._ask_task_manager(name, "thread_dump")
+        return threads
+
+    def _ask_task_manager(self, name: str, question: str, *arguments: object) -> Any:
+        handle = _find(name) if name.startswith(TASK_MANAGER_PREFIX) else None
+        if handle is None:
+            raise UnknownError(f"there is no task manager {name}")
+        return _ask(handle, f"task manager {name}", question, *arguments)
+
+    # ---- the end
+
+    def end_all(self) -> None:
+        """Masters first: they would miss their slots. The dispatcher itself last."""
+        names = ray.util.list_named_actors()
+        for prefix in (JOB_PREFIX, TASK_MANAGER_PREFIX, SLOT_PREFIX):
+            for name in names:
+                handle = _find(name) if name.startswith(prefix) else None
+                if handle is not None:
+                    ray.kill(handle)
+        own = ray.get_runtime_context().current_actor
+        threading.Timer(0.2, lambda: (ray.kill(own), os._exit(0))).start()
+
+
+def master_name(job_id: JobId, number: int) -> str:
+    return f"{JOB_PREFIX}{job_id}-{number}"
+
+
+def task_manager_name(node_id: str) -> str:
+    return f"{TASK_MANAGER_PREFIX}{node_id[:12]}"
+
+
+def _find(name: str) -> ActorHandle | None:
+    try:
+        return ray.get_actor(name)
+    except ValueError:
+        return None
+
+
+def _ask(handle: ActorHandle, who: str, question: str, *arguments: object) -> Any:
+    try:
+        return ray.get(getattr(handle, question).remote(*arguments), timeout=ANSWER_S)
+    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+        raise UnavailableError(f"{who} does not answer ({_first_line(error)}); try again") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

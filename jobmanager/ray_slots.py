@@ -1,0 +1,284 @@
+"""The slots of one job on Ray: found, leased, spoken to, watched, given back. A shell of the job master's loop.
+
+    acquire   a helper thread asks all task managers of the cluster for room, takes slots where resource_manager.py
+              says, and leases each to the job (its code is installed there). All or none; until the timeout it tries
+              again, then the job is told why there are none
+    send      messages to one slot are gathered over one turn of the loop and go in one call; calls of one slot keep
+              their order
+    poll      one waiting call per slot brings its messages, and ends in an error some ms after the slot's process
+              died. A slot that answers nothing for the heartbeat's timeout is hung: Ray does not notice that, so its
+              task manager is told to kill it by pid
+    release   the process ends, and a blank one takes its place
+
+Every call carries the leader's generation, and task managers and slots refuse lower ones: a master that was replaced
+while it slept cannot take, speak to or kill what its successor uses (PROTOCOLS 5).
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle as RayHandle
+
+from ..state.errors import PenstockError
+from ..state.ids import Generation, JobId, SlotId
+from ..taskmanager.leases import JobLease, SupersededError
+from ..taskmanager.messages import FromSlot, ToSlot
+from ..taskmanager.task_manager import SlotOffer
+from . import events
+from .master_loop import MasterLoop
+from .resource_manager import Room, place, shortage
+from .views import TaskManagerView
+
+TASK_MANAGER_PREFIX = "taskmanager-"
+RETRY_S = 0.25
+"""Between two looks for room."""
+CALL_TIMEOUT_S = 10.0
+"""What a call to a task manager may take: it only keeps accounts."""
+LEASE_TIMEOUT_S = 600.0
+"""What a lease may take: the job's requirements are installed."""
+
+ActorHandle = RayHandle[Any]
+"""Ray's types do not say which methods an actor has."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Slot:
+    handle: ActorHandle
+    task_manager: ActorHandle
+    heard_ms: int
+    outgoing: list[ToSlot] = field(default_factory=list)
+
+
+class RaySlots:
+    """Methods are called on the loop's thread; `lease` makes the lease for a generation."""
+
+    def __init__(
+        self,
+        job_id: JobId,
+        lease: Callable[[Generation], JobLease],
+        *,
+        request_timeout_s: float,
+        heartbeat_timeout_ms: int,
+    ) -> None:
+        self._job_id = job_id
+        self._lease = lease
+        self._request_timeout_s = request_timeout_s
+        self._heartbeat_timeout_ms = heartbeat_timeout_ms
+        self._slots: dict[SlotId, _Slot] = {}
+        self._wanted: queue.SimpleQueue[tuple[int, Generation, frozenset[SlotId]] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._acquire_all, name="slot requests", daemon=True)
+        self._loop: MasterLoop
+
+    def bind(self, loop: MasterLoop) -> None:
+        """Before the loop starts: each needs the other."""
+        self._loop = loop
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._wanted.put(None)
+        self._thread.join(timeout=CALL_TIMEOUT_S)
+
+    # commands of the job master
+
+    def send(self, slot: SlotId, message: ToSlot) -> None:
+        known = self._slots.get(slot)
+        if known is None:
+            return
+        if not known.outgoing:
+            self._loop.mail(partial(self._flush, slot))
+        known.outgoing.append(message)
+
+    def acquire(self, count: int) -> None:
+        self._wanted.put((count, self._generation, frozenset(self._slots)))
+
+    def release(self, slots: tuple[SlotId, ...]) -> None:
+        for slot in slots:
+            self._flush(slot)
+            known = self._slots.pop(slot, None)
+            if known is not None:
+                known.task_manager.release.remote(self._job_id, self._generation, [slot])
+
+    def discard(self, slot: SlotId, reason: str) -> None:
+        known = self._slots.pop(slot, None)
+        if known is not None:
+            logger.warning("slot %s is given up: %s", slot, reason)
+            known.task_manager.discard.remote(self._job_id, self._generation, slot, reason)
+
+    def check(self, now_ms: int) -> None:
+        """Give up slots that have not been heard for too long; the loop calls it about every half second."""
+        for slot, known in list(self._slots.items()):
+            if now_ms - known.heard_ms > self._heartbeat_timeout_ms:
+                reason = f"it has not answered for {self._heartbeat_timeout_ms} ms"
+                self.discard(slot, reason)
+                self._loop.happened(events.SlotLost(slot, reason))
+
+    @property
+    def _generation(self) -> Generation:
+        return self._loop.master.log.state.generation
+
+    # talking
+
+    def _flush(self, slot: SlotId) -> None:
+        known = self._slots.get(slot)
+        if known is None or not known.outgoing:
+            return
+        messages, known.outgoing = known.outgoing, []
+        _when_done(
+            known.handle.deliver.remote(messages[0].generation, messages), partial(self._mail, self._delivered, slot)
+        )
+
+    def _delivered(self, slot: SlotId, future: Future[None]) -> None:
+        if (error := future.exception()) is not None:
+            self._lost(slot, error)
+
+    def _poll(self, slot: SlotId) -> None:
+        known = self._slots.get(slot)
+        if known is not None:
+            _when_done(known.handle.poll.remote(self._generation), partial(self._mail, self._polled, slot))
+
+    def _polled(self, slot: SlotId, future: Future[list[FromSlot]]) -> None:
+        known = self._slots.get(slot)
+        if known is None:
+            return
+        if (error := future.exception()) is not None:
+            self._lost(slot, error)
+            return
+        known.heard_ms = self._loop.now_ms()
+        for message in future.result():
+            self._loop.happened(events.SlotMessage(slot, message))
+        self._poll(slot)
+
+    def _mail(self, function: Callable[[SlotId, Any], None], slot: SlotId, future: Any) -> None:
+        """From Ray's thread to the loop's."""
+        self._loop.mail(partial(function, slot, future))
+
+    def _lost(self, slot: SlotId, error: BaseException) -> None:
+        """Its process died, or it does not obey this master: a new one is asked for, if the job is still ours."""
+        known = self._slots.pop(slot, None)
+        if known is None:
+            return
+        if not isinstance(error, (ray.exceptions.RayActorError, SupersededError)):
+            logger.error("slot %s failed: %s", slot, error)
+        if not isinstance(error, SupersededError):
+            known.task_manager.discard.remote(self._job_id, self._generation, slot, "lost")
+        self._loop.happened(events.SlotLost(slot, _first_line(error)))
+
+    # acquiring, on its own thread
+
+    def _acquire_all(self) -> None:
+        while (wanted := self._wanted.get()) is not None:
+            count, generation, known = wanted
+            try:
+                self._acquire(count, generation, set(known))
+            except Exception as error:  # whatever happens to a request, the job must hear of it
+                logger.warning("slots cannot be had: %s", error)
+                self._loop.post(events.SlotsDenied(_first_line(error)))
+
+    def _acquire(self, count: int, generation: Generation, known: set[SlotId]) -> None:
+        deadline_s = time.monotonic() + self._request_timeout_s
+        while not self._closing.is_set():
+            rooms = _rooms(self._job_id, known)
+            offers = self._take(rooms, count, generation, known)
+            for offer, task_manager in offers:
+                self._offer(offer, task_manager, generation)
+                known.add(offer.slot_id)
+            count -= len(offers)
+            if count <= 0:
+                return
+            if time.monotonic() > deadline_s:
+                raise PenstockError(
+                    f"after {self._request_timeout_s:g} s (slot.request.timeout), {shortage(rooms, count)}"
+                )
+            self._closing.wait(RETRY_S)
+
+    def _take(
+        self, rooms: dict[str, Room], count: int, generation: Generation, known: set[SlotId]
+    ) -> list[tuple[SlotOffer, ActorHandle]]:
+        """All of them, or none: what another job was faster with is waited for, and the rest given back."""
+        plan = place(rooms, count)
+        if plan is None:
+            return []
+        offers: list[tuple[SlotOffer, ActorHandle]] = []
+        for name, wanted in plan.items():
+            try:
+                task_manager = ray.get_actor(name)
+                call: Any = task_manager.allocate.remote(self._job_id, generation, wanted, sorted(known))
+                offers += [(offer, task_manager) for offer in ray.get(call, timeout=CALL_TIMEOUT_S)]
+            except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ValueError) as error:
+                logger.warning("task manager %s does not answer: %s", name, _first_line(error))
+        if len(offers) < count:
+            for offer, task_manager in offers:
+                task_manager.release.remote(self._job_id, generation, [offer.slot_id])
+            return []
+        return offers
+
+    def _offer(self, offer: SlotOffer, task_manager: ActorHandle, generation: Generation) -> None:
+        handle = ray.get_actor(offer.actor_name)
+        try:
+            ray.get(handle.lease.remote(self._lease(generation)), timeout=LEASE_TIMEOUT_S)
+        except Exception:
+            task_manager.discard.remote(self._job_id, generation, offer.slot_id, "it could not be leased")
+            raise
+
+        def offered() -> None:
+            self._slots[offer.slot_id] = _Slot(handle, task_manager, self._loop.now_ms())
+            self._poll(offer.slot_id)
+            self._loop.happened(events.SlotOffered(offer.slot_id, offer.address))
+
+        self._loop.mail(offered)
+
+
+def task_managers() -> dict[str, ActorHandle]:
+    """Of this cluster (Ray namespace), by name. Those that have just died may be among them."""
+    found = {}
+    for name in ray.util.list_named_actors():
+        if name.startswith(TASK_MANAGER_PREFIX):
+            try:
+                found[name] = ray.get_actor(name)
+            except ValueError:  # gone since the listing
+                continue
+    return found
+
+
+def describe_task_managers() -> dict[str, TaskManagerView]:
+    """Those that answer, asked all at once."""
+    calls: dict[str, Any] = {name: handle.describe.remote() for name, handle in task_managers().items()}
+    ray.wait(list(calls.values()), num_returns=len(calls), timeout=CALL_TIMEOUT_S) if calls else None
+    views: dict[str, TaskManagerView] = {}
+    for name, call in calls.items():
+        try:
+            views[name] = ray.get(call, timeout=0)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            logger.warning("task manager %s does not answer: %s", name, _first_line(error))
+    return views
+
+
+def _rooms(job_id: JobId, known: set[SlotId]) -> dict[str, Room]:
+    rooms = {}
+    for name, view in describe_task_managers().items():
+        mine = [SlotId(slot.id) for slot in view.slots if slot.job_id == job_id and slot.alive]
+        used = len(known.intersection(mine))
+        rooms[name] = Room(view.slots_total, view.slots_free, held=len(mine) - used, used=used)
+    return rooms
+
+
+def _when_done(call: Any, answer: Callable[[Future[Any]], None]) -> None:
+    call.future().add_done_callback(answer)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
