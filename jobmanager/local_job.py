@@ -5,6 +5,7 @@ of it. Without checkpoints nothing is written anywhere.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..runtime import options
 from ..runtime.config import Configuration
@@ -37,7 +38,7 @@ class LocalJob:
         self._master = JobMaster(
             graph,
             job_id=self.job_id,
-            options=job_master_options(config),
+            options=replace(job_master_options(config), storage=self.location),
             new_name=new_nonce,
             restore=None if identity.origin is None else RestoreRequest(identity.origin),
             process=this_process(),

@@ -154,7 +154,7 @@ class Slot:
 
     def next_wakeup_ns(self) -> int | None:
         due_ns = [at for task in self.tasks if (at := task.next_wakeup_ns()) is not None]
-        if due_ns:
+        if any(task.active for task in self.tasks):  # also if nothing comes: that it is idle is worth a report
             due_ns.append(self._next_report_ns)
         due_ns += [at_ns for at_ns, _, _ in self._doomed]
         return min(due_ns, default=None)

@@ -84,6 +84,16 @@ def test_a_channel_past_its_barrier_is_neither_consumed_nor_granted() -> None:
     assert sorted(values(events)) == [2, 4]
 
 
+def test_what_is_consumed_while_a_checkpoint_aligns_is_counted() -> None:
+    gate, barrier = gate_of(2, Wire()), Barrier(CheckpointId(1), 0)
+    feed(gate, 0, ints(1, 2), barrier)
+    feed(gate, 1, ints(3))
+    drain(gate)
+    feed(gate, 1, ints(4, 5), ints(6), barrier, ints(7))
+    (aligned,) = (event for event in drain(gate) if isinstance(event, Aligned))
+    assert aligned.processed_bytes == ints(4, 5).nbytes + ints(6).nbytes
+
+
 def test_credit_is_not_withheld_when_a_control_element_empties_the_queue() -> None:
     """The sender may be waiting for all of it, with a frame larger than the window."""
     wire = Wire()
