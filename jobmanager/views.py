@@ -14,6 +14,8 @@ import xxhash
 
 from ..runtime.elements import MIN_WATERMARK
 from ..runtime.logs import LogFile as LogFile
+from ..taskmanager.views import SlotView as SlotView
+from ..taskmanager.views import TaskManagerView as TaskManagerView
 
 NEVER = -1
 _HEX_DIGITS = 32
@@ -245,39 +247,3 @@ class JobView:
     """Names of the collectors whose records can be fetched."""
     as_of_ms: int = NEVER
     """When this was so."""
-
-
-# the cluster ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SlotView:
-    id: str
-    job_id: str
-    """Empty: blank."""
-    pid: int
-    rss_bytes: int = 0
-    alive: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class TaskManagerView:
-    id: str
-    host: str
-    node_id: str
-    pid: int
-    data_port: int
-    slots_total: int
-    slots_free: int
-    slots: tuple[SlotView, ...]
-    heartbeat_ms: int
-    """When it was last heard."""
-    cores: int
-    memory_bytes: int
-    """Of the machine."""
-    memory_available_bytes: int
-    process_memory_bytes: int
-    """Resident, of the task manager and all its slots."""
-    versions: dict[str, str] = field(default_factory=dict)
-    """penstock, python and the packages that must agree."""
-    metrics: dict[str, float] = field(default_factory=dict)
