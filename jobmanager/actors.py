@@ -108,7 +108,7 @@ class DispatcherProcess:
 
         def make_master(submission: JobSubmission, number: int, name: str) -> ActorHandle:
             handle: ActorHandle = JobMasterActor.options(
-                name=name, lifetime="detached", num_cpus=0, max_restarts=0
+                name=name, lifetime="detached", num_cpus=0, max_restarts=0, scheduling_strategy=_beside_this()
             ).remote(submission, number, config, storage, secret)
             return handle
 
@@ -158,15 +158,15 @@ def start_dispatcher(config: Configuration, storage: str, secret: bytes) -> str:
     try:
         handle = ray.get_actor(DISPATCHER)
     except ValueError:
-        here = ray.get_runtime_context().get_node_id()
         handle = DispatcherActor.options(
-            name=DISPATCHER,
-            lifetime="detached",
-            num_cpus=0,
-            max_restarts=-1,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
+            name=DISPATCHER, lifetime="detached", num_cpus=0, max_restarts=-1, scheduling_strategy=_beside_this()
         ).remote(config.to_dict(), storage, secret)
     return _url(handle)
+
+
+def _beside_this() -> NodeAffinitySchedulingStrategy:
+    """On the same node, if it is there: the job manager's processes keep their logs together."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 
 def _url(handle: Any) -> str:
