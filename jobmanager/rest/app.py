@@ -1,11 +1,13 @@
 """Flink's REST interface over a gateway: which paths there are, and what holds for all of them.
 
     middleware.py    /v1, headers, unforeseen exceptions, durations
+    body_limit.py    how much a request may send
     errors.py        exceptions -> status and {"errors": [...]}
     parameters.py    ids and filters as OpenAPI knows them; what handlers are given
     cluster.py, jobs.py, vertices.py, checkpoints.py, exceptions.py, metrics.py, taskmanagers.py, jobmanager.py,
-    artefacts.py, submission.py, unsupported.py     the paths of one resource: they ask the gateway and call
-    wire_*.py, metric_ids.py                        pure functions from views to the wire's objects, and their types
+    artefacts.py, submission.py, unsupported.py, prometheus.py      the paths of one resource: they ask the gateway and
+                                                                    call pure functions
+    wire_*.py, metric_ids.py    those: from views to the wire's objects, and their types
 
 Handlers are plain functions: the framework runs each on one of 40 threads, because the gateway blocks. The types that
 they return are what OpenAPI says, and every answer is checked against them before it leaves: a field that is missing,
@@ -25,14 +27,27 @@ from prometheus_client import CollectorRegistry, Histogram
 
 from ... import __version__
 from ..gateway import Gateway
-from . import checkpoints, cluster, exceptions, jobmanager, jobs, metrics, taskmanagers, vertices
+from . import (
+    artefacts,
+    checkpoints,
+    cluster,
+    exceptions,
+    jobmanager,
+    jobs,
+    metrics,
+    prometheus,
+    submission,
+    taskmanagers,
+    unsupported,
+    vertices,
+)
+from .body_limit import BodyLimit
 from .errors import ErrorBody, install
 from .middleware import Wire
 from .parameters import RestOptions, Serving
+from .prometheus import ClusterCollector
 from .responses import WireJson
 
-LARGEST_BODY_BYTES = 2**20
-"""Of what is no upload."""
 ANY_ERROR: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "What is wrong with the request."},
     "5XX": {"model": ErrorBody, "description": "It cannot be done now (503), not by penstock (501), or an error here."},
@@ -40,8 +55,8 @@ ANY_ERROR: dict[int | str, dict[str, Any]] = {
 
 # metrics before those whose paths take anything in that place
 ROUTERS = (
-    cluster.router, metrics.router, jobs.router, vertices.router, checkpoints.router, exceptions.router,
-    taskmanagers.router, jobmanager.router,
+    cluster.router, prometheus.router, metrics.router, artefacts.router, submission.router, unsupported.router,
+    jobs.router, vertices.router, checkpoints.router, exceptions.router, taskmanagers.router, jobmanager.router,
 )  # fmt: skip
 
 
@@ -57,15 +72,16 @@ def create_app(gateway: Gateway, options: RestOptions | None = None) -> FastAPI:
         responses=ANY_ERROR,
         redirect_slashes=False,
         redoc_url=None,
-        max_body_size=LARGEST_BODY_BYTES,
     )
     app.state.serving = Serving(gateway, options, registry, BoundedSemaphore(options.max_waiting_polls))
     install(app, options.upload_limit_bytes)
+    registry.register(ClusterCollector(gateway, options.now_ms))
     for router in ROUTERS:
         app.include_router(router)
     durations = Histogram(
         "penstock_http_request_duration_seconds", "Requests to this interface.", ("method", "path", "status"),
         registry=registry,
     )  # fmt: skip
+    app.add_middleware(BodyLimit, upload_limit_bytes=options.upload_limit_bytes)
     app.add_middleware(Wire, durations=durations)
     return app

@@ -35,12 +35,22 @@ class UnsupportedError(PenstockError):
     """Flink has it and penstock does not (yet): says what to do instead. 501."""
 
 
+class ForbiddenError(PenstockError):
+    """The cluster is set up not to do such things. 403."""
+
+
+class TooLargeError(PenstockError):
+    """More was sent than is taken. 413."""
+
+
 _STATUS: tuple[tuple[type[PenstockError], int], ...] = (
     (UnknownError, 404),
     (RefusedError, 400),
     (ConflictError, 409),
     (UnavailableError, 503),
     (UnsupportedError, 501),
+    (ForbiddenError, 403),
+    (TooLargeError, 413),
     (ObjectStoreError, 503),
     (PenstockError, 400),
 )
@@ -53,6 +63,13 @@ def status_of(error: PenstockError) -> int:
 
 def error_response(status: int, *texts: str) -> WireJson:
     return WireJson({"errors": list(texts)}, status_code=status)
+
+
+def too_large(upload_limit_bytes: int) -> str:
+    return (
+        f"the request is too large: an upload may have {format_size(upload_limit_bytes)} "
+        "(option rest.server.max-content-length), any other body 1 MiB"
+    )
 
 
 def describe_validation(errors: Sequence[Any]) -> list[str]:
@@ -73,10 +90,6 @@ def original_path(request: Request) -> str:
 
 def install(app: FastAPI, upload_limit_bytes: int) -> None:
     """Answers for every kind of exception a handler or the framework raises on purpose."""
-    too_large = (
-        f"the request is too large: an upload may have {format_size(upload_limit_bytes)} "
-        "(option rest.server.max-content-length), any other body 1 MiB"
-    )
 
     async def penstock_error(_: Request, error: Exception) -> Response:
         if not isinstance(error, PenstockError) or isinstance(error, ProtocolError):
@@ -94,7 +107,7 @@ def install(app: FastAPI, upload_limit_bytes: int) -> None:
         if error.status_code in (404, 405):
             return error_response(404, f"Not found: {original_path(request)}")
         if error.status_code == 413:
-            return error_response(413, too_large)
+            return error_response(413, too_large(upload_limit_bytes))
         return error_response(error.status_code, str(error.detail))
 
     handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {

@@ -44,13 +44,17 @@ class JobExceptions(TypedDict):
 def job_exceptions(view: JobView, most: int) -> JobExceptions:
     return {
         "exceptionHistory": {
-            "entries": [_entry(exception) for exception in view.exceptions[:most]],
+            "entries": [_group(exception) for exception in view.exceptions[:most]],
             "truncated": len(view.exceptions) > most,
         }
     }
 
 
-def _entry(view: ExceptionView) -> ExceptionGroup:
+def _group(view: ExceptionView) -> ExceptionGroup:
+    return {**_entry(view), "concurrentExceptions": [_entry(other) for other in view.concurrent]}
+
+
+def _entry(view: ExceptionView) -> ExceptionEntry:
     return {
         "exceptionName": view.exception,
         "stacktrace": view.stacktrace or f"{view.exception}: {view.message}",
@@ -59,7 +63,6 @@ def _entry(view: ExceptionView) -> ExceptionGroup:
         "taskName": view.task or None,
         "endpoint": view.endpoint or None,
         "taskManagerId": view.task_manager or None,
-        "concurrentExceptions": [],
     }
 
 

@@ -52,14 +52,14 @@ def read_log(server: Server, file: FileNamePath) -> Text:
 
 @router.get("/jobmanager/log", response_class=Text, responses=TEXT)
 def log(server: Server) -> Text:
-    """The end of the one written last."""
-    return logs.read_newest(server.gateway, None, logs.LOG_SUFFIX)
+    """The end of its own."""
+    return logs.read_own(server.gateway, None, logs.LOG_SUFFIX)
 
 
 @router.get("/jobmanager/stdout", response_class=Text, responses=TEXT)
 def stdout(server: Server) -> Text:
     """What was printed there."""
-    return logs.read_newest(server.gateway, None, logs.OUT_SUFFIX)
+    return logs.read_own(server.gateway, None, logs.OUT_SUFFIX)
 
 
 @router.get("/jobmanager/thread-dump")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from typing_extensions import TypedDict
 
 from ..views import JobView
 from . import wire_jobs
@@ -71,4 +72,24 @@ def end(
 ) -> Nothing:
     """Cancels it. Answers when the request is taken; 409 if the job has ended."""
     server.gateway.cancel(job_id)
+    return {}
+
+
+@router.get("/jobs/{job_id}/yarn-cancel", status_code=202)
+def end_by_get(server: Server, job_id: JobIdPath) -> Nothing:
+    """Cancels it too: what the button of Flink's dashboard asks."""
+    server.gateway.cancel(job_id)
+    return {}
+
+
+class Heartbeat(TypedDict):
+    """Until when the client will be heard of, ms since the epoch."""
+
+    expiredTimestamp: int
+
+
+@router.patch("/jobs/{job_id}/clientHeartbeat", status_code=202)
+def client_heartbeat(server: Server, job_id: JobIdPath, body: Heartbeat) -> Nothing:
+    """Taken from attached clients; no job ends because its client does."""
+    server.gateway.job(job_id)
     return {}

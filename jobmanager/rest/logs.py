@@ -25,9 +25,9 @@ def read_log(gateway: Gateway, task_manager: str | None, name: str) -> Text:
     return Text(gateway.log(task_manager, name, LONGEST_LOG_BYTES))
 
 
-def read_newest(gateway: Gateway, task_manager: str | None, suffix: str) -> Text:
-    """Of the log, or of what was printed; empty if nothing was."""
-    name = wire.newest(gateway.logs(task_manager), suffix)
+def read_own(gateway: Gateway, task_manager: str | None, suffix: str) -> Text:
+    """The log of the process, or what it printed; empty if that is nothing."""
+    name = wire.own_log(gateway.logs(task_manager), suffix)
     return Text(b"" if name is None else gateway.log(task_manager, name, LONGEST_LOG_BYTES))
 
 

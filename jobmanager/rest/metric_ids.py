@@ -11,6 +11,7 @@ that separate (space, dot, colon, comma) are underscores, as Flink has it: `get=
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from ..views import NEVER, JobOverview, JobView, SubtaskView, TaskManagerView, VertexView
@@ -152,29 +153,48 @@ def _times(job: JobOverview, timestamps: Mapping[str, int], now_ms: int) -> tupl
 # of processes ----------------------------------------------------------------------------------------------------
 
 
+_NO_JAVA = (
+    "Memory.NonHeap.Used", "Memory.NonHeap.Committed", "Memory.NonHeap.Max", "Memory.Metaspace.Used",
+    "Memory.Metaspace.Committed", "Memory.Metaspace.Max", "Memory.Direct.Count", "Memory.Direct.MemoryUsed",
+    "Memory.Direct.TotalCapacity", "Memory.Mapped.Count", "Memory.Mapped.MemoryUsed", "Memory.Mapped.TotalCapacity",
+)  # fmt: skip
+_NO_POOLS = (
+    "Status.Shuffle.Netty.UsedMemory", "Status.Shuffle.Netty.TotalMemory", "Status.Shuffle.Netty.AvailableMemory",
+    "Status.Flink.Memory.Managed.Used", "Status.Flink.Memory.Managed.Total",
+)  # fmt: skip
+_MEASURED = {"threads.count": "Status.JVM.Threads.Count", "memory.virtual_bytes": "Status.JVM.Memory.Mapped.MemoryUsed"}
+_COLLECTIONS = re.compile(r"gc\.(generation\d)\.collections")
+NS_PER_SECOND = 1_000_000_000
+
+
+def process_metrics(measured: Mapping[str, float], memory_bytes: float) -> dict[str, float]:
+    """A process's own measurements (process_metrics.py) and, in their terms, what Flink has for a Java process.
+
+    Resident memory stands for the heap and the machine's for its limit; pools that Python does not have are 0: cards
+    of a dashboard that find an id missing stay empty.
+    """
+    resident = measured.get("memory.rss_bytes", 0.0)
+    found = dict.fromkeys((*(f"Status.JVM.{name}" for name in _NO_JAVA), *_NO_POOLS), 0.0)
+    found["Status.JVM.Memory.Heap.Used"] = found["Status.JVM.Memory.Heap.Committed"] = resident
+    found["Status.JVM.Memory.Heap.Max"] = memory_bytes
+    cpu_s = measured.get("cpu.user_seconds", 0.0) + measured.get("cpu.system_seconds", 0.0)
+    found["Status.JVM.CPU.Time"] = cpu_s * NS_PER_SECOND
+    for name, value in measured.items():
+        if name in _MEASURED:
+            found[_MEASURED[name]] = value
+        elif match := _COLLECTIONS.fullmatch(name):
+            found |= {
+                f"Status.JVM.GarbageCollector.{match[1]}.Count": value,
+                f"Status.JVM.GarbageCollector.{match[1]}.Time": 0.0,
+                f"Status.JVM.GarbageCollector.{match[1]}.TimeMsPerSecond": 0.0,
+            }
+    return {**found, **measured}
+
+
 def task_manager_metrics(view: TaskManagerView) -> dict[str, float]:
-    """What it measures, and where it does not, its memory as the machine sees it: the ids of a Java process."""
-    used = view.process_memory_bytes
-    found: dict[str, float] = dict.fromkeys(
-        (
-            "Status.JVM.Memory.NonHeap.Used", "Status.JVM.Memory.NonHeap.Committed", "Status.JVM.Memory.NonHeap.Max",
-            "Status.JVM.Memory.Metaspace.Used", "Status.JVM.Memory.Metaspace.Committed",
-            "Status.JVM.Memory.Metaspace.Max", "Status.JVM.Memory.Direct.Count", "Status.JVM.Memory.Direct.MemoryUsed",
-            "Status.JVM.Memory.Direct.TotalCapacity", "Status.JVM.Memory.Mapped.Count",
-            "Status.JVM.Memory.Mapped.MemoryUsed", "Status.JVM.Memory.Mapped.TotalCapacity",
-            "Status.Shuffle.Netty.UsedMemory", "Status.Shuffle.Netty.TotalMemory",
-            "Status.Shuffle.Netty.AvailableMemory", "Status.Flink.Memory.Managed.Used",
-            "Status.Flink.Memory.Managed.Total",
-        ),
-        0.0,
-    )  # fmt: skip
-    found |= {
-        "Status.JVM.Memory.Heap.Used": used,
-        "Status.JVM.Memory.Heap.Committed": used,
-        "Status.JVM.Memory.Heap.Max": view.memory_bytes,
-        **view.metrics,
-    }
-    return found
+    """Memory is that of its slots too."""
+    measured = {**view.metrics, "memory.rss_bytes": float(view.process_memory_bytes)}
+    return process_metrics(measured, view.memory_bytes)
 
 
 def cluster_metrics(jobs: int, task_managers: int, slots: int, free_slots: int) -> dict[str, float]:

@@ -6,6 +6,7 @@ numbers) are over several: subtasks of a vertex, jobs, task managers. Both answe
 
 from __future__ import annotations
 
+import psutil
 from fastapi import APIRouter
 
 from . import metric_ids
@@ -104,4 +105,5 @@ def of_job_manager(server: Server, get: GetQuery = None) -> list[Metric]:
         sum(manager.slots_total for manager in managers),
         sum(manager.slots_free for manager in managers),
     )
-    return metrics({**gateway.metrics(), **led}, get)
+    process = metric_ids.process_metrics(gateway.metrics(), psutil.virtual_memory().total)
+    return metrics({**process, **led}, get)

@@ -55,14 +55,14 @@ def read_log(server: Server, task_manager: TaskManagerPath, file: FileNamePath) 
 
 @router.get(f"{ONE}/log", response_class=Text, responses=TEXT)
 def log(server: Server, task_manager: TaskManagerPath) -> Text:
-    """The end of the one written last."""
-    return logs.read_newest(server.gateway, task_manager, logs.LOG_SUFFIX)
+    """The end of its own."""
+    return logs.read_own(server.gateway, task_manager, logs.LOG_SUFFIX)
 
 
 @router.get(f"{ONE}/stdout", response_class=Text, responses=TEXT)
 def stdout(server: Server, task_manager: TaskManagerPath) -> Text:
     """What was printed there."""
-    return logs.read_newest(server.gateway, task_manager, logs.OUT_SUFFIX)
+    return logs.read_own(server.gateway, task_manager, logs.OUT_SUFFIX)
 
 
 @router.get(f"{ONE}/thread-dump")

@@ -274,10 +274,15 @@ def logs(files: Sequence[LogFile]) -> Logs:
     return {"logs": [{"name": file.name, "size": file.size_bytes, "mtime": file.modified_ms} for file in files]}
 
 
-def newest(files: Sequence[LogFile], suffix: str) -> str | None:
-    """Name of the log that is written now, among the rotated ones; None: there is none of that suffix."""
+OWN_LOGS = ("jobmanager", "taskmanager")
+"""Logs of the process itself, among those of job masters and slots."""
+
+
+def own_log(files: Sequence[LogFile], suffix: str) -> str | None:
+    """The log of the process itself that is written now; else the newest; None: there is none of that suffix."""
     found = [file for file in files if file.name.endswith(suffix)]
-    return max(found, key=lambda file: file.modified_ms).name if found else None
+    own = [file for file in found if file.name.startswith(OWN_LOGS)]
+    return max(own or found, key=lambda file: file.modified_ms).name if found else None
 
 
 def thread_dump(stacks: Mapping[str, str]) -> ThreadDump:
