@@ -226,7 +226,11 @@ def _start(
     for attempt in range(START_ATTEMPTS):
         with one_at_a_time(LOCK_TIMEOUT_S):
             process = _launch(command, directory, reach)
-            address = _await_start(process, directory)
+            try:
+                address = _await_start(process, directory)
+            except BaseException:  # interrupted
+                _clear(directory, process)
+                raise
         if address is not None:
             return RayNode(RayAddress(address, reach.token), directory, process)
         ended, failure = process.poll() is not None, _logs(directory)
@@ -350,6 +354,17 @@ def disconnect() -> None:
     import ray
 
     ray.shutdown()
+
+
+def kill_named_actors() -> None:
+    """Of the namespace of this driver: the end of a cluster on a Ray that goes on."""
+    import ray
+
+    for name in ray.util.list_named_actors():
+        try:
+            ray.kill(ray.get_actor(name))
+        except ValueError:
+            continue  # it ended meanwhile
 
 
 # the keeper ----------------------------------------------------------------------------------------------------

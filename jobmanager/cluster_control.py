@@ -1,0 +1,126 @@
+"""Clusters from outside: started in the background, found, stopped. None of it needs Ray, nor its supervisor's code.
+
+What starts a supervisor (cluster_supervisor.py) writes an Order to its input and reads Started from its output, one
+line of JSON each: options can hold credentials, which arguments and environments would show to everybody.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import msgspec
+
+from ..runtime import cluster_options as options
+from ..runtime.config import Configuration
+from .cluster_state import ClusterFiles, ClusterState
+from .node_processes import MARK
+from .ray_cluster import ClusterError, clear_remains
+
+STARTER = "penstock.jobmanager.actors:start_dispatcher"
+DEFAULT_STORAGE = ".penstock/cluster"
+START_TIMEOUT_S = 400.0
+"""Two starts of Ray on a busy machine, and the dispatcher's."""
+STOP_TIMEOUT_S = 120.0
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What a supervisor in the background is told."""
+
+    config: dict[str, str]
+    owner: int | None = None
+    """Pid of the parent with which the cluster ends; None: it stays."""
+    embedded: bool = False
+    """It takes another port for REST if its own is in use, and leaves nothing behind."""
+    starter: str = STARTER
+
+
+class Started(msgspec.Struct, frozen=True):
+    """What it says once REST answers, or once it is clear that it will not."""
+
+    state: ClusterState | None = None
+    notes: tuple[str, ...] = ()
+    """What the user should know: a port that was taken."""
+    error: str | None = None
+
+
+def spawn_supervisor(order: Order) -> subprocess.Popen[bytes]:
+    """In a session of its own: what ends this one's terminal does not end it."""
+    environment = {name: value for name, value in os.environ.items() if name != MARK}
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", f"{__package__}.cluster_supervisor"],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    try:
+        process.stdin.write(msgspec.json.encode(order) + b"\n")
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # it ended at once; what it printed says why
+    return process
+
+
+def read_started(process: subprocess.Popen[bytes]) -> Started:
+    """Waits for it. Never without a state or an error; a supervisor that says nothing is killed."""
+    assert process.stdout is not None
+    with process.stdout as output:
+        ready, _, _ = select.select([output], [], [], START_TIMEOUT_S)
+        line = output.readline() if ready else b""
+    try:
+        return msgspec.json.decode(line, type=Started)
+    except msgspec.DecodeError:
+        process.kill()
+        code = process.wait()
+        slow = "" if ready else f" within {START_TIMEOUT_S:.0f} s"
+        return Started(error=f"the supervisor of the cluster has not come up{slow} (code {code}); see its log")
+
+
+def start_in_background(config: Configuration, *, starter: str = STARTER) -> Started:
+    """Blocks until REST answers; the cluster outlives this process. ClusterError: it does not start, and why."""
+    process = spawn_supervisor(Order(config.to_dict(), starter=starter))
+    started = read_started(process)
+    if started.state is None:
+        raise ClusterError(started.error or "the cluster did not start")
+    process.returncode = 0  # not ours any more: no warning that it still runs
+    return started
+
+
+def status(config: Configuration) -> ClusterState | None:
+    """Of the cluster with that `cluster.id` on this machine; None if there is none."""
+    return ClusterFiles.of(config).read()
+
+
+def stop(config: Configuration, *, force: bool = False) -> ClusterState:
+    """Its jobs stop with a last checkpoint, and can be resumed; `force`: at once, without. Blocks until nothing is
+    left. ClusterError: there is no such cluster on this machine, or it does not end."""
+    files = ClusterFiles.of(config)
+    state = files.read()
+    if state is None:
+        raise ClusterError(
+            f"no cluster '{config.get(options.CLUSTER_ID)}' runs on this machine; `penstock cluster status` lists "
+            f"those that do, -c {options.CLUSTER_ID.key}=NAME names one"
+        )
+    os.kill(state.pid, signal.SIGQUIT if force else signal.SIGTERM)
+    if not _await_release(files, STOP_TIMEOUT_S):
+        if not force:
+            raise ClusterError(f"the cluster has not stopped within {STOP_TIMEOUT_S:.0f} s; stop it with --force")
+        os.kill(state.pid, signal.SIGKILL)
+        _await_release(files, STOP_TIMEOUT_S)
+        clear_remains(files.directory)
+    return state
+
+
+def _await_release(files: ClusterFiles, timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while files.is_claimed():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
