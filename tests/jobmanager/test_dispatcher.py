@@ -15,7 +15,7 @@ JOB = JobId("a" * 32)
 SILENCE_MS = 10_000
 
 
-@pytest.fixture()
+@pytest.fixture
 def dispatcher() -> Dispatcher:
     return Dispatcher(silence_ms=SILENCE_MS, capacity=3)
 
