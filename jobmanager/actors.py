@@ -25,6 +25,7 @@ from ..runtime.logs import setup_logging
 from ..state.cluster_store import JobSubmission
 from ..state.errors import PenstockError
 from ..state.obstore_objects import ObstoreObjects
+from .cluster_gateway import ClusterGateway
 from .dispatcher_service import DispatcherService
 from .job_process import JobProcess, JobProcessSettings
 from .ray_processes import RayProcesses
@@ -112,15 +113,10 @@ class DispatcherProcess:
             ).remote(submission, number, config, storage, secret)
             return handle
 
-        self._service = DispatcherService(
-            cluster,
-            storage,
-            objects,
-            Submissions(cluster, storage, objects, directory),
-            RayProcesses(cluster, make_master),
-            logs,
-        )
-        self._service.start()
+        service = DispatcherService(cluster, objects, RayProcesses(cluster, make_master))
+        submissions = Submissions(cluster, storage, objects, directory)
+        self._gateway = ClusterGateway(cluster, storage, objects, service, submissions, logs)
+        service.start()
         self._rest = self._serve(cluster, directory)
         logger.info("REST answers at %s", self._rest.url)
 
@@ -133,7 +129,7 @@ class DispatcherProcess:
             upload_directory=directory / "work",
         )
         host, port = cluster.get(cluster_options.REST_BIND_ADDRESS), cluster.get(cluster_options.REST_PORT)
-        return start_rest(create_app(self._service, rest), host or "127.0.0.1", port)
+        return start_rest(create_app(self._gateway, rest), host or "127.0.0.1", port)
 
     @ray.method(concurrency_group="ask")
     def url(self) -> str:

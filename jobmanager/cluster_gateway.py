@@ -1,0 +1,190 @@
+"""What REST asks of the cluster, answered: the dispatcher's jobs, their masters, the task managers, submissions."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ..runtime import cluster_options
+from ..runtime.config import Configuration
+from ..runtime.logs import list_logs, read_log
+from ..runtime.masking import masked
+from ..runtime.versions import own_versions
+from ..state.ids import JobId
+from ..state.objects import ObjectStore
+from ..taskmanager.process_metrics import process_metrics, thread_dump
+from . import collected
+from .dispatcher_service import DispatcherService
+from .gateway import (
+    ArtefactView,
+    Captured,
+    ClusterInfo,
+    CollectedRows,
+    ConflictError,
+    GraphRequest,
+    RunRequest,
+    Submitted,
+    UnavailableError,
+    UnknownError,
+)
+from .job_states import JobState
+from .submission import Prepared, Submissions
+from .views import JobOverview, JobView, LogFile, TaskManagerView
+
+COLLECTED_POLL_S = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+class ClusterGateway:
+    """Implements gateway.Gateway, in the dispatcher's process."""
+
+    def __init__(
+        self,
+        config: Configuration,
+        storage: str,
+        objects: ObjectStore,
+        service: DispatcherService,
+        submissions: Submissions,
+        logs: Path,
+    ) -> None:
+        """`storage`, `objects`: of the cluster. `logs`: directory of the job manager's logs."""
+        self._config = config
+        self._storage = storage
+        self._objects = objects
+        self._service = service
+        self._submissions = submissions
+        self._logs = logs
+        self._started_ms = time.time_ns() // 1_000_000
+
+    # ---- the cluster
+
+    def info(self) -> ClusterInfo:
+        return ClusterInfo(
+            cluster_id=self._config.get(cluster_options.CLUSTER_ID) or "",
+            versions=own_versions(),
+            config=masked(self._config.to_dict()),
+            storage=self._storage,
+            started_ms=self._started_ms,
+            jobmanager_pid=os.getpid(),
+            environment={"python": sys.version, "executable": sys.executable, "prefix": sys.prefix},
+        )
+
+    def shutdown(self) -> None:
+        self._service.shut_down()
+
+    # ---- jobs
+
+    def jobs(self) -> list[JobOverview]:
+        return self._service.overviews()
+
+    def job(self, job_id: str) -> JobView:
+        known = self._known(job_id)
+        number = self._service.master(known)
+        if number is not None:
+            view = self._service.processes.view(known, number)
+            if view is None:
+                raise UnavailableError(f"job {job_id} is being loaded by its master; ask again")
+            return view
+        view = self._service.ended_view(known)
+        if view is None:
+            raise UnavailableError(f"job {job_id} has no master at the moment; ask again")
+        return view
+
+    def _known(self, job_id: str) -> JobId:
+        if not self._service.is_known(JobId(job_id)):
+            raise UnknownError(f"there is no job {job_id}")
+        return JobId(job_id)
+
+    def cancel(self, job_id: str) -> None:
+        self._order(job_id, "cancelled", JobState.CANCELED, self._service.processes.cancel)
+
+    def stop(self, job_id: str) -> None:
+        self._order(job_id, "stopped", JobState.SUSPENDED, self._stop_one)
+
+    def _stop_one(self, job_id: JobId, number: int) -> None:
+        self._service.processes.stop(job_id, number, remember=True)
+
+    def _order(self, job_id: str, what: str, target: JobState, order: Callable[[JobId, int], None]) -> None:
+        known = self._known(job_id)
+        ended = self._service.ended(known)
+        if ended is not None:
+            if ended.state != target.value:
+                raise ConflictError(f"job {job_id} cannot be {what}: it has ended as {ended.state}")
+            return
+        number = self._service.master(known)
+        if number is None:
+            raise UnavailableError(f"job {job_id} has no master at the moment; try again")
+        order(known, number)
+
+    def collected(self, job_id: str, collector: str, after: int, wait_s: float) -> CollectedRows:
+        known, deadline_s = self._known(job_id), time.monotonic() + wait_s
+        while True:
+            live = self._service.is_live(known)
+            pages, position = collected.fetch(self._objects, known, collector, after)
+            if pages or not live or time.monotonic() >= deadline_s:
+                return CollectedRows(pages, position, finished=not live and not pages)
+            time.sleep(COLLECTED_POLL_S)
+
+    # ---- submission
+
+    def artefacts(self) -> list[ArtefactView]:
+        return self._submissions.artefacts()
+
+    def upload(self, name: str, file: Path) -> ArtefactView:
+        return self._submissions.upload(name, file)
+
+    def delete_artefact(self, artefact_id: str) -> None:
+        self._submissions.delete_artefact(artefact_id)
+
+    def capture(self, request: RunRequest) -> Captured:
+        return self._submissions.capture(request)
+
+    def run(self, request: RunRequest) -> Submitted:
+        return self._launch(self._submissions.prepare_run(request))
+
+    def submit(self, request: GraphRequest) -> Submitted:
+        return self._launch(self._submissions.prepare_graph(request))
+
+    def _launch(self, prepared: Prepared) -> Submitted:
+        """Two submissions of one name at once: one is refused, because names are looked at under a lock of their
+        own, from the look to the record in the store."""
+        with self._submissions.lock:
+            namesake = self._service.live_job_named(prepared.job_name)
+            if namesake is not None and not prepared.duplicate_name_allowed:
+                raise ConflictError(
+                    f"job {namesake} of the name '{prepared.job_name}' is running; cancel it, give this one another "
+                    "name (pipeline.name), or allow it with pipeline.allow-duplicate-names"
+                )
+            submission, continued = self._submissions.record(prepared)
+            self._service.accept(submission)
+        logger.info("job %s (%s) is submitted", submission.job_id, submission.job_name)
+        return Submitted(submission.job_id, submission.job_name, prepared.notes, continued)
+
+    # ---- processes
+
+    def task_managers(self) -> list[TaskManagerView]:
+        return self._service.processes.task_managers()
+
+    def logs(self, task_manager: str | None) -> list[LogFile]:
+        if task_manager is None:
+            return list_logs(self._logs)
+        return self._service.processes.task_manager_logs(task_manager)
+
+    def log(self, task_manager: str | None, name: str, tail_bytes: int) -> bytes:
+        if task_manager is not None:
+            return self._service.processes.task_manager_log(task_manager, name, tail_bytes)
+        try:
+            return read_log(self._logs, name, tail_bytes)
+        except FileNotFoundError:
+            raise UnknownError(f"there is no log {name}") from None
+
+    def thread_dump(self, task_manager: str | None) -> Mapping[str, str]:
+        return thread_dump() if task_manager is None else self._service.processes.task_manager_threads(task_manager)
+
+    def metrics(self) -> Mapping[str, float]:
+        return process_metrics()
