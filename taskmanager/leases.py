@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from ..state.errors import PenstockError
 from ..state.ids import Generation, JobId
+from .messages import SlotAddress
 from .user_code import UserCode
 
 
@@ -50,6 +51,7 @@ class JobLease:
 class SlotStatus:
     """A slot's process as it is now."""
 
+    address: SlotAddress
     pid: int
     job_id: str
     """Empty: blank."""
