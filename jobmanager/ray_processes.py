@@ -138,7 +138,8 @@ class RayProcesses:
         slots = offered or configured or int(node["Resources"].get("CPU", 0)) or 1
         logger.info("%s: %d slots on node %s", name, slots, node["NodeManagerAddress"])
         host = self._config.get(cluster_options.DATA_HOST) or node["NodeManagerAddress"]
-        TaskManagerActor.options(
+        actor: Any = TaskManagerActor
+        actor.options(
             name=name,
             lifetime="detached",
             num_cpus=0,

@@ -193,9 +193,8 @@ class RaySlots:
         while not self._closing.is_set():
             rooms = _rooms(self._job_id, known)
             offers = self._take(rooms, count, generation, known)
-            for offer, task_manager in offers:
-                self._offer(offer, task_manager, generation)
-                known.add(offer.slot_id)
+            self._lease_all(offers, generation)
+            known.update(offer.slot_id for offer, _ in offers)
             count -= len(offers)
             if count <= 0:
                 return
@@ -226,20 +225,28 @@ class RaySlots:
             return []
         return offers
 
-    def _offer(self, offer: SlotOffer, task_manager: ActorHandle, generation: Generation) -> None:
-        handle = ray.get_actor(offer.actor_name)
-        try:
-            ray.get(handle.lease.remote(self._lease(generation)), timeout=LEASE_TIMEOUT_S)
-        except Exception:
-            task_manager.discard.remote(self._job_id, generation, offer.slot_id, "it could not be leased")
-            raise
+    def _lease_all(self, offers: list[tuple[SlotOffer, ActorHandle]], generation: Generation) -> None:
+        """All at once. Those that could be leased are the job's even if others could not."""
+        leases: list[tuple[SlotOffer, ActorHandle, ActorHandle, Any]] = []
+        for offer, task_manager in offers:
+            handle = ray.get_actor(offer.actor_name)
+            leases.append((offer, task_manager, handle, handle.lease.remote(self._lease(generation))))
+        failure: Exception | None = None
+        for offer, task_manager, handle, call in leases:
+            try:
+                ray.get(call, timeout=LEASE_TIMEOUT_S)
+            except Exception as error:  # the job's code cannot be installed, or the process died
+                task_manager.discard.remote(self._job_id, generation, offer.slot_id, "it could not be leased")
+                failure = error
+            else:
+                self._loop.mail(partial(self._leased, offer, handle, task_manager))
+        if failure is not None:
+            raise failure
 
-        def offered() -> None:
-            self._slots[offer.slot_id] = _Slot(handle, task_manager, self._loop.now_ms())
-            self._poll(offer.slot_id)
-            self._loop.happened(events.SlotOffered(offer.slot_id, offer.address))
-
-        self._loop.mail(offered)
+    def _leased(self, offer: SlotOffer, handle: ActorHandle, task_manager: ActorHandle) -> None:
+        self._slots[offer.slot_id] = _Slot(handle, task_manager, self._loop.now_ms())
+        self._poll(offer.slot_id)
+        self._loop.happened(events.SlotOffered(offer.slot_id, offer.address))
 
 
 def task_managers() -> dict[str, ActorHandle]:
