@@ -22,6 +22,7 @@ from ..runtime.options import Duration
 from ..runtime.record_types import record_type_of
 from ..state.errors import CheckpointError, ConfigurationError, JobFailedError, PipelineError
 from . import session
+from .job_options import job_options
 from .steps import Pipeline, Step, Upstream, freeze, with_upstream
 from .streams import DataStream, check_strategy
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from ..connectors.formats.base import Format
     from ..runtime.connector import Source
     from ..runtime.watermarks import WatermarkStrategy
-    from .job_client import JobClient, JobResult
+    from .job_client import JobResult
+    from .targets import Job
 
 DEFAULT_JOB_NAME = "penstock job"
 
@@ -198,7 +200,8 @@ class StreamExecutionEnvironment:
         if not chosen:
             raise PipelineError("there is nothing to execute: the pipeline has no operators")
         transformations = self._transformations(chosen, config)
-        return build_job_graph(transformations, config, name, self.pipeline.problems_in(chosen))
+        own = Configuration(job_options(config))
+        return build_job_graph(transformations, own, name, self.pipeline.problems_in(chosen))
 
     def describe(self, steps: Sequence[Step] | None = None) -> str:
         """How the pipeline will run: tasks, chains, types, and what would make it faster."""
@@ -227,17 +230,22 @@ class StreamExecutionEnvironment:
         except (PipelineError, ConfigurationError, CheckpointError, JobFailedError, KeyboardInterrupt) as error:
             raise error.with_traceback(None)  # noqa: B904 (the way it took in here tells the user nothing)
 
-    def execute_async(self, job_name: str | None = None) -> JobClient:
-        """Start the pipeline in the background and give a handle of it."""
+    def execute_async(self, job_name: str | None = None) -> Job:
+        """Start the pipeline in the background, or on a cluster, and give a handle of it."""
         return self.submit(job_name).start()
 
-    def submit(self, job_name: str | None = None) -> JobClient:
-        """A handle of the job, which is not run yet. What is added to the pipeline from now on is another job."""
-        from .job_client import JobClient
+    def submit(self, job_name: str | None = None) -> Job:
+        """A handle of the job, which in this process is not run yet. What is added to the pipeline from now on is
+        another job."""
+        from .targets import bound_to_this_process, refuse_for_cluster, start_job
 
-        client = JobClient(self.job_graph(job_name), self.configuration)
+        graph, config, bound_here = self.job_graph(job_name), self.configuration, bound_to_this_process(self._pending())
+        if session.capturing is not None:
+            refuse_for_cluster(bound_here)
+            session.capturing(graph, config)
+        job = start_job(graph, config, bound_here)
         self._executed.update(step.id for step in self.pipeline.steps)
-        return client
+        return job
 
     def is_bounded(self) -> bool:
         """Whether every source of what execute() would run has an end."""

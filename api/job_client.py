@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from ..connectors.collect import Collector
 from ..jobmanager.events import JobState, JobStatus
 from ..jobmanager.local_job import LocalJob
 from ..runtime.config import Configuration
@@ -50,9 +51,9 @@ class JobResult:
 class JobClient:
     """A job of this process. Either `run` it here, or `start` it on a thread of its own."""
 
-    def __init__(self, graph: JobGraph, config: Configuration) -> None:
-        session.submitted = True
-        announce(graph, config)
+    def __init__(self, graph: JobGraph, config: Configuration, why: str) -> None:
+        """`why`: it runs here and on no cluster, for the first line that is printed."""
+        announce(graph, config, f"runs in this process ({why})")
         self._job = LocalJob(graph, config)
         self._began_ns = time.monotonic_ns()
         self._thread: threading.Thread | None = None
@@ -79,6 +80,10 @@ class JobClient:
 
     def cancel(self) -> None:
         self._job.cancel()
+
+    def rows(self, collector: Collector) -> LocalRows:
+        """Records that it collects there."""
+        return LocalRows(self, collector)
 
     def start(self) -> JobClient:
         """Run in the background."""
@@ -156,9 +161,37 @@ class JobClient:
         return result
 
 
-def announce(graph: JobGraph, config: Configuration) -> None:
+class LocalRows:
+    """Records of one collector; asking for more runs the job on this thread."""
+
+    def __init__(self, client: JobClient, collector: Collector) -> None:
+        self._client = client
+        self._collector = collector
+        self._ended = False
+
+    def more(self) -> list[Any] | None:
+        """What has come since; None: the job has ended and nothing follows."""
+        if self._ended:
+            return None
+        rows: list[Any] = []
+
+        def arrived() -> bool:
+            rows.extend(self._collector.take())
+            return bool(rows)
+
+        self._ended = self._client.run_until(arrived)
+        arrived()
+        return rows
+
+    def close(self) -> None:
+        """Nobody is interested any more: what still arrives is dropped."""
+        self._ended = True
+        self._collector.close()
+
+
+def announce(graph: JobGraph, config: Configuration, where: str) -> None:
     """Where the job runs, how its operators run, and what should be known about it."""
-    session.say(f"job '{graph.job_name}' runs in this process (no cluster is addressed)")
+    session.say(f"job '{graph.job_name}' {where}")
     session.say("\n".join(describe(graph).splitlines()[1:]))
     for note in config.notes:
         session.say(f"note: {note}")

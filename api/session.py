@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from ..runtime.config import Configuration
+    from ..runtime.graph.job_graph import JobGraph
     from .job_client import JobResult
 
 flags: Mapping[str, object] = {}
@@ -14,6 +16,9 @@ flags: Mapping[str, object] = {}
 
 results: list[JobResult] = []
 """Of the jobs that have ended in this process, in order. At most MAX_RESULTS, the newest."""
+
+capturing: Callable[[JobGraph, Configuration], NoReturn] | None = None
+"""Set where a script is executed to learn its pipeline (capture.py): takes the pipeline in the place of running it."""
 
 submitted = False
 """Whether any job has been made of a pipeline in this process."""

@@ -19,6 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from ..runtime.batch import Batch
@@ -52,7 +53,7 @@ class Collector:
     def __init__(self, name: str = "collect") -> None:
         """`name`: unique in the job."""
         self.name = name
-        self.key = f"{name}-{next(_numbers)}"
+        self.key = f"{name}#{next(_numbers)}"
         """Unique in this process."""
         self._seen: set[str] = set()
         self._rows: deque[Any] = deque()
@@ -147,13 +148,13 @@ class _CollectCommitter(Committer):
         self._key = key
 
     def commit(self, committables: Sequence[bytes]) -> None:
-        add = self._add_here if _store is None else _store.add
+        add = self._collector().add if _store is None else partial(_store.add, self._name)
         for committable in committables:
             collected: _Collected = pickle.loads(committable)
-            add(self._name, collected.id, collected.rows)
+            add(collected.id, collected.rows)
 
-    def _add_here(self, name: str, committable: str, rows: list[Any]) -> None:
+    def _collector(self) -> Collector:
         collector = _collectors.get(self._key)
         if collector is None:
-            raise PipelineError(f"records are collected for {self._key!r}, which does not exist in this process")
-        collector.add(committable, rows)
+            raise PipelineError(f"records are collected for {self._name!r}, which does not exist in this process")
+        return collector

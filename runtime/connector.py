@@ -129,6 +129,8 @@ class Source(ABC, Generic[S]):
 
     bounded: bool
     record_type: RecordType
+    in_process: bool = False
+    """Works only where the pipeline was built (data in a variable of the program): such a job goes to no cluster."""
 
     @abstractmethod
     def create_enumerator(self, restored: bytes | None) -> SplitEnumerator[S]: ...
@@ -200,6 +202,8 @@ class Sink(ABC):
 
     delivery: str = "exactly-once"
     """'exactly-once' or 'at-least-once' (no committer)."""
+    in_process: bool = False
+    """As a source's."""
 
     @abstractmethod
     def create_writer(self, context: WriterContext) -> SinkWriter: ...

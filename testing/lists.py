@@ -67,6 +67,8 @@ class ListSource(RangeSource):
     record_type: annotation or record type; without one that of the values, if they are all of one type, else opaque.
     """
 
+    in_process = True
+
     def __init__(
         self,
         values: Iterable[Any],
@@ -147,6 +149,8 @@ class _ListReader(RangeReader):
 
 class ListSink(Sink):
     """Everything into the list of that name."""
+
+    in_process = True
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -89,7 +89,7 @@ def test_a_job_that_finishes(directory: Path) -> None:
     (directory / "job.py").write_text(WORKING)
     code, out, err = penstock("run", "job.py", "--local", "--", "tens")
     assert (code, out) == (0, "tens> 10\ntens> 20\ntens> 30\n")
-    assert err.splitlines()[0] == "job 'tens' runs in this process (no cluster is addressed)"
+    assert err.splitlines()[0] == "job 'tens' runs in this process (execution.target is local)"
     assert err.splitlines()[-1].startswith("job 'tens' has finished: 3 records in ")
 
 

@@ -177,6 +177,6 @@ def test_the_failure_of_a_job_comes_after_its_records() -> None:
 
 def test_records_for_a_collector_of_another_process_are_not_dropped_silently() -> None:
     sink = Collector().sink()
-    sink.collector = "elsewhere"
-    with pytest.raises(PipelineError, match="elsewhere"):
+    sink.key = "elsewhere"
+    with pytest.raises(PipelineError, match="'collect', which does not exist in this process"):
         sink.create_committer().commit([])

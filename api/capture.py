@@ -1,0 +1,130 @@
+"""The process in which a submitted script is executed, up to its pipeline. Started by jobmanager/capture.py, with the
+directory of their exchange as its argument; what holds between the two is written there.
+
+The first execute(), execute_async() or execute_and_collect() writes the outcome, then ends the script by an exception
+that `except Exception` does not catch, so that its `finally` and `with` blocks still run. A script that catches even
+that, or calls them on another thread, goes on for a moment; its outcome counts.
+
+Functions and classes of the script travel by value, for the script is `__main__` here as it is with `python script`;
+those of modules beside it travel by name, and are imported in the slots from the same code.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from ..jobmanager.capture import OUTCOME, REQUEST, CaptureOutcome, CaptureRequest
+from ..runtime.config import Configuration
+from ..runtime.graph.describe import describe, plan
+from ..runtime.graph.job_graph import JobGraph
+from ..runtime.tracebacks import user_traceback
+from ..state.errors import PenstockError
+from ..state.pickling import dumps
+from . import session
+from .job_options import job_options
+
+
+class Captured(BaseException):
+    """Ends the script: its pipeline is known."""
+
+
+def main(exchange: Path) -> None:
+    """Executes the script of the request. The process should end then, whatever threads the script has started."""
+    request = msgspec.json.decode((exchange / REQUEST).read_bytes(), type=CaptureRequest)
+    session.flags = request.flags
+    session.capturing = _Capture(exchange, request)
+    _put(exchange, _execute(request))
+
+
+class _Capture:
+    """Called by the environment in the place of running a job."""
+
+    def __init__(self, exchange: Path, request: CaptureRequest) -> None:
+        self._exchange = exchange
+        self._request = request
+
+    def __call__(self, graph: JobGraph, config: Configuration) -> NoReturn:
+        outcome = CaptureOutcome(
+            graph=None if self._request.describe_only else dumps(graph),
+            job_name=graph.job_name,
+            config=job_options(config),
+            plan=plan(graph),
+            description=describe(graph),
+            notes=(*config.notes, *graph.warnings),
+        )
+        _put(self._exchange, outcome)
+        raise Captured
+
+
+def _put(exchange: Path, outcome: CaptureOutcome) -> None:
+    """The first one counts."""
+    draft = exchange / f"{OUTCOME}.{os.getpid()}"
+    draft.write_bytes(msgspec.msgpack.encode(outcome))
+    try:
+        os.link(draft, exchange / OUTCOME)
+    except FileExistsError:
+        pass
+    draft.unlink()
+
+
+def _execute(request: CaptureRequest) -> CaptureOutcome:
+    """What to say if no pipeline was captured."""
+    script = Path(request.script)
+    sys.argv = [request.script, *request.arguments]
+    directories = [str(script.parent), str(Path.cwd()), *request.python_path]
+    sys.path[:0] = list(dict.fromkeys(directories))
+    never = f"{script.name} ended without running a pipeline: a pipeline runs when env.execute() is called"
+    try:
+        runpy.run_path(request.script, run_name="__main__")
+    except Captured:
+        return CaptureOutcome(error="the pipeline was captured, and its outcome is missing")
+    except SystemExit as ending:
+        if ending.code in (None, 0):
+            return CaptureOutcome(error=never)
+        return CaptureOutcome(error=f"{script.name} ended itself before env.execute(): {_ending(ending.code)}")
+    except BaseException as error:
+        return _failed(script, error)
+    return CaptureOutcome(error=never)
+
+
+def _ending(code: object) -> str:
+    return f"exit code {code}" if isinstance(code, int) else str(code)
+
+
+def _failed(script: Path, error: BaseException) -> CaptureOutcome:
+    if isinstance(error, PenstockError):
+        return CaptureOutcome(error="\n".join([str(error), *getattr(error, "__notes__", ())]))
+    what = f"{type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError):
+        message = (
+            f"{script.name} needs the module {error.name!r}, which is not there where the script runs: name its "
+            "package in a requirements file (--requirements), or put the module into the working directory"
+        )
+    elif isinstance(error, EOFError):
+        message = f"{script.name} failed before env.execute(): {what} (standard input is empty where the script runs)"
+    else:
+        message = f"{script.name} failed before env.execute(): {what}"
+    return CaptureOutcome(error=message, traceback=user_traceback(error))
+
+
+def _end() -> NoReturn:
+    """At once: threads of the script are not waited for, and it has had its chance to clean up."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    faulthandler.enable()
+    main(Path(sys.argv[1]))
+    _end()

@@ -1,0 +1,7 @@
+"""For all tests: `env.execute()` runs in the test's process. What tests a cluster says so itself."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("PENSTOCK__EXECUTION__TARGET", "local")
