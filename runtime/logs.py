@@ -78,10 +78,10 @@ def get_context() -> TaskContext | None:
 
 
 @contextmanager
-def task_context(job: str, vertex: str, subtask: int, attempt: int) -> Iterator[None]:
-    """While the block runs, lines of this thread carry this."""
+def use_context(context: TaskContext | None) -> Iterator[None]:
+    """While the block runs, lines of this thread carry it."""
     before = _current.context
-    _current.context = TaskContext(job, vertex, subtask, attempt)
+    _current.context = context
     try:
         yield
     finally:

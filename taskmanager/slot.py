@@ -14,7 +14,9 @@ and the master may be about to cancel them for its cause, so they fail a little 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 
+from ..runtime import logs
 from ..runtime.elements import Barrier
 from ..state.errors import ConnectionLostError
 from ..state.ids import Attempt, SlotId
@@ -24,7 +26,7 @@ from .failures import failed
 from .gate import InputGate
 from .messages import ChannelId
 from .source_input import SourceInput
-from .task import Task, TaskState
+from .task import Task, TaskState, log_context
 from .transport import Frame
 
 REPORT_NS = 1_000_000_000
@@ -60,33 +62,41 @@ class Slot:
             case messages.Deploy():
                 self._deploy(message)
             case messages.Start():
-                for task in self.tasks:
+                for task in self._each():
                     task.start()
             case messages.Cancel():
-                for task in list(self.tasks):
+                for task in self._each():
                     task.cancel()
             case messages.TriggerCheckpoint():
                 barrier = Barrier(
                     message.checkpoint_id, message.triggered_at_ms, message.exactly_once, message.persist
                 )  # fmt: skip
-                for task in self.tasks:
+                for task in self._each():
                     task.trigger(barrier)
             case messages.AbortCheckpoint(checkpoint_id=checkpoint):
-                for task in list(self.tasks):
+                for task in self._each():
                     task.aborted(checkpoint)
             case messages.CheckpointCompleted(checkpoint_id=checkpoint):
-                for task in list(self.tasks):
+                for task in self._each():
                     task.completed(checkpoint)
             case messages.AssignSplits():
                 self._assign(message)
             case messages.FinishTasks():
-                for task in list(self.tasks):
+                for task in self._each():
                     task.finish()
         self._forget_closed()
 
+    def _each(self) -> Iterator[Task]:
+        """The tasks there are now, one after the other. What is logged meanwhile is theirs, by users' code too."""
+        for task in list(self.tasks):
+            logs.set_context(task.log_context)
+            yield task
+        logs.set_context(None)
+
     def _deploy(self, message: messages.Deploy) -> None:
         try:
-            task = deploy_task(message, self.id, self._services)
+            with logs.use_context(log_context(message)):
+                task = deploy_task(message, self.id, self._services)
         except Exception as error:  # an operator that cannot be unpickled
             subtask = messages.SubtaskId(message.vertex.id, message.index)
             self._services.send(failed(message.attempt, subtask, message.vertex.name, error))
@@ -98,12 +108,12 @@ class Slot:
         self._outputs.update({channel.id: task for channel in task.writers.channels})
 
     def _assign(self, message: messages.AssignSplits) -> None:
-        for task in self.tasks:
+        for task in self._each():
             if task.id == message.subtask and isinstance(task.input, SourceInput):
                 task.add_splits(message.splits, message.last)
 
     def _end_older(self, attempt: Attempt) -> None:
-        for task in list(self.tasks):
+        for task in self._each():
             if task.attempt < attempt:
                 task.cancel()
 
@@ -130,6 +140,7 @@ class Slot:
         due = [doomed for doomed in self._doomed if doomed[0] <= now_ns]
         self._doomed = [doomed for doomed in self._doomed if doomed[0] > now_ns]
         for _, peer, task in due:
+            logs.set_context(task.log_context)
             task.fail(ConnectionLostError(f"the connection of slot {self.id} to slot {peer} was lost"))
 
     # running
@@ -138,7 +149,7 @@ class Slot:
         """One step of every task. True if any of them did something."""
         self._fail_doomed()
         progressed = False
-        for task in list(self.tasks):
+        for task in self._each():
             progressed |= task.step()
         now_ns = self._services.clock.monotonic_ns()
         if now_ns >= self._next_report_ns:

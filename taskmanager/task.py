@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..runtime import logs
 from ..runtime.batch import Batch
 from ..runtime.clock import Clock
 from ..runtime.elements import Barrier, EndOfInput, LatencyMarker, Watermark, WatermarkStatus
@@ -81,6 +82,7 @@ class Task:
         """Slots it has channels to or from."""
         self.id = messages.SubtaskId(deploy.vertex.id, deploy.index)
         self.attempt = deploy.attempt
+        self.log_context = log_context(deploy)
         self.state = TaskState.INITIALIZING
         self.chain = chain
         self.input = source
@@ -359,6 +361,10 @@ class Task:
         self._next_work += 1
 
         def answered(result: Any, error: Exception | None) -> None:
+            with logs.use_context(self.log_context):
+                take(result, error)
+
+        def take(result: Any, error: Exception | None) -> None:
             del self._in_flight[number]
             if self.state is TaskState.CLOSING:
                 self._close_when_quiet()
@@ -367,6 +373,11 @@ class Task:
 
         work = self._in_flight[number] = self._executor.submit(program, answered)
         return work
+
+
+def log_context(deploy: messages.Deploy) -> logs.TaskContext:
+    """What stands on log lines of this subtask."""
+    return logs.TaskContext(deploy.job_id, deploy.vertex.name, deploy.index, deploy.attempt)
 
 
 def deploy_watermark(deploy: messages.Deploy) -> int:
