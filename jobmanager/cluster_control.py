@@ -113,7 +113,7 @@ def stop(config: Configuration, *, force: bool = False) -> ClusterState:
             raise ClusterError(f"the cluster has not stopped within {STOP_TIMEOUT_S:.0f} s; stop it with --force")
         os.kill(state.pid, signal.SIGKILL)
         _await_release(files, STOP_TIMEOUT_S)
-        clear_remains(files.directory)
+        clear_remains(files.directory, state.keeper_pid)
     return state
 
 

@@ -112,8 +112,10 @@ class ClusterFiles:
 
     def read(self) -> ClusterState | None:
         """Of the cluster that runs; None if none does, or it has not got that far."""
-        if not self.is_claimed():
-            return None
+        return self.last() if self.is_claimed() else None
+
+    def last(self) -> ClusterState | None:
+        """Of the cluster that runs, or of one that was killed here; None if it left nothing."""
         try:
             return msgspec.json.decode((self.directory / STATE).read_bytes(), type=ClusterState)
         except (OSError, msgspec.DecodeError):

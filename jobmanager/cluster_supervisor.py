@@ -112,7 +112,8 @@ class Supervisor:
 
     def _settle(self) -> None:
         """What the last one left is cleared; ports and directories are fixed, so that they stay over restarts."""
-        clear_remains(self.files.directory)
+        killed = self.files.last()
+        clear_remains(self.files.directory, killed.keeper_pid if killed is not None else None)
         for name in (TOKEN_FILE, "secret"):
             (self.files.directory / name).unlink(missing_ok=True)
         self.files.forget_stop()

@@ -2,7 +2,7 @@
 
 A node is a tree: the keeper (ray_cluster.py's entry), under it GCS and raylet, under the raylet its agents and all
 workers, and under these whatever users' code starts. Ray ties most of them to each other, but not all: agents outlive
-a raylet by ten seconds, a stopped (SIGSTOP) worker for ever. So every node has two signs. All of its processes are in
+a raylet by half a minute, a stopped (SIGSTOP) worker for ever. So every node has two signs. All of its processes are in
 the **session** of its keeper, unless they made one of their own; and all inherit a **mark** in their environment, the
 node's directory, unless they wrote their title over it. Whatever carries either sign belongs to the node.
 
@@ -64,6 +64,17 @@ def kill_members(mark: str, session: int | None = None, *, timeout_s: float = 10
                 pass  # already gone
         psutil.wait_procs(found, timeout=_KILL_POLL_S)
     return []
+
+
+def kill_agents(session: int) -> None:
+    """Of a keeper that was killed together with its owner. They have written their title over the mark, and go on for
+    half a minute. The session may be somebody else's by now, so only what calls itself Ray's is taken."""
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.name().startswith("ray::"):
+                process.kill()
+        except (psutil.Error, OSError):
+            continue
 
 
 def on_death_of(owner: int, action: Callable[[], None]) -> None:

@@ -43,7 +43,16 @@ from pathlib import Path
 from ..runtime import cluster_options as options
 from ..runtime.config import Configuration
 from ..state.errors import PenstockError
-from .node_processes import MARK, kill_members, on_death_of, one_at_a_time, tails, terminate, user_directory
+from .node_processes import (
+    MARK,
+    kill_agents,
+    kill_members,
+    on_death_of,
+    one_at_a_time,
+    tails,
+    terminate,
+    user_directory,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +80,7 @@ _TUNING = {
     "RAY_agent_register_timeout_ms": "120000",  # a raylet aborts when its agent is late, on a busy machine
     "RAY_worker_register_timeout_seconds": "120",
     "RAY_gcs_server_port_wait_time_s": "60",
-    "RAY_enable_pipe_based_agent_to_parent_health_check": "1",  # agents end with the raylet, not 10 s later
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "30",  # a GCS that is gone never comes back, here
     "RAY_memory_monitor_refresh_ms": "0",
     "RAY_task_events_report_interval_ms": "0",
 }
@@ -165,9 +174,11 @@ def _clear(directory: Path, process: subprocess.Popen[bytes]) -> list[int]:
     return left
 
 
-def clear_remains(directory: Path) -> None:
-    """Of a node whose keeper and owner were killed together. Only when it is sure that nobody runs it any more."""
+def clear_remains(directory: Path, keeper: int | None = None) -> None:
+    """Of a node whose keeper (that pid) and owner were killed together. Only when it is sure that nobody runs it."""
     kill_members(str(directory))
+    if keeper is not None:
+        kill_agents(keeper)
     shutil.rmtree(_ray_directory(directory), ignore_errors=True)
 
 
