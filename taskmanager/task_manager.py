@@ -37,6 +37,8 @@ from .messages import SlotAddress
 
 START_TIMEOUT_MS = 120_000
 """The first start on a machine compiles the kernels, and may share its cores with a whole cluster's start."""
+FOUND_TIMEOUT_MS = 30_000
+"""A slot of a former life says within this time whose it is."""
 UNLEASED_MS = 60_000
 """A slot that was offered and not leased for so long is blank again."""
 WANTED_MS = 10_000
@@ -252,15 +254,20 @@ class TaskManager:
         commands: list[Command] = []
         for slot in list(self.slots.values()):
             if slot.state in _COMING:
-                if now_ms - slot.since_ms > START_TIMEOUT_MS:
-                    reason = f"its process did not come up within {START_TIMEOUT_MS // 1_000} s"
-                    commands.append(self._kill(slot, reason))
-                    if slot.state is SlotState.STARTING:
-                        self._start_failed(reason, now_ms)
+                commands += self._await(slot, now_ms)
             elif not slot.leased:
                 commands += self._look_after(slot, now_ms)
         self._wanted = {job: wanted for job, wanted in self._wanted.items() if wanted[1] > now_ms}
         return commands + self._fill(now_ms) + self._trim()
+
+    def _await(self, slot: PooledSlot, now_ms: int) -> list[Command]:
+        limit_ms = START_TIMEOUT_MS if slot.state is SlotState.STARTING else FOUND_TIMEOUT_MS
+        if now_ms - slot.since_ms <= limit_ms:
+            return []
+        reason = f"its process did not come up within {limit_ms // 1_000} s"
+        if slot.state is SlotState.STARTING:
+            self._start_failed(reason, now_ms)
+        return [self._kill(slot, reason)]
 
     def _look_after(self, slot: PooledSlot, now_ms: int) -> list[Command]:
         if slot.asked_ms is not None:
@@ -277,9 +284,9 @@ class TaskManager:
     def _fill(self, now_ms: int) -> list[Command]:
         if now_ms < self._retry_ms:
             return []
-        starting = self._count(SlotState.STARTING)
-        missing = self._target() - starting - self._count(SlotState.BLANK)
-        return [self._start(now_ms) for _ in range(min(missing, MAX_STARTING - starting))]
+        coming = self._count(*_COMING)
+        missing = self._target() - coming - self._count(SlotState.BLANK)
+        return [self._start(now_ms) for _ in range(min(missing, MAX_STARTING - coming))]
 
     def _trim(self) -> list[Command]:
         """Blank ones that were started for a job that did not want them in the end."""
