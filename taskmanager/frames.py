@@ -1,105 +1,315 @@
 """Elements as bytes: what a socket carries, and what the edge mode of the testing kit does on every edge.
 
-A batch of a known type is one Arrow IPC stream: the record columns, and behind them the columns that travel with
-every record (timestamp, key group, row kind) where it has them. Opaque records are pickle 5 of the whole row list in
-one binary cell. The record type goes with the frame; keys do not, the receiver derives them anew.
+Batches of one channel look alike, so how they look is sent once, and again when it changes: the SCHEMA frame holds
+the record type, whose keys the key groups are, and the Arrow schema. Its columns are those of the records and behind
+them those that travel with every record: timestamp, key group, row kind, where a batch has them (flags say which). A
+BATCH frame is
+
+    credit u64 | length of the Arrow messages u32 | flags' room u32 | Arrow IPC messages | pickled rows
+
+One stream writer per channel makes the messages, so that dictionaries, too, go once and again when they change. The
+buffers of its columns are sent from where they are, and those of the receiver are views of the buffer the frame was
+received into. Opaque records are one pickle of the whole row list instead of columns. Keys do not travel, the receiver
+derives them anew; key groups do, with whose they are.
+
+Both halves belong to one channel and one attempt: a later attempt starts with new ones.
 """
 
 from __future__ import annotations
 
 import pickle
+import struct
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from ..runtime.batch import Batch
 from ..runtime.elements import Element
 from ..runtime.record_types import RecordType
+from ..state import pickling
+from ..state.errors import ProtocolError
+from .wire import Bytes, WireError
 
-_TIMESTAMP, _KEY_GROUP, _ROW_KIND = "__timestamp", "__key_group", "__row_kind"
-_TYPE, _ROWS = b"penstock.record_type", b"penstock.pickled_rows"
+_PREFIX = struct.Struct("<QII")
+_TIMESTAMPS, _KEY_GROUPS, _ROW_KINDS, _PICKLED, _DICTIONARIES = 1, 2, 4, 8, 16
+"""Flags of a batch. The first three: the column is there. Pickled: the rows are. Dictionaries: some columns have one,
+so that there may be more than one message."""
+_EXTRA = (
+    (_TIMESTAMPS, pa.field("timestamp", pa.int64(), nullable=False)),
+    (_KEY_GROUPS, pa.field("key_group", pa.uint16(), nullable=False)),
+    (_ROW_KINDS, pa.field("row_kind", pa.int8(), nullable=False)),
+)
+_JOINED_BYTES = 16 * 1024
+"""Messages up to this length are one part: handing many small parts to the kernel is dearer than copying them."""
 
 
-def encode(element: Element) -> bytes:
-    """Any element; `decode` gives an equal one. RecordTypeError if a record is not of its declared type."""
-    if isinstance(element, Batch):
-        return b"B" + _encode_batch(element)
-    return b"C" + pickle.dumps(element, protocol=5)
+def encode_control(element: Element) -> bytes:
+    return pickle.dumps(element, protocol=5)
 
 
-def decode(data: bytes) -> Element:
-    if data[:1] == b"B":
-        return _decode_batch(memoryview(data)[1:])
-    element: Element = pickle.loads(memoryview(data)[1:])
+def decode_control(body: pa.Buffer) -> Element:
+    """WireError when it is none."""
+    try:
+        element = pickle.loads(body)
+    except Exception as error:
+        raise WireError(f"an element cannot be read: {type(error).__name__}: {error}") from error
+    if not isinstance(element, Element):
+        raise WireError(f"a {type(element).__name__} came instead of an element")
     return element
 
 
 def transcoded(batch: Batch) -> Batch:
-    """The batch as the other end of an edge would see it."""
-    return _decode_batch(memoryview(_encode_batch(batch)))
+    """The batch as the other end of an edge would see it. RecordTypeError if a record is not of its declared type."""
+    schema, flags, parts = BatchEncoder().encode(batch, 0)
+    assert schema is not None
+    return BatchDecoder(pa.py_buffer(schema)).decode(flags, pa.py_buffer(b"".join(map(memoryview, parts))))[0]
+
+
+class BatchEncoder:
+    """The sender's half of one channel."""
+
+    def __init__(self) -> None:
+        self._record_type: RecordType | None = None
+        self._columns: pa.Schema | None = None
+        self._keyed_by: tuple[str, int] | None = None
+        self._flags = -1
+        self._schema = pa.schema([])
+        self._message = b""
+        """The schema as Arrow's message."""
+        self._messages = _Messages()
+        self._writer: Any = None
+        self._by_value = False
+        """Rows could not be pickled by reference: their classes are a script's own."""
+
+    def encode(self, batch: Batch, credit: int) -> tuple[bytes | None, int, list[Bytes]]:
+        """The body of a SCHEMA frame that must go first, or None; flags; the body of the BATCH frame, in parts.
+
+        RecordTypeError if a record is not of its declared type; what pickling an opaque record raises.
+        """
+        columns = None if batch.record_type.opaque else batch.columns()
+        if columns is not None and columns.num_columns == 0:
+            columns = None
+        extra, flags = _extra_columns(batch)
+        flags |= _PICKLED if columns is None else 0
+        described = self._describe(batch, columns, flags)
+        rows: list[Bytes] = [self._pickled(batch.rows())] if columns is None else []
+        arrays = extra if columns is None else [*columns.columns, *extra]
+        messages: list[Bytes] = []
+        if arrays:
+            messages = self._serialized(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        length = sum(map(len, messages))
+        prefix = _PREFIX.pack(credit, length, 0)
+        return described, self._flags, [prefix, *messages, *rows]
+
+    def _describe(self, batch: Batch, columns: pa.RecordBatch | None, flags: int) -> bytes | None:
+        """Adopt how this batch looks; the SCHEMA frame's body if that is new."""
+        schema = None if columns is None else columns.schema
+        keyed_by = batch.keyed_by if flags & _KEY_GROUPS else None
+        same_columns = schema is self._columns or (
+            schema is not None and self._columns is not None and schema.equals(self._columns, check_metadata=True)
+        )
+        if (
+            same_columns
+            and flags == self._flags & ~_DICTIONARIES
+            and keyed_by == self._keyed_by
+            and (batch.record_type is self._record_type or batch.record_type == self._record_type)
+        ):
+            return None
+        self._record_type, self._columns, self._keyed_by = batch.record_type, schema, keyed_by
+        fields = [] if schema is None else list(schema)
+        fields += [field for flag, field in _EXTRA if flags & flag]
+        self._schema = pa.schema(fields, None if schema is None else schema.metadata)
+        self._flags = flags | (_DICTIONARIES if any(_has_dictionary(field.type) for field in fields) else 0)
+        self._messages = _Messages()
+        self._writer = None
+        self._message = self._schema.serialize().to_pybytes()
+        return pickle.dumps((_described(batch.record_type), keyed_by, self._message), protocol=5)
+
+    def _serialized(self, batch: pa.RecordBatch) -> list[Bytes]:
+        begins = self._writer is None
+        if begins:
+            self._writer = pa.ipc.new_stream(pa.PythonFile(self._messages, "w"), self._schema)
+        self._writer.write_batch(batch)
+        parts = self._messages.take()
+        if begins:  # with the schema, which has gone in a frame of its own
+            parts = _without(parts, self._message)
+        nbytes = sum(map(len, parts))
+        if nbytes <= _JOINED_BYTES:
+            return [b"".join(map(memoryview, parts))]
+        if batch.get_total_buffer_size() > 2 * nbytes:  # a slice: what waits to be sent must not keep the whole alive
+            return [b"".join(map(memoryview, parts))]
+        return parts
+
+    def _pickled(self, rows: list[Any]) -> bytes:
+        if not self._by_value:
+            try:
+                return pickle.dumps(rows, protocol=5)
+            except (pickle.PicklingError, AttributeError, TypeError):
+                self._by_value = True
+        return pickling.dumps(rows)
+
+
+def _without(parts: list[Bytes], first: bytes) -> list[Bytes]:
+    """What follows the message that a stream begins with."""
+    begun, count = b"", 0
+    while len(begun) < len(first):
+        begun += memoryview(parts[count])
+        count += 1
+    if begun != first:
+        raise ProtocolError("an Arrow stream does not begin with its schema's message")
+    return parts[count:]
+
+
+class _Messages:
+    """The file the stream writer writes to: it collects what it is given, without a copy."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._parts: list[Bytes] = []
+
+    def take(self) -> list[Bytes]:
+        parts, self._parts = self._parts, []
+        return parts
+
+    def write(self, part: Bytes) -> int:
+        self._parts.append(part)
+        return len(part)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+
+class BatchDecoder:
+    """The receiver's half of one channel, made of a SCHEMA frame's body."""
+
+    def __init__(self, description: pa.Buffer) -> None:
+        """WireError when it describes nothing."""
+        try:
+            described, self._keyed_by, message = pickle.loads(description)
+            self._record_type = _record_type(described)
+            self._schema: pa.Schema = pa.ipc.read_schema(pa.py_buffer(message))
+        except Exception as error:
+            raise WireError(f"the schema of a channel cannot be read: {type(error).__name__}: {error}") from error
+        self._stream: _MessageStream | None = None
+        self._message = message
+        self._reader: Any = None
+
+    def decode(self, flags: int, body: pa.Buffer) -> tuple[Batch, int]:
+        """The batch, a view of the body, and the credit it costs. WireError when it is not one of this schema."""
+        try:
+            credit, length, _ = _PREFIX.unpack_from(body)
+            messages = body.slice(_PREFIX.size, length)
+            if messages.size != length:
+                raise ValueError(f"{length} bytes of columns are announced, {messages.size} came")
+            received = self._read(flags, messages) if length else None
+            rows = pickle.loads(body.slice(_PREFIX.size + length)) if flags & _PICKLED else None
+            return self._batch(flags, received, rows), credit
+        except Exception as error:
+            raise WireError(f"a batch cannot be read: {type(error).__name__}: {error}") from error
+
+    def _read(self, flags: int, messages: pa.Buffer) -> pa.RecordBatch:
+        if not flags & _DICTIONARIES:
+            return pa.ipc.read_record_batch(messages, self._schema)
+        if self._stream is None:
+            self._stream = _MessageStream(pa.py_buffer(self._message))
+            self._reader = pa.ipc.open_stream(pa.PythonFile(self._stream, "r"))
+        self._stream.feed(messages)
+        return self._reader.read_next_batch()
+
+    def _batch(self, flags: int, received: pa.RecordBatch | None, rows: list[Any] | None) -> Batch:
+        extra: dict[int, Any] = {}
+        if received is not None:
+            width = received.num_columns - sum(bool(flags & flag) for flag, _ in _EXTRA)
+            present = [flag for flag, _ in _EXTRA if flags & flag]
+            extra = {flag: received.column(width + i).to_numpy() for i, flag in enumerate(present)}
+        timestamps = extra.get(_TIMESTAMPS)
+        if rows is not None:
+            batch = Batch.of_rows(self._record_type, rows, timestamps)
+        else:
+            assert received is not None
+            columns = received if not extra else received.select(list(range(width)))
+            batch = Batch.of_columns(self._record_type, columns, timestamps)
+        if _KEY_GROUPS in extra:
+            batch.key_groups, batch.keyed_by = extra[_KEY_GROUPS], self._keyed_by
+        batch.row_kinds = extra.get(_ROW_KINDS)
+        return batch
+
+
+class _MessageStream:
+    """The file a stream reader reads from: it is given the messages of one batch, then the next one's."""
+
+    closed = False
+
+    def __init__(self, first: pa.Buffer) -> None:
+        self._current = first
+        self._position = 0
+
+    def feed(self, messages: pa.Buffer) -> None:
+        if self._position < self._current.size:
+            raise ValueError("more messages came than a batch has")
+        self._current, self._position = messages, 0
+
+    def read(self, nbytes: int = -1) -> pa.Buffer:
+        rest = self._current.size - self._position
+        piece = self._current.slice(self._position, rest if nbytes < 0 else min(nbytes, rest))
+        self._position += piece.size
+        return piece
+
+    def close(self) -> None:
+        self.closed = True
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _extra_columns(batch: Batch) -> tuple[list[pa.Array], int]:
+    arrays: list[pa.Array] = []
+    flags = 0
+    if batch.has_timestamps:
+        arrays.append(pa.array(batch.timestamps()))
+        flags |= _TIMESTAMPS
+    if batch.key_groups is not None:
+        arrays.append(pa.array(batch.key_groups, pa.uint16()))
+        flags |= _KEY_GROUPS
+    if batch.row_kinds is not None:
+        arrays.append(pa.array(batch.row_kinds, pa.int8()))
+        flags |= _ROW_KINDS
+    return arrays, flags
+
+
+def _has_dictionary(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _has_dictionary(kind.storage_type)
+    return pa.types.is_dictionary(kind) or any(_has_dictionary(kind.field(i).type) for i in range(kind.num_fields))
 
 
 @lru_cache(maxsize=256)
 def _described(record_type: RecordType) -> bytes:
-    return pickle.dumps(record_type, protocol=5)
+    return pickling.dumps(record_type)
 
 
 @lru_cache(maxsize=256)
 def _record_type(description: bytes) -> RecordType:
     """Of a channel's frames it is always the same one, and it is dear to make: it compiles its conversions."""
-    record_type: RecordType = pickle.loads(description)
+    record_type: RecordType = pickling.loads(description)
     return record_type
-
-
-def _encode_batch(batch: Batch) -> bytes:
-    arrays: list[pa.Array] = []
-    names: list[str] = []
-    metadata = {_TYPE: _described(batch.record_type)}
-    if batch.record_type.opaque:
-        metadata[_ROWS] = pickle.dumps(batch.rows(), protocol=5)
-    else:
-        columns = batch.columns()
-        arrays, names = list(columns.columns), list(columns.schema.names)
-    if batch.has_timestamps:
-        arrays.append(pa.array(batch.timestamps()))
-        names.append(_TIMESTAMP)
-    if batch.key_groups is not None:
-        arrays.append(pa.array(batch.key_groups))
-        names.append(_KEY_GROUP)
-    if batch.row_kinds is not None:
-        arrays.append(pa.array(batch.row_kinds))
-        names.append(_ROW_KIND)
-    record_batch = pa.RecordBatch.from_arrays(arrays, names=names)
-    record_batch = record_batch.replace_schema_metadata({**metadata, b"penstock.length": str(len(batch)).encode()})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, record_batch.schema) as writer:
-        writer.write_batch(record_batch)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def _decode_batch(data: memoryview) -> Batch:
-    with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
-        metadata: dict[bytes, bytes] = reader.schema.metadata
-        received = reader.read_next_batch()
-    record_type = _record_type(metadata[_TYPE])
-    extra: dict[str, Any] = {
-        name: received.column(name).to_numpy()
-        for name in (_TIMESTAMP, _KEY_GROUP, _ROW_KIND)
-        if name in received.schema.names
-    }
-    timestamps = extra.get(_TIMESTAMP)
-    if _ROWS in metadata:
-        batch = Batch.of_rows(record_type, pickle.loads(metadata[_ROWS]), timestamps)
-    else:
-        width = received.num_columns - len(extra)
-        columns = received.select(list(range(width))).replace_schema_metadata(None)
-        if record_type.schema is not None and record_type.schema.metadata is not None:
-            columns = columns.replace_schema_metadata(record_type.schema.metadata)
-        batch = Batch.of_columns(record_type, columns, timestamps)
-    if _KEY_GROUP in extra:
-        batch.key_groups = extra[_KEY_GROUP].astype(np.uint16)
-    batch.row_kinds = extra.get(_ROW_KIND)
-    return batch

@@ -1,0 +1,447 @@
+"""The transport between slot processes: one connection per ordered pair of slots, opened by whoever has data to send.
+
+Data goes one way on it, credit comes back the other way. Slots of one task manager meet at Unix sockets, others at TCP
+ports, under mutual TLS where that is configured. Everything happens on the slot's thread, driven by its mailbox:
+`handle` when sockets are ready, `flush` after every step; nothing blocks. `send` encodes and queues, what waits is
+written in few system calls. What a connection queues is bounded by the credit of its channels: it never grows because
+the receiver is slow.
+
+**What a lost connection means.** Frames may be lost, so both ends fail the attempts that used it, and it must not look
+whole again to either of them. When a connection is lost, the one in the other direction is closed with it, the
+receiver is told once, and frames of attempts that had used either of them are dropped from then on; the first frame of
+a later attempt connects anew. A connection that only older attempts have used is lost in silence. A connection that
+cannot be opened (refused, wrong secret, no answer in 10 s) counts as lost. A second connection from a peer replaces the
+first: the peer knows that that one is lost.
+
+**Attempts.** The newest attempt that the slot has sent, granted or been introduced for is its floor: frames below it
+are not decoded when they arrive, and not sent any more when they are still queued. Schemas and encoders belong to an
+attempt and go with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..runtime.clock import Clock
+from ..state.errors import ConnectionLostError, PenstockError, ProtocolError
+from ..state.ids import Attempt, SlotId
+from .connections import HANDSHAKE_NS, Connection, Stage
+from .handshake import Acceptor, Connector, RefusedError, refused
+from .listeners import Listeners
+from .messages import ChannelId, SlotAddress
+from .tls import TlsFiles
+from .transport import Frame, Receiver
+from .wire import Received
+
+EAGER_BYTES = 256 * 1024
+"""A queue of this length is written at once, not only after the step: the receiver can begin."""
+CHECK_NS = 1_000_000_000
+"""How often deadlines and silent peers are looked for."""
+RETRY_NS = 10_000_000
+"""When to knock again at a peer that has too many waiting."""
+MOST_STRANGERS = 256
+"""Accepted connections that have not proved who they are; more are closed at once."""
+
+logger = logging.getLogger(__name__)
+
+
+class _Peer:
+    """Another slot, as far as this one knows it."""
+
+    def __init__(self, address: SlotAddress | None = None) -> None:
+        self.address = address
+        self.outgoing: Connection | None = None
+        self.incoming: Connection | None = None
+        self.broken = Attempt(0)
+        """Attempts up to this one have lost a connection."""
+
+    def connections(self) -> list[Connection]:
+        return [c for c in (self.outgoing, self.incoming) if c is not None]
+
+
+class SocketTransport:
+    """A Transport. Everything but the constructor and `use_secret` belongs to the slot's thread."""
+
+    def __init__(
+        self,
+        me: SlotId,
+        *,
+        directory: Path,
+        host: str,
+        task_manager: str,
+        secret: bytes,
+        clock: Clock,
+        tls: TlsFiles | None = None,
+    ) -> None:
+        """Binds a Unix socket in `directory` and a free TCP port of `host`. `secret`: of the job; with an empty one
+        every connection is refused. ConfigurationError: a path too long, certificates that do not fit. OSError."""
+        self._me = me
+        self._secret = secret
+        self._clock = clock
+        self._contexts = None if tls is None else tls.contexts()
+        self._listeners = Listeners(me, directory, host)
+        self.address = SlotAddress(task_manager, host, self._listeners.port, self._listeners.unix_path, os.getpid())
+        self._receiver: Receiver | None = None
+        self._floor = Attempt(0)
+        self._peers: dict[SlotId, _Peer] = {}
+        self._connections: dict[int, Connection] = {}
+        self._dirty: set[Connection] = set()
+        """Have something new to send."""
+        self._failed: dict[Connection, str] = {}
+        """Lost, and why; dealt with between calls of the slot, never inside one."""
+        self._more: set[Connection] = set()
+        """Have bytes that no poll announces."""
+        self._knocking: dict[Connection, tuple[str, int] | str] = {}
+        """Own connections that found the backlog full."""
+        self._poller: select.epoll | None = None
+        self._listening = False
+        self._next_check_ns = 0
+
+    def use_secret(self, secret: bytes) -> None:
+        """Of the job this slot is let to; before the loop runs."""
+        self._secret = secret
+
+    def attach(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    def meet(self, peers: Mapping[SlotId, SlotAddress], attempt: Attempt = Attempt(0)) -> None:  # noqa: B008 - an int
+        """These are the slots of the attempt, before anything is sent to them. A slot that is not among them any more
+        is forgotten; one whose address has changed is another one. Nothing changes when there are none."""
+        if not peers:
+            return
+        self._advance(attempt)
+        for slot, peer in list(self._peers.items()):
+            if slot not in peers or (peer.address is not None and peer.address != peers[slot]):
+                self._forget(slot)
+        for slot, address in peers.items():
+            self._peers.setdefault(slot, _Peer()).address = address
+
+    @property
+    def queued_bytes(self) -> int:
+        """Encoded and not yet taken by the kernel, of all connections: at most the windows of all channels, and one
+        larger batch of each."""
+        return sum(connection.queue.nbytes for connection in self._connections.values())
+
+    # sending
+
+    def send(self, target: SlotId, frame: Frame, priority: bool = False) -> None:
+        """priority: overtakes what is queued on its connection; not for batches. What encoding raises (a record that is
+        not of its type, or larger than a frame) is the task's error. ProtocolError: the slot was not introduced."""
+        if target == self._me:
+            self._attached.receive(frame)
+            return
+        self._advance(frame.attempt)
+        peer = self._peers.get(target)
+        if peer is None or (peer.address is None and peer.outgoing is None):
+            raise ProtocolError(f"slot {self._me} sends to slot {target}, whose address it was not told")
+        if frame.attempt < self._floor or frame.attempt <= peer.broken:
+            return
+        connection = peer.outgoing or self._connect(target, peer)
+        connection.put(frame, priority)
+        self._dirty.add(connection)
+        if connection.queue.nbytes >= EAGER_BYTES and connection.stage is Stage.OPEN:
+            self._write(connection)
+
+    def grant(self, source: SlotId, attempt: Attempt, channel: ChannelId, nbytes: int) -> None:
+        if source == self._me:
+            self._attached.granted(attempt, channel, nbytes)
+            return
+        self._advance(attempt)
+        peer = self._peers.get(source)
+        if peer is None or peer.incoming is None or attempt < self._floor or attempt <= peer.broken:
+            return
+        peer.incoming.put_grant(attempt, channel, nbytes)
+        self._dirty.add(peer.incoming)
+
+    def flush(self) -> None:
+        """Write what is queued, and look after connections. The receiver may be told of lost ones."""
+        if self._dirty:
+            dirty, self._dirty = self._dirty, set()
+            for connection in dirty:
+                self._write(connection)
+        now_ns = self._clock.monotonic_ns()
+        if now_ns >= self._next_check_ns:
+            self._check(now_ns)
+        if self._failed:
+            self._lose_failed()
+
+    def _write(self, connection: Connection) -> None:
+        try:
+            connection.write()
+        except OSError as error:
+            self._fail(connection, error)
+        self._watch(connection)
+
+    def _advance(self, attempt: Attempt) -> None:
+        if attempt > self._floor:
+            self._floor = attempt
+            for connection in self._connections.values():
+                connection.queue.drop_before(attempt)
+
+    # the loop
+
+    def register(self, poller: select.epoll) -> None:
+        """Watch all sockets with this poller from here on; `handle` is given what it announces of them."""
+        self._poller = poller
+        self._listen(True)
+        for connection in self._connections.values():
+            self._watch(connection)
+
+    def unregister(self) -> None:
+        """The poller is about to be closed."""
+        self._poller, self._listening = None, False
+        for connection in self._connections.values():
+            connection.registered = 0
+
+    @property
+    def pending(self) -> bool:
+        """There is something to be handled that no poll will announce."""
+        return bool(self._more or self._failed)
+
+    def next_wakeup_ns(self) -> int | None:
+        """When `flush` wants to be called although nothing happens (monotonic ns)."""
+        return self._next_check_ns if self._connections or not self._listening else None
+
+    def handle(self, ready: Sequence[tuple[int, int]]) -> None:
+        """(descriptor, event mask) of what the poller has announced. Calls the receiver."""
+        if self._more:
+            more, self._more = self._more, set()
+            for connection in more:
+                self._ready(connection)
+        listeners = [listener.fileno() for listener in self._listeners.sockets]
+        for fd, _mask in ready:
+            if fd in self._connections:
+                self._ready(self._connections[fd])
+        for fd, _mask in ready:  # last, so that a new connection's descriptor is not taken for one that was closed
+            if fd in listeners:
+                self._accept(fd)
+        if self._failed:
+            self._lose_failed()
+
+    def close(self) -> None:
+        """Of all sockets. Peers see their connections lost; the receiver is told nothing."""
+        for connection in list(self._connections.values()):
+            self._drop(connection)
+        self._peers.clear()
+        self._listen(False)
+        self._listeners.close()
+
+    def _ready(self, connection: Connection) -> None:
+        if connection in self._failed or connection.stage is Stage.CLOSED:
+            return
+        try:
+            if connection.stage is Stage.CONNECTING:
+                connection.connected()
+            if connection.stage is Stage.SECURING and connection.secured():
+                self._more.add(connection)
+            if connection.stage in (Stage.GREETING, Stage.OPEN):
+                self._read(connection)
+                connection.write()
+        except (OSError, PenstockError) as error:
+            if isinstance(error, RefusedError) and connection.accepted:
+                self._refuse(connection, str(error))
+            self._fail(connection, error)
+        except Exception as error:  # a bug of ours must not take the whole slot with it
+            logger.exception("slot %s: handling frames of slot %s failed", self._me, connection.peer)
+            self._fail(connection, error)
+        self._watch(connection)
+
+    def _read(self, connection: Connection) -> None:
+        frames, closed = connection.read()
+        for frame in frames:
+            if connection.stage is Stage.GREETING:
+                self._greet(connection, frame)
+            elif frame.attempt < self._floor:
+                continue
+            elif connection.accepted:
+                element = connection.arrived(frame)
+                if element is not None:
+                    self._attached.receive(element)
+            else:
+                self._attached.granted(*connection.granted(frame))
+        if closed:
+            raise ConnectionLostError("the other end has closed it")
+        if connection.pending():
+            self._more.add(connection)
+
+    def _greet(self, connection: Connection, frame: Received) -> None:
+        greeting = connection.greeting
+        if isinstance(greeting, Connector):
+            hello = greeting.received(frame)
+            if hello is not None:
+                connection.say(hello)
+            elif connection.peer is not None:
+                connection.opened(connection.peer)
+            return
+        slot, welcome = greeting.received(frame)
+        peer = self._peers.setdefault(slot, _Peer())
+        if peer.incoming is not None:
+            self._lose(peer.incoming, "it was replaced by a new one")
+        connection.say(welcome)
+        connection.opened(slot)
+        peer.incoming = connection
+
+    # opening
+
+    def _connect(self, slot: SlotId, peer: _Peer) -> Connection:
+        address = peer.address
+        assert address is not None
+        near = address.task_manager == self.address.task_manager
+        deadline_ns = self._clock.monotonic_ns() + HANDSHAKE_NS
+        connection = Connection(
+            socket.socket(socket.AF_UNIX if near else socket.AF_INET, socket.SOCK_STREAM),
+            Connector(self._me, slot, self._secret),
+            None if near or self._contexts is None else self._contexts[1],
+            deadline_ns,
+        )
+        connection.peer = slot
+        peer.outgoing = connection
+        self._connections[connection.fileno()] = connection
+        self._knock(connection, address.unix_path if near else (address.host, address.port))
+        return connection
+
+    def _knock(self, connection: Connection, address: tuple[str, int] | str) -> None:
+        try:
+            if not connection.connect(address):
+                self._knocking[connection] = address
+                self._next_check_ns = min(self._next_check_ns, self._clock.monotonic_ns() + RETRY_NS)
+                return
+        except OSError as error:
+            self._fail(connection, error)
+        self._watch(connection)
+
+    def _accept(self, listener: int) -> None:
+        try:
+            for accepted in self._listeners.accept(listener):
+                strangers = sum(c.accepted and c.stage is not Stage.OPEN for c in self._connections.values())
+                if not self._secret or strangers >= MOST_STRANGERS:
+                    logger.warning(
+                        "slot %s refuses a connection: %s", self._me, "too many" if self._secret else "no job"
+                    )
+                    accepted.close()
+                    continue
+                secure = accepted.family != socket.AF_UNIX and self._contexts is not None
+                connection = Connection(
+                    accepted,
+                    Acceptor(self._me, self._secret),
+                    self._contexts[0] if secure and self._contexts else None,
+                    self._clock.monotonic_ns() + HANDSHAKE_NS,
+                )
+                self._connections[connection.fileno()] = connection
+                self._more.add(connection)
+        except OSError as error:
+            logger.error("slot %s cannot accept connections, and tries again in a second: %s", self._me, error)
+            self._listen(False)
+            return
+        for connection in list(self._more):
+            self._watch(connection)
+
+    def _refuse(self, connection: Connection, reason: str) -> None:
+        """Tell the other end why, if it can be told at once."""
+        try:
+            connection.say(refused(reason))
+            connection.write()
+        except OSError:
+            pass
+
+    # losing
+
+    def _fail(self, connection: Connection, error: Exception) -> None:
+        self._failed.setdefault(connection, str(error) or type(error).__name__)
+
+    def _lose_failed(self) -> None:
+        failed, self._failed = self._failed, {}
+        for connection, reason in failed.items():
+            self._lose(connection, reason)
+
+    def _lose(self, connection: Connection, reason: str) -> None:
+        """The connection is of no use any more; whoever used it is told."""
+        self._drop(connection)
+        slot = connection.peer
+        peer = self._peers.get(slot) if slot is not None else None
+        if slot is None or peer is None or connection not in peer.connections():
+            logger.warning("slot %s gave up a connection from slot %s: %s", self._me, slot or "(unknown)", reason)
+            return
+        newest = max(c.newest for c in peer.connections())
+        for other in peer.connections():
+            self._drop(other)
+        peer.outgoing = peer.incoming = None
+        peer.broken = max(peer.broken, newest)
+        in_use = 0 < newest >= self._floor
+        level = logging.WARNING if in_use else logging.INFO
+        logger.log(level, "slot %s lost its connection to slot %s: %s", self._me, slot, reason)
+        if in_use:
+            self._attached.disconnected(slot)
+
+    def _forget(self, slot: SlotId) -> None:
+        for connection in self._peers.pop(slot).connections():
+            self._drop(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        fd = connection.fileno()
+        if self._connections.get(fd) is connection:
+            del self._connections[fd]
+            if self._poller is not None and connection.registered:
+                self._poller.unregister(fd)
+        for group in (self._dirty, self._more):
+            group.discard(connection)
+        self._failed.pop(connection, None)
+        self._knocking.pop(connection, None)
+        connection.close()
+
+    def _check(self, now_ns: int) -> None:
+        """Once in a while: who is late, who is silent, who can be tried again."""
+        self._next_check_ns = now_ns + CHECK_NS
+        self._listen(True)
+        knocking, self._knocking = self._knocking, {}
+        for connection in list(self._connections.values()):
+            try:
+                if connection.stage is not Stage.OPEN and now_ns >= connection.deadline_ns:
+                    raise ConnectionLostError(f"there was no answer for {HANDSHAKE_NS // 1_000_000_000} seconds")
+                connection.check_alive()
+            except (OSError, PenstockError) as error:
+                self._fail(connection, error)
+        for connection, address in knocking.items():
+            if connection not in self._failed and connection.stage is Stage.CONNECTING:
+                self._knock(connection, address)
+
+    # the poller
+
+    def _listen(self, on: bool) -> None:
+        if self._poller is None or on is self._listening:
+            return
+        self._listening = on
+        for listener in self._listeners.sockets:
+            if on:
+                self._poller.register(listener.fileno(), select.EPOLLIN)
+            else:
+                self._poller.unregister(listener.fileno())
+
+    def _watch(self, connection: Connection) -> None:
+        if self._poller is None or connection.stage is Stage.CLOSED or connection in self._knocking:
+            return
+        mask = select.EPOLLOUT if connection.wants_write else 0
+        if connection.stage is not Stage.CONNECTING:
+            mask |= select.EPOLLIN
+        if connection in self._failed:
+            mask = 0
+        if mask == connection.registered:
+            return
+        if not connection.registered:
+            self._poller.register(connection.fileno(), mask)
+        elif mask:
+            self._poller.modify(connection.fileno(), mask)
+        else:
+            self._poller.unregister(connection.fileno())
+        connection.registered = mask
+
+    @property
+    def _attached(self) -> Receiver:
+        if self._receiver is None:
+            raise ProtocolError(f"the transport of slot {self._me} has no receiver")
+        return self._receiver
