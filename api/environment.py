@@ -20,7 +20,7 @@ from ..runtime.graph.transformations import Transformation
 from ..runtime.operators.operator import Operator
 from ..runtime.options import Duration
 from ..runtime.record_types import record_type_of
-from ..state.errors import CheckpointError, ConfigurationError, JobFailedError, PipelineError
+from ..state.errors import PenstockError, PipelineError
 from . import session
 from .job_options import job_options
 from .steps import Pipeline, Step, Upstream, freeze, with_upstream
@@ -227,7 +227,7 @@ class StreamExecutionEnvironment:
         """Run the pipeline to its end. Raises JobFailedError, whose cause is what the user's function raised."""
         try:
             return self.submit(job_name).run()
-        except (PipelineError, ConfigurationError, CheckpointError, JobFailedError, KeyboardInterrupt) as error:
+        except (PenstockError, KeyboardInterrupt) as error:
             raise error.with_traceback(None)  # noqa: B904 (the way it took in here tells the user nothing)
 
     def execute_async(self, job_name: str | None = None) -> Job:

@@ -102,13 +102,13 @@ class RemoteJob:
             raise TimeoutError(f"job '{self.job_name}' has not ended after {timeout_s} s")
         return self.finish()
 
-    def run(self) -> JobResult:
+    def run(self, at_each_look: Callable[[], None] = lambda: None) -> JobResult:
         """Attend it to its end. Ctrl-C and SIGTERM stop it after a last checkpoint (KeyboardInterrupt)."""
         with stopping_on_signals(self._ask_for_stop) as stopped:
             try:
                 self._progress = ProgressLine(_sources(self.view()))
                 with self._progress:
-                    self.run_until(lambda: False)
+                    self._attend(at_each_look)
             except KeyboardInterrupt:
                 session.say(
                     f"left job {self.job_id}, which goes on as it was asked to: penstock describe {self.job_id}"
@@ -137,6 +137,11 @@ class RemoteJob:
                 return True
             if until():
                 return False
+            time.sleep(LOOK_S)
+
+    def _attend(self, at_each_look: Callable[[], None]) -> None:
+        while not self.look():
+            at_each_look()
             time.sleep(LOOK_S)
 
     def look(self) -> bool:
@@ -178,11 +183,11 @@ class RemoteRows:
         self._after = 0
         self._finished = False
 
-    def more(self) -> list[Any] | None:
+    def more(self, wait_s: float = WAIT_S) -> list[Any] | None:
         """What has come since, perhaps nothing yet; None: the job has ended and nothing follows."""
         if self._finished:
             return None
-        answer = self._client.collected(self._job.job_id, self._collector, self._after, WAIT_S)
+        answer = self._client.collected(self._job.job_id, self._collector, self._after, wait_s)
         self._after, self._finished = answer.next, answer.finished
         if not self._finished:
             self._job.look_sometimes()

@@ -1,0 +1,1 @@
+"""The command's verbs, by what they are about; command_line.py puts them together."""

@@ -1,0 +1,165 @@
+"""`cluster start`, `stop`, `status`, `join`: a cluster on this machine, and more nodes for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from ...runtime import cluster_options
+from ...runtime.config import Configuration
+from ...state.errors import PenstockError
+from .. import session
+from . import common
+from .common import AddressFlag, ConfigFlag, Output, OutputFlag, YesFlag, show_time, telling
+
+if TYPE_CHECKING:
+    from ...jobmanager.cluster_state import ClusterState
+
+WATCH_S = 0.5
+
+app = typer.Typer(name="cluster", help="Start, stop and look at clusters on this machine.", no_args_is_help=True)
+
+
+def _config(config: list[str] | None, port: int | None = None, slots: int | None = None) -> Configuration:
+    flags = common.parse_settings(config or [])
+    if port is not None:
+        flags[cluster_options.REST_PORT.key] = port
+    if slots is not None:
+        flags[cluster_options.TASK_SLOTS.key] = slots
+    return common.configuration(common.checked(flags))
+
+
+@app.command()
+@telling
+def start(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running in the background.")] = False,
+    port: Annotated[int | None, typer.Option("--port", help="Of REST; 0 takes a free one.")] = None,
+    slots: Annotated[int | None, typer.Option("--slots", help="Slots of this node; else one for each core.")] = None,
+    config: ConfigFlag = None,
+    output: OutputFlag = Output.TEXT,
+) -> None:
+    """Start a cluster on this machine, and keep it until Ctrl-C; jobs it had are resumed."""
+    configuration = _config(config, port, slots)
+    if detach:
+        from ...jobmanager.cluster_control import start_in_background
+
+        started = start_in_background(configuration)
+        assert started.state is not None, "a cluster that was started has a state"
+        for note in started.notes:
+            session.say(f"note: {note}")
+        _print_started(started.state, output)
+        return
+    _run_here(configuration, output)
+
+
+def _run_here(configuration: Configuration, output: Output) -> None:
+    from ...jobmanager.cluster_supervisor import Supervisor, handle_signals
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    supervisor = Supervisor(configuration)
+    supervisor.claim()
+    handle_signals(supervisor)
+    supervisor.run(lambda state: _print_started(state, output))
+
+
+def _print_started(state: ClusterState, output: Output) -> None:
+    if output is Output.JSON:
+        common.print_json(msgspec.to_builtins(state))
+        return
+    session.say(
+        f"cluster '{state.cluster_id}' runs: REST and dashboards at the address below, Ray at {state.ray_address}"
+    )
+    typer.echo(state.rest_url or "")
+
+
+@app.command()
+@telling
+def stop(
+    yes: YesFlag = False,
+    force: Annotated[bool, typer.Option("--force", help="At once, without last checkpoints.")] = False,
+    address: AddressFlag = None,
+    config: ConfigFlag = None,
+    output: OutputFlag = Output.TEXT,
+) -> None:
+    """Stop a cluster: its jobs take a last checkpoint, and go on when it is started again."""
+    if address is not None:
+        with common.cluster(address) as client:
+            counts = client.overview()
+            common.confirm(f"Stop the cluster at {client.address} with {counts['jobs-running']} running jobs?", yes)
+            client.shut_down()
+        session.say(f"the cluster at {client.address} stops")
+        return
+    from ...jobmanager import cluster_control
+
+    configuration = _config(config)
+    state = cluster_control.status(configuration)
+    if state is not None:
+        common.confirm(f"Stop cluster '{state.cluster_id}' ({state.rest_url}) and its jobs?", yes)
+    state = cluster_control.stop(configuration, force=force)
+    if output is Output.JSON:
+        common.print_json({"cluster_id": state.cluster_id, "state": "stopped"})
+    else:
+        session.say(f"cluster '{state.cluster_id}' has stopped")
+
+
+@app.command()
+@telling
+def status(address: AddressFlag = None, config: ConfigFlag = None, output: OutputFlag = Output.TEXT) -> None:
+    """Show the clusters that run on this machine, or the one at the address."""
+    if address is not None:
+        with common.cluster(address) as client:
+            counts = client.overview()
+        if output is Output.JSON:
+            common.print_json(counts)
+        else:
+            for name, value in counts.items():
+                typer.echo(f"{name}: {value}")
+        return
+    from ...jobmanager.cluster_state import running_clusters
+
+    states = running_clusters(_config(config))
+    if output is Output.JSON:
+        common.print_json([msgspec.to_builtins(state) for state in states])
+        return
+    if not states:
+        raise PenstockError("no cluster runs on this machine; `penstock cluster start` starts one")
+    cells = [
+        [s.cluster_id, s.phase, s.rest_url or "-", s.ray_address or "-", show_time(s.started_ms), str(s.restarts)]
+        for s in states
+    ]
+    common.print_table(("CLUSTER", "STATE", "REST", "RAY", "STARTED (UTC)", "RESTARTS"), cells)
+
+
+@app.command()
+@telling
+def join(
+    address: Annotated[str, typer.Argument(help="host:port of the cluster's Ray, as `cluster status` shows it there.")],
+    host: Annotated[str | None, typer.Option("--host", help="Address of this machine that others reach.")] = None,
+    slots: Annotated[int | None, typer.Option("--slots", help="Slots of this node; else one for each core.")] = None,
+    config: ConfigFlag = None,
+) -> None:
+    """Make this machine a node of a cluster, until Ctrl-C. Its token is read as for ray.address."""
+    from ...jobmanager.ray_address import RayAddress, find_token
+    from ...jobmanager.ray_cluster import join as join_ray
+    from ...runtime.directories import node_directory
+
+    configuration = _config(config, slots=slots)
+    reach = RayAddress(address, find_token(configuration.get(cluster_options.RAY_TOKEN)))
+    node = join_ray(configuration, reach, directory=node_directory(configuration, f"node-{os.getpid()}"), host=host)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    session.say(f"this machine is a node of the cluster at {node.address}; Ctrl-C takes it out")
+    try:
+        while not stopped.wait(WATCH_S):
+            if (failure := node.died()) is not None:
+                raise PenstockError(f"the node has ended:\n{failure}")
+    finally:
+        node.stop()

@@ -1,0 +1,93 @@
+"""`penstock gc LOCATION`: list, or delete, what a store holds that nothing needs (state/garbage.py)."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...runtime.config import Configuration, load
+from ...runtime.units import parse_duration_ms
+from ...state.errors import ConfigurationError, PenstockError
+from ...state.garbage import Candidate, Findings, delete_garbage, find_garbage
+from ...state.objects import run_program
+from ...state.obstore_objects import ObstoreObjects
+
+FAILED, USAGE = 1, 2
+SHOWN_NAMES = 5
+"""Per reason, in the text form; JSON holds all."""
+
+
+def gc(
+    location: Annotated[str, typer.Argument(help="Directory or URL: of checkpoints, or of a cluster.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be deleted.")] = False,
+    older_than: Annotated[str, typer.Option("--older-than", help="Keep what was written more recently.")] = "7d",
+    config: Annotated[list[str] | None, typer.Option("--config", "-c", help="An option: key=value.")] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="How results are printed: text or json.")] = "text",
+) -> None:
+    """Delete what a store holds that nothing needs: leftovers of jobs that ended, of attempts that died, and of
+    clusters. Jobs that may be live keep all they may need."""
+    try:
+        if output not in ("text", "json"):
+            raise ConfigurationError(f"--output takes text or json, not {output!r}")
+        age_ms = parse_duration_ms(older_than)
+        store = _open(location, config or [])
+    except (ConfigurationError, ValueError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(USAGE) from None
+    try:
+        findings = run_program(find_garbage(time.time_ns() // 1_000_000, age_ms), store)
+        deleted = 0 if dry_run else run_program(delete_garbage(findings), store)
+    except PenstockError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+    if output == "json":
+        typer.echo(json.dumps(_as_json(location, findings, deleted)))
+    else:
+        typer.echo(_as_text(findings, dry_run))
+
+
+def _open(location: str, settings: list[str]) -> ObstoreObjects:
+    if "://" not in location and not Path(location).is_dir():
+        raise ConfigurationError(f"{location} is no directory")
+    flags: dict[str, object] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigurationError(f"-c takes key=value, not {key!r}")
+        flags[key.strip()] = value.strip()
+    options: Configuration = load(os.environ, Path.cwd(), flags)
+    return ObstoreObjects(location, options.to_dict())
+
+
+def _as_json(location: str, findings: Findings, deleted: int) -> dict[str, Any]:
+    return {
+        "location": location,
+        "objects": findings.objects,
+        "bytes": findings.bytes,
+        "garbage": [{"name": c.name, "bytes": c.size_bytes, "reason": c.reason} for c in findings.candidates],
+        "garbage_bytes": findings.candidate_bytes,
+        "deleted": deleted,
+        "not_judged": findings.kept,
+    }
+
+
+def _as_text(findings: Findings, dry_run: bool) -> str:
+    by_reason: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in findings.candidates:
+        by_reason[candidate.reason].append(candidate)
+    lines = []
+    for reason, found in sorted(by_reason.items()):
+        lines.append(f"{len(found)} objects, {sum(c.size_bytes for c in found):,} bytes: {reason}")
+        lines += [f"    {candidate.name}" for candidate in found[:SHOWN_NAMES]]
+        if len(found) > SHOWN_NAMES:
+            lines.append(f"    and {len(found) - SHOWN_NAMES} more")
+    lines += [f"job {job_id} is kept, it cannot be judged: {why}" for job_id, why in sorted(findings.kept.items())]
+    verb = "would be deleted" if dry_run else "deleted"
+    total = f"{len(findings.candidates)} of {findings.objects} objects, {findings.candidate_bytes:,} bytes"
+    return "\n".join([*lines, f"{total} {verb}"])
