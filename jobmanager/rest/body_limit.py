@@ -48,7 +48,8 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit:
-                await _drain(receive)
+                if message.get("more_body", False):  # else nothing follows, and asking for it would wait for ever
+                    await _drain(receive)
                 raise HTTPException(413)
             return message
 

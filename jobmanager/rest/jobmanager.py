@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from . import logs
 from . import wire_processes as wire
@@ -44,19 +44,19 @@ def list_logs(server: Server) -> wire.Logs:
     return logs.list_logs(server.gateway, None)
 
 
-@router.get("/jobmanager/logs/{file}", response_class=Text, responses=TEXT)
+@router.get("/jobmanager/logs/{file}", response_class=Response, responses=TEXT)
 def read_log(server: Server, file: FileNamePath) -> Text:
     """The end of one of them."""
     return logs.read_log(server.gateway, None, file)
 
 
-@router.get("/jobmanager/log", response_class=Text, responses=TEXT)
+@router.get("/jobmanager/log", response_class=Response, responses=TEXT)
 def log(server: Server) -> Text:
     """The end of its own."""
     return logs.read_own(server.gateway, None, logs.LOG_SUFFIX)
 
 
-@router.get("/jobmanager/stdout", response_class=Text, responses=TEXT)
+@router.get("/jobmanager/stdout", response_class=Response, responses=TEXT)
 def stdout(server: Server) -> Text:
     """What was printed there."""
     return logs.read_own(server.gateway, None, logs.OUT_SUFFIX)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from ..gateway import Gateway, UnavailableError, UnknownError
 from ..views import JobView, TaskManagerView
@@ -47,19 +47,19 @@ def list_logs(server: Server, task_manager: TaskManagerPath) -> wire.Logs:
     return logs.list_logs(server.gateway, task_manager)
 
 
-@router.get(f"{ONE}/logs/{{file}}", response_class=Text, responses=TEXT)
+@router.get(f"{ONE}/logs/{{file}}", response_class=Response, responses=TEXT)
 def read_log(server: Server, task_manager: TaskManagerPath, file: FileNamePath) -> Text:
     """The end of one of them."""
     return logs.read_log(server.gateway, task_manager, file)
 
 
-@router.get(f"{ONE}/log", response_class=Text, responses=TEXT)
+@router.get(f"{ONE}/log", response_class=Response, responses=TEXT)
 def log(server: Server, task_manager: TaskManagerPath) -> Text:
     """The end of its own."""
     return logs.read_own(server.gateway, task_manager, logs.LOG_SUFFIX)
 
 
-@router.get(f"{ONE}/stdout", response_class=Text, responses=TEXT)
+@router.get(f"{ONE}/stdout", response_class=Response, responses=TEXT)
 def stdout(server: Server, task_manager: TaskManagerPath) -> Text:
     """What was printed there."""
     return logs.read_own(server.gateway, task_manager, logs.OUT_SUFFIX)

@@ -111,6 +111,8 @@ def job_view(job_id: str = JOB, state: str = "RUNNING", ended_ms: int = -1) -> v
         STARTED_MS + 1_800, "ValueError", "no number", "Traceback: ValueError: no number", "write (2/2)", SINK, 1, 1,
         "write", TASK_MANAGER, "127.0.0.1:40001", 1_000,
     )  # fmt: skip
+    earlier = replace(failure, timestamp_ms=STARTED_MS + 900, task="", subtask=-1, exception="OSError")
+    followed = replace(failure, exception="RuntimeError", task="write (1/2)", subtask=0)
     return views.JobView(
         overview=overview,
         attempt=2,
@@ -122,7 +124,7 @@ def job_view(job_id: str = JOB, state: str = "RUNNING", ended_ms: int = -1) -> v
         edges=(views.EdgeView(SOURCE, SINK, "HASH"),),
         checkpoints=checkpoints(),
         checkpoint_config=views.CheckpointConfigView(10_000, 600_000, 0, 1, True, -1, True, "rocksdb", "file:/c"),
-        exceptions=(failure, replace(failure, timestamp_ms=STARTED_MS + 900, task="", subtask=-1, exception="OSError")),
+        exceptions=(replace(failure, concurrent=(followed,)), earlier),
         config={"parallelism.default": "2"},
         restart_strategy="exponential delay",
         collected=("numbers",),
@@ -151,6 +153,8 @@ class ViewsGateway:
         self.uploads: dict[str, Path] = {}
         self.is_shut_down = False
         self.polls = threading.Event()
+        """Set: records have come, nobody waits any more."""
+        self.asked = threading.Event()
         self.waits_s: list[float] = []
         self.failure: Exception | None = None
 
@@ -183,6 +187,7 @@ class ViewsGateway:
         if collector not in self.job(job_id).collected:
             raise gw.UnknownError(f"job {job_id} has no collector {collector}")
         self.waits_s.append(wait_s)
+        self.asked.set()
         self.polls.wait(wait_s)
         return gw.CollectedRows((b"\x80\x05page",), after + 1, False)
 
