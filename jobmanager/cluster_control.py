@@ -19,7 +19,8 @@ from ..runtime import cluster_options as options
 from ..runtime.config import Configuration
 from .cluster_state import ClusterFiles, ClusterState
 from .node_processes import MARK
-from .ray_cluster import ClusterError, clear_remains
+from .ray_address import ClusterError
+from .ray_cluster import clear_remains
 
 STARTER = "penstock.jobmanager.actors:start_dispatcher"
 DEFAULT_STORAGE = ".penstock/cluster"

@@ -13,7 +13,7 @@ import psutil
 
 from ..runtime import cluster_options as options
 from ..runtime.config import Configuration
-from .ray_cluster import LOOPBACK, ClusterError
+from .ray_address import LOOPBACK, ClusterError
 from .restart_budget import Remedy, Vigil
 
 PROBE_TIMEOUT_S = 3.0

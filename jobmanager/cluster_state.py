@@ -24,6 +24,7 @@ import msgspec
 
 from ..runtime.config import Configuration
 from ..runtime.directories import cluster_directory, private_directory
+from .node_processes import MARK
 
 LOCK, STATE, STOP, SECRET = "lock", "cluster.json", "stop", "secret"
 
@@ -135,7 +136,8 @@ class ClusterFiles:
         return (self.directory / STOP).exists()
 
     def request_stop(self) -> None:
-        (self.directory / STOP).touch(mode=0o600)
+        if self.directory.is_dir():
+            (self.directory / STOP).touch(mode=0o600)
 
     def forget_stop(self) -> None:
         (self.directory / STOP).unlink(missing_ok=True)
@@ -155,6 +157,7 @@ def running_clusters(config: Configuration) -> list[ClusterState]:
     return [state for state in states if state is not None]
 
 
-def say_stopped(config: Configuration) -> None:
-    """By the dispatcher, once its jobs have stopped: the supervisor may end the processes."""
-    ClusterFiles.of(config).request_stop()
+def say_stopped() -> None:
+    """By the dispatcher, once its jobs have stopped: the supervisor of the Ray it runs in may end the processes."""
+    if directory := os.environ.get(MARK):
+        ClusterFiles(Path(directory)).request_stop()

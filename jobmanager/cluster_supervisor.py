@@ -40,7 +40,8 @@ from .cluster_rest import RestProbe, answers, delete_cluster, listens, port_of, 
 from .cluster_state import LOCK, ClusterFiles, ClusterState, Phase
 from .dispatcher_starter import Request, StarterProcess
 from .node_processes import members, on_death_of
-from .ray_cluster import LOOPBACK, TOKEN_FILE, ClusterError, RayAddress, RayNode, clear_remains, existing, start_head
+from .ray_address import LOOPBACK, ClusterError, RayAddress, existing
+from .ray_cluster import TOKEN_FILE, RayNode, clear_remains, start_head
 from .restart_budget import Remedy, RestartBudget
 
 logger = logging.getLogger(__name__)

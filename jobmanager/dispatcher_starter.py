@@ -19,7 +19,8 @@ from ..runtime.cluster_options import CLUSTER_ID
 from ..runtime.config import Configuration
 from ..state.errors import PenstockError
 from .node_processes import on_death_of
-from .ray_cluster import ClusterError, RayAddress, connect, disconnect, kill_named_actors
+from .ray_address import ClusterError, RayAddress
+from .ray_cluster import connect, disconnect, kill_named_actors
 
 TIMEOUT_S = 150.0
 

@@ -18,7 +18,7 @@ from ..runtime import cluster_options as options
 from ..runtime.config import Configuration
 from .cluster_control import DEFAULT_STORAGE, STARTER, STOP_TIMEOUT_S, Order, read_started, spawn_supervisor
 from .cluster_state import ClusterFiles, ClusterState
-from .ray_cluster import ClusterError
+from .ray_address import ClusterError
 
 MAX_NAMES = 50
 

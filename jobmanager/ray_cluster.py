@@ -1,9 +1,8 @@
-"""Starting, finding and leaving Ray: the only place that knows how.
+"""Starting, joining and leaving Ray: the only place that knows how.
 
     start_head(...)  a Ray cluster with one node, this machine          -> RayNode
     join(...)        one more node for a Ray cluster                    -> RayNode
-    existing(...)    one that somebody else runs                        -> RayAddress
-    connect(...)     makes this process a driver of any of them
+    connect(...)     makes this process a driver of any Ray cluster (ray_address.py)
 
 A node is started by its **keeper**: a process that watches its owner and then becomes `ray start --block`
 (docs/decisions/0016-a-keeper-for-ray.md). What is guaranteed:
@@ -32,17 +31,14 @@ import logging
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..runtime import cluster_options as options
 from ..runtime.config import Configuration
-from ..state.errors import PenstockError
 from .node_processes import (
     MARK,
     kill_agents,
@@ -53,18 +49,17 @@ from .node_processes import (
     terminate,
     user_directory,
 )
+from .ray_address import LOOPBACK, ClusterError, RayAddress, reachable
 
 logger = logging.getLogger(__name__)
 
 SLOT_RESOURCE = "penstock_slot"
 TOKEN_FILE = "token"
-LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 80_000_000
 """About the least that Ray takes: data never goes through it."""
 START_TIMEOUT_S = 90.0
 START_ATTEMPTS = 2
 LOCK_TIMEOUT_S = 120.0
-CONNECT_TIMEOUT_S = 10.0
 STOP_GRACE_S = 5.0
 """Ray needs 0.3 s to end; what needs longer is killed."""
 
@@ -85,36 +80,6 @@ _TUNING = {
     "RAY_task_events_report_interval_ms": "0",
 }
 """Of Ray's processes, unless the environment says otherwise."""
-
-
-class ClusterError(PenstockError):
-    """Ray, or the cluster on it, cannot be started, found or joined; why, and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class RayAddress:
-    """How a Ray cluster is reached."""
-
-    address: str
-    """host:port of its head's GCS."""
-    token: str | None = field(repr=False)
-    """None: it takes everybody."""
-
-    @property
-    def loopback(self) -> bool:
-        return self.address.rpartition(":")[0] in (LOOPBACK, "localhost")
-
-    def environment(self) -> dict[str, str]:
-        """What must be in the environment of a process before it imports ray."""
-        auth = {"RAY_AUTH_MODE": "disabled"}
-        if self.token is not None:
-            auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
-        return {**auth, **_reach(self.loopback)}
-
-
-def _reach(loopback: bool) -> dict[str, str]:
-    """Ray replaces 127.0.0.1 by the machine's address, except where it is told that it runs on one machine only."""
-    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if loopback else "1"}
 
 
 class RayNode:
@@ -310,38 +275,10 @@ def _logs(directory: Path) -> str:
 # connecting ----------------------------------------------------------------------------------------------------
 
 
-def existing(config: Configuration) -> RayAddress | None:
-    """The Ray cluster that the configuration names. Its token is the one of `ray.token-file`, else RAY_AUTH_TOKEN, else
-    the file of RAY_AUTH_TOKEN_PATH, else Ray's own default file. Raises ClusterError for a file that cannot be read."""
-    address = config.get(options.RAY_ADDRESS)
-    if address is None:
-        return None
-    if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdecimal():
-        raise ClusterError(f"{options.RAY_ADDRESS.key} is {address!r}, but it must be host:port of the head's GCS")
-    return RayAddress(address, find_token(config.get(options.RAY_TOKEN)))
-
-
-def find_token(file: str | None) -> str | None:
-    """From that file, or where Ray looks for it; None when there is none. Raises ClusterError."""
-    if file is None and (token := os.environ.get("RAY_AUTH_TOKEN")):
-        return token
-    named = file or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
-    if named is None and not path.exists():
-        return None
-    try:
-        return path.read_text().strip()
-    except OSError as failure:
-        raise ClusterError(f"the token of Ray cannot be read from {path}: {failure.strerror}") from None
-
-
 def connect(reach: RayAddress, namespace: str) -> None:
     """Makes this process a driver of that cluster; `disconnect` ends it. Raises ClusterError."""
-    host, _, port = reach.address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
-    except OSError as failure:
-        raise ClusterError(f"no Ray answers at {reach.address}: {failure}") from None
+    if not reachable(reach):
+        raise ClusterError(f"no Ray answers at {reach.address}")
     os.environ.update(reach.environment())
     import ray
     from ray._private import ray_constants

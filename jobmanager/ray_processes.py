@@ -22,6 +22,7 @@ from ..runtime.config import Configuration
 from ..state.cluster_store import JobSubmission
 from ..state.ids import JobId
 from ..taskmanager.actor import SLOT_PREFIX, TaskManagerActor
+from .cluster_state import say_stopped
 from .gateway import UnavailableError, UnknownError
 from .ray_slots import TASK_MANAGER_PREFIX, ActorHandle, describe_task_managers
 from .views import JobOverview, JobView, LogFile, TaskManagerView
@@ -179,6 +180,7 @@ class RayProcesses:
                 handle = _find(name) if name.startswith(prefix) else None
                 if handle is not None:
                     ray.kill(handle)
+        say_stopped()
         own = ray.get_runtime_context().current_actor
         threading.Timer(0.2, lambda: (ray.kill(own), os._exit(0))).start()
 
