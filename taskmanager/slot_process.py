@@ -172,7 +172,7 @@ class SlotProcess:
 
     def _begin(self, lease: JobLease) -> None:
         activate(install(lease.code, self._node / CODE, lease.config))
-        store = ObstoreObjects(lease.storage)
+        store = ObstoreObjects(lease.storage, lease.config)
         self._transport.use_secret(lease.secret)
         self._executor = ThreadExecutor(store, self._mailbox.post)
         services = SlotServices(

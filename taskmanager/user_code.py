@@ -143,7 +143,7 @@ def _artefacts(code: UserCode, directory: Path, config: Mapping[str, str]) -> It
         target = directory / artefact
         with _making(target) as made:
             if made is not None:
-                store = store or ObstoreObjects(code.artefact_storage)
+                store = store or ObstoreObjects(code.artefact_storage, config)
                 try:
                     unpack(artefact, store, made)
                 except (ObjectStoreError, OSError) as error:
