@@ -31,7 +31,7 @@ class LocalJob:
         """ConfigurationError, CheckpointError: where it cannot start at all."""
         self.graph = graph
         self.location = _location(config)
-        store = ObstoreObjects(self.location)
+        store = ObstoreObjects(self.location, config.to_dict())
         store.probe()
         identity = identify(graph.job_name, config, store, self.location)
         self.job_id, self.continued = identity.job_id, identity.continued

@@ -92,6 +92,25 @@ WORK_DIRECTORY = Option(
 LOG_LEVEL = Option("env.log.level", one_of("debug", "info", "warning", "error"), "info", "Which lines go to the logs.")
 DATA_HOST = Option("taskmanager.host", TEXT, None, "Address other nodes reach this one at; none: the one Ray knows.")
 
+# object stores -------------------------------------------------------------------------------------------------
+
+S3_ENDPOINT = Option(
+    "s3.endpoint", TEXT, None, "URL of an S3 store that is not Amazon's; else AWS_ENDPOINT_URL, or the profile's."
+)
+S3_REGION = Option("s3.region", TEXT, None, "Region of the bucket; else AWS_REGION, or the profile's.")
+S3_ACCESS_KEY = Option(
+    "s3.access-key", TEXT, None,
+    "With s3.secret-key: credentials for s3:// locations. Without them AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a "
+    "profile in ~/.aws/credentials (AWS_PROFILE), or what the machine offers; better, since options are stored with "
+    "their jobs.",
+)  # fmt: skip
+S3_SECRET_KEY = Option("s3.secret-key", TEXT, None, "See s3.access-key. Never shown.")
+S3_PATH_STYLE = Option(
+    "s3.path.style.access", TEXT, None,
+    "true: the bucket is part of the path, false: of the host's name. Unset: true where there is an endpoint.",
+    ("s3.path-style-access",),
+)  # fmt: skip
+
 # security ------------------------------------------------------------------------------------------------------
 
 TLS_INTERNAL = Option("security.ssl.internal.enabled", BOOL, False, "Mutual TLS between slots of different nodes.")

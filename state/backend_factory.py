@@ -88,7 +88,7 @@ def _restored_rocksdb(
         handle, fetched = base
         registry.merge(decode_meta(handle.meta))
         rocksdb.lay_out(fetched, directory)
-        tables = {name: file for name, file in handle.files.items() if file.shared and reuse_files}
+        tables = {name: file for name, file in handle.files.items() if name.endswith(".sst") and reuse_files}
         store = rocksdb.RocksStore(directory, database, tables)
         if _range_of(handle).intersection(key_groups) != _range_of(handle):
             store.keep_only(key_groups)

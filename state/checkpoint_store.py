@@ -16,6 +16,8 @@ cannot be fenced (PROTOCOLS 4); what makes them safe:
   attempt may still be uploading, but no checkpoint will ever be completed with it. Files of aborted checkpoints of
   the running attempt stay until the next attempt, or the end of the job: an upload of them may still be under way.
 
+Small files of a subtask share one object, a pack (packing.py): their handles say where in it they lie.
+
 Every file is listed with size and xxh3_128 checksum, the metadata carries a checksum of itself: whatever is missing,
 cut short, altered or not ours is a DamagedCheckpointError that names the object, and nothing is restored from it.
 """
@@ -26,14 +28,16 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
 from .documents import seal, unseal
 from .errors import ConfigurationError, DamagedCheckpointError, ObjectNotFound, ProtocolError
 from .ids import Attempt, CheckpointId, JobId
-from .objects import Delete, Get, GetFile, List, Program, PutFile, create_once, with_retries
-from .snapshots import METADATA_VERSION, CheckpointMetadata, FileHandle, KeyedHandle
+from .objects import Delete, Get, GetFile, GetRange, List, Program, PutFile, create_once, with_retries
+from .snapshots import METADATA_VERSION, OLDEST_METADATA_VERSION, CheckpointMetadata, FileHandle, KeyedHandle
+from .stretches import stretches
 
 METADATA = "_metadata"
 DELETE_BATCH = 1_000
@@ -48,9 +52,9 @@ class Uploads:
     def __init__(
         self, job_id: JobId, attempt: Attempt, checkpoint_id: CheckpointId, new_name: Callable[[], str]
     ) -> None:
+        self.job_id, self.attempt, self.checkpoint_id, self.new_name = job_id, attempt, checkpoint_id, new_name
         self._shared = f"{job_id}/shared/{attempt}-"
         self._own = checkpoint_prefix(job_id, attempt, checkpoint_id)
-        self._new_name = new_name
 
     def put_bytes(self, data: bytes, *, shared: bool = False) -> Program[FileHandle]:
         name = self._name(shared)
@@ -66,7 +70,7 @@ class Uploads:
         return FileHandle(name, size, checksum, shared)
 
     def _name(self, shared: bool) -> str:
-        return (self._shared if shared else self._own) + self._new_name()
+        return (self._shared if shared else self._own) + self.new_name()
 
 
 class CheckpointStore:
@@ -98,7 +102,9 @@ class CheckpointStore:
             data = yield from with_retries(Get(name))
         except ObjectNotFound:
             raise DamagedCheckpointError(f"{name} is missing: no such checkpoint, or it was deleted.") from None
-        metadata = unseal(name, "checkpoint", METADATA_VERSION, data, CheckpointMetadata)
+        metadata = unseal(
+            name, "checkpoint", METADATA_VERSION, data, CheckpointMetadata, oldest=OLDEST_METADATA_VERSION
+        )
         if name != metadata_name(JobId(metadata.job_id), metadata.attempt, metadata.checkpoint_id):
             raise DamagedCheckpointError(
                 f"{name} holds checkpoint {metadata.checkpoint_id} of attempt {metadata.attempt} of job "
@@ -113,20 +119,26 @@ class CheckpointStore:
     def fetch(handle: KeyedHandle, directory: Path) -> Program[None]:
         """Download the files of keyed state under their local names, and verify them. DamagedCheckpointError."""
         for local_name, file in handle.files.items():
-            path = directory / local_name
-            try:
-                yield from with_retries(GetFile(file.name, path))
-            except ObjectNotFound:
-                raise DamagedCheckpointError(f"{file.name} is missing, and the checkpoint needs it.") from None
-            _verify(file, *_measure(path))
+            if file.offset is None:
+                path = directory / local_name
+                yield from _present(GetFile(file.name, path))
+                _verify(file, *_measure(path))
+        packed = [(name, file) for name, file in handle.files.items() if file.offset is not None]
+        for stretch in stretches([file for _name, file in packed]):
+            data: bytes = yield from _present(GetRange(stretch.name, stretch.offset, stretch.length))
+            for local_name, file in packed:
+                if stretch.holds(file):
+                    content = stretch.cut(data, file)
+                    _verify(file, len(content), xxhash.xxh3_128_hexdigest(content))
+                    path = directory / local_name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
 
     @staticmethod
     def fetch_bytes(file: FileHandle) -> Program[bytes]:
         """The verified content of one file. DamagedCheckpointError."""
-        try:
-            data: bytes = yield from with_retries(Get(file.name))
-        except ObjectNotFound:
-            raise DamagedCheckpointError(f"{file.name} is missing, and the checkpoint needs it.") from None
+        op = Get(file.name) if file.offset is None else GetRange(file.name, file.offset, file.size_bytes)
+        data: bytes = yield from _present(op)
         _verify(file, len(data), xxhash.xxh3_128_hexdigest(data))
         return data
 
@@ -230,6 +242,14 @@ def objects_of(metadata: CheckpointMetadata) -> Iterator[str]:
             yield file.name
 
 
+def _present(op: Get | GetFile | GetRange) -> Program[Any]:
+    """The result of reading an object that the checkpoint needs."""
+    try:
+        return (yield from with_retries(op))
+    except ObjectNotFound:
+        raise DamagedCheckpointError(f"{op.name} is missing, and the checkpoint needs it.") from None
+
+
 def _measure(path: Path) -> tuple[int, str]:
     """Size and checksum of a local file."""
     digest, size = xxhash.xxh3_128(), 0
@@ -241,7 +261,8 @@ def _measure(path: Path) -> tuple[int, str]:
 
 
 def _verify(file: FileHandle, size: int, checksum: str) -> None:
+    where = file.name if file.offset is None else f"{file.name} (from byte {file.offset})"
     if size != file.size_bytes:
-        raise DamagedCheckpointError(f"{file.name} is damaged: it has {size} bytes, expected are {file.size_bytes}.")
+        raise DamagedCheckpointError(f"{where} is damaged: it has {size} bytes, expected are {file.size_bytes}.")
     if checksum != file.checksum:
-        raise DamagedCheckpointError(f"{file.name} is damaged: its checksum does not fit its content.")
+        raise DamagedCheckpointError(f"{where} is damaged: its checksum does not fit its content.")

@@ -31,13 +31,16 @@ def seal(kind: str, version: int, nonce: str, document: object) -> bytes:
     return msgspec.json.encode(_Envelope(kind, version, nonce, xxhash.xxh3_128_hexdigest(raw), msgspec.Raw(raw)))
 
 
-def unseal(name: str, kind: str, version: int, data: bytes, document_type: type[T]) -> T:
-    """DamagedCheckpointError that names the object, if it is cut short, altered, of another kind, or not ours."""
+def unseal(name: str, kind: str, version: int, data: bytes, document_type: type[T], *, oldest: int | None = None) -> T:
+    """`oldest`: the first format version that can still be read, if not only the present one.
+
+    DamagedCheckpointError that names the object, if it is cut short, altered, of another kind, or not ours."""
     try:
         envelope = msgspec.json.decode(data, type=_Envelope)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DamagedCheckpointError(f"{name} is damaged, or was not written by penstock: {error}") from error
-    if (envelope.penstock, envelope.version) != (kind, version):
+    readable = range(version if oldest is None else oldest, version + 1)
+    if envelope.penstock != kind or envelope.version not in readable:
         raise DamagedCheckpointError(
             f"{name} is a {envelope.penstock} of format version {envelope.version}; this penstock reads a {kind} of "
             f"version {version}."

@@ -58,6 +58,15 @@ class Get:
 
 
 @dataclass(frozen=True, slots=True)
+class GetRange:
+    """Result: the object's bytes from `offset`, at most `length`; fewer where it ends before. ObjectNotFound."""
+
+    name: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class GetFile:
     """Download into a local file (parent directories are made). Result: None. ObjectNotFound."""
 
@@ -68,6 +77,23 @@ class GetFile:
 @dataclass(frozen=True, slots=True)
 class List:
     """Names of all objects that start with the prefix, sorted. Result: list[str]."""
+
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object as a listing shows it."""
+
+    name: str
+    size_bytes: int
+    modified_at_ms: int
+    """By the store's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListDetails:
+    """Like List, with sizes and times. Result: list[StoredObject], sorted by name."""
 
     prefix: str
 
@@ -86,7 +112,7 @@ class Pause:
     duration_ms: int
 
 
-StoreOp = Put | PutFile | Get | GetFile | List | Delete | Pause
+StoreOp = Put | PutFile | Get | GetRange | GetFile | List | ListDetails | Delete | Pause
 Program = Generator[StoreOp, Any, T]
 
 

@@ -108,7 +108,7 @@ class RetainedCheckpoints:
     def _retain(self, metadata: CheckpointMetadata) -> None:
         files = [f for subtask in metadata.subtasks for f in subtask.files() if f.name.startswith(self._prefix)]
         document = metadata_name(JobId(metadata.job_id), metadata.attempt, metadata.checkpoint_id)
-        own = [f.name for f in files if not f.shared]
+        own = list(dict.fromkeys(f.name for f in files if not f.shared))  # several in one pack
         if document.startswith(self._prefix):
             own.append(document)
         shared = frozenset(f.name for f in files if f.shared)

@@ -9,19 +9,23 @@ from dataclasses import dataclass, field
 
 from .ids import Attempt, CheckpointId, OperatorId, VertexId
 
-METADATA_VERSION = 1
+METADATA_VERSION = 2
+"""2: files may lie in packs."""
+OLDEST_METADATA_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class FileHandle:
-    """One object in the store."""
+    """One object in the store, or a part of one in which several small files are packed (packing.py)."""
 
     name: str
     size_bytes: int
     checksum: str
     """xxh3_128 of the content, hex."""
     shared: bool = False
-    """Later checkpoints may refer to it too (incremental RocksDB files): reference counted."""
+    """Later checkpoints may refer to the object too (incremental RocksDB files): reference counted."""
+    offset: int | None = None
+    """Where the file begins in a pack; None: the file is the whole object."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from ..state.backend_factory import BackendOptions, create_keyed_backend
 from ..state.checkpoint_store import CheckpointStore
 from ..state.ids import OperatorId, SlotId
 from ..state.key_groups import KeyGroupRange
+from ..state.packing import SubtaskUploads
 from .alignment import BarrierAligner
 from .chain import OperatorChain
 from .executor import Executor
@@ -78,9 +79,10 @@ class _Deployment:
         self.sources: list[SlotId] = []
         """Slots of the input channels."""
         self.input = self._input(operators[0])
+        self.uploads = SubtaskUploads(lambda checkpoint: self.store.uploads(self.task.attempt_of(checkpoint), checkpoint))
         self.task = Task(
             deploy, self.chain, self.input, writers, self._open, services.clock, services.executor, services.send,
-            self.directory, frozenset([*self.sources, *(channel.target for channel in writers.channels)]),
+            self.directory, frozenset([*self.sources, *(channel.target for channel in writers.channels)]), self.uploads,
         )  # fmt: skip
         self.task.initialize(fetch_restored(deploy.restore, self.store, self.directory / RESTORED))
 
@@ -166,7 +168,7 @@ class _Deployment:
             keyed_backend=partial(self._keyed_backend, index, restored),
             new_name=services.new_name,
             work_directory=self.directory,
-            uploads=partial(self.store.uploads, deploy.attempt),
+            uploads=self.uploads.of,
             job_id=deploy.job_id,
             job_name=deploy.job_name,
             job_parameters=self.config.get(options.JOB_PARAMETERS),
@@ -182,7 +184,7 @@ class _Deployment:
             key_groups=KeyGroupRange.of_subtask(deploy.index, deploy.vertex.parallelism, deploy.vertex.max_parallelism),
             max_parallelism=deploy.vertex.max_parallelism,
             directory=self.directory / f"state-{index}",
-            uploads=partial(self.store.uploads, deploy.attempt),
+            uploads=self.uploads.of,
             restored=restored.keyed,
             reuse_files=deploy.reusable_checkpoint is not None,
             options=BackendOptions(generic_types=self.config.get(options.GENERIC_TYPES)),

@@ -14,10 +14,11 @@ from ..runtime.clock import Clock
 from ..runtime.elements import MIN_WATERMARK
 from ..runtime.operators.operator import RestoredState
 from ..state.checkpoint_store import CheckpointStore
-from ..state.ids import OperatorId, VertexId
+from ..state.ids import CheckpointId, OperatorId
 from ..state.objects import Program, Put, PutFile
+from ..state.packing import SubtaskUploads
 from ..state.snapshots import OperatorSnapshot, SubtaskSnapshot
-from .messages import RestoreOperator
+from .messages import RestoreOperator, SubtaskId
 
 T = TypeVar("T")
 
@@ -33,19 +34,28 @@ class Arrival:
 
 
 def subtask_snapshot(
-    programs: list[Program[OperatorSnapshot]], vertex: VertexId, subtask: int, arrival: Arrival, clock: Clock
+    subtask: SubtaskId,
+    checkpoint_id: CheckpointId,
+    programs: list[Program[OperatorSnapshot]],
+    uploads: SubtaskUploads,
+    arrival: Arrival,
+    clock: Clock,
 ) -> Program[SubtaskSnapshot]:
     began_ns = clock.monotonic_ns()
     operators: list[OperatorSnapshot] = []
     written: dict[str, int] = {}
-    for program in programs:
-        snapshot = yield from _measured(program, written)
-        operators.append(snapshot)
+    try:
+        for program in programs:
+            snapshot = yield from _measured(program, written)
+            operators.append(snapshot)
+        yield from _measured(uploads.finish(checkpoint_id), written)
+    finally:
+        uploads.forget(checkpoint_id)
     files = sum(f.size_bytes for op in operators for handle in op.keyed for f in handle.files.values())
     inline = sum(map(_inline_bytes, operators))
     return SubtaskSnapshot(
-        vertex,
-        subtask,
+        subtask.vertex,
+        subtask.index,
         tuple(operators),
         arrival.align_ms,
         arrival.sync_ms,

@@ -26,8 +26,9 @@ from ..runtime.batch import Batch
 from ..runtime.clock import Clock
 from ..runtime.elements import Barrier, EndOfInput, LatencyMarker, Watermark, WatermarkStatus
 from ..runtime.operators.operator import Firing, RestoredState
-from ..state.ids import CheckpointId, OperatorId, SlotId
+from ..state.ids import Attempt, CheckpointId, OperatorId, SlotId
 from ..state.objects import Program
+from ..state.packing import SubtaskUploads
 from ..state.snapshots import SplitSnapshot
 from . import messages
 from .chain import OperatorChain
@@ -74,7 +75,8 @@ class Task:
         executor: Executor,
         send: Callable[[messages.FromSlot], None],
         directory: Path,
-        peers: frozenset[SlotId] = frozenset(),
+        peers: frozenset[SlotId],
+        uploads: SubtaskUploads,
     ) -> None:
         self.deploy = deploy
         self.directory = directory
@@ -94,6 +96,7 @@ class Task:
         self._clock = clock
         self._executor = executor
         self._send = send
+        self._uploads = uploads
         self._batch: Batch | None = None
         self._position = 0
         self._input_index = 0
@@ -104,6 +107,8 @@ class Task:
         self._next_work = 0
         self._aborted: set[CheckpointId] = set()
         """Snapshots that may still be on their way and that nobody waits for."""
+        self._attempts: dict[CheckpointId, Attempt] = {}
+        """Of checkpoints whose barrier was here, and that have not ended as far as we know."""
         self._snapshots: dict[CheckpointId, Work] = {}
         """Those that are being written and uploaded."""
         self._outcome: messages.FromSlot | None = None
@@ -279,6 +284,7 @@ class Task:
 
     def _checkpoint(self, aligned: Aligned) -> None:
         barrier, checkpoint = aligned.barrier, aligned.barrier.checkpoint_id
+        self._attempts[checkpoint] = barrier.attempt
         began_ns = self._clock.monotonic_ns()
         start_delay_ms = max(0.0, self._clock.now_ms() - barrier.triggered_at_ms - aligned.align_ms)
         self.chain.prepare_barrier(checkpoint)
@@ -288,7 +294,7 @@ class Task:
         if isinstance(self.input, SourceInput):
             self._send(messages.BarrierInjected(self.attempt, self.id, checkpoint))
         arrival = Arrival(aligned.align_ms, sync_ms, start_delay_ms, aligned.processed_bytes)
-        program = subtask_snapshot(programs, self.id.vertex, self.id.index, arrival, self._clock)
+        program = subtask_snapshot(self.id, checkpoint, programs, self._uploads, arrival, self._clock)
         self._snapshots[checkpoint] = self._submit(program, partial(self._snapshotted, checkpoint))
 
     def _snapshotted(self, checkpoint: CheckpointId, snapshot: Any, error: Exception | None) -> None:
@@ -300,13 +306,20 @@ class Task:
         else:
             self._send(messages.Decline(self.attempt, self.id, checkpoint, f"{type(error).__name__}: {error}"))
 
+    def attempt_of(self, checkpoint: CheckpointId) -> Attempt:
+        """What names the files of this checkpoint: its own attempt, which may be newer than the task's. Called on
+        helper threads, too."""
+        return self._attempts.get(checkpoint, self.attempt)
+
     def completed(self, checkpoint: CheckpointId) -> None:
+        self._attempts = {each: attempt for each, attempt in self._attempts.items() if each > checkpoint}
         self._aborted = {aborted for aborted in self._aborted if aborted > checkpoint}
         self._mail(lambda: self.chain.completed(checkpoint))
 
     def aborted(self, checkpoint: CheckpointId) -> None:
         """What of it is not uploaded yet need not be: younger ones wait for the same threads."""
         self._aborted.add(checkpoint)
+        self._attempts.pop(checkpoint, None)
         self.input.abort(checkpoint)
         if checkpoint in self._snapshots:
             self._snapshots.pop(checkpoint).cancel()

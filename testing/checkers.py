@@ -116,12 +116,14 @@ class StoreChecker:
         cluster.error_observers.append(self._failed)
 
     def _needed(self) -> dict[str, int]:
-        """Names and sizes of files of all checkpoints that are logged and not subsumed."""
+        """Names and sizes of objects of all checkpoints that are logged and not subsumed; of packs, how far they are
+        needed."""
         needed: dict[str, int] = {}
         for completed in self._log.state.completed:
             metadata = self._log.metadata[completed.checkpoint_id]
             needed[completed.metadata_name] = len(self._store.objects.get(completed.metadata_name, b""))
-            needed.update({file.name: file.size_bytes for subtask in metadata.subtasks for file in subtask.files()})
+            for file in (file for subtask in metadata.subtasks for file in subtask.files()):
+                needed[file.name] = max(needed.get(file.name, 0), (file.offset or 0) + file.size_bytes)
         return needed
 
     def _changed(self, op: StoreOp, effective: bool) -> None:
@@ -136,7 +138,7 @@ class StoreChecker:
         self._checked = last.checkpoint_id
         for name, size in self._needed().items():
             data = self._store.objects.get(name)
-            if data is None or len(data) != size or not size:
+            if data is None or len(data) < size or not size:
                 found = "is missing" if data is None else f"has {len(data)} bytes instead of {size}"
                 raise Violation(f"{name} {found}, and checkpoint {last.checkpoint_id} is the last; at {op}")
 

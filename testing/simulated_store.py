@@ -21,7 +21,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..state.errors import ObjectAlreadyExists, ObjectNotFound, ObjectStoreUnavailable
-from ..state.objects import Delete, Get, GetFile, List, Pause, Program, Put, PutFile, StoreOp
+from ..state.objects import (
+    Delete,
+    Get,
+    GetFile,
+    GetRange,
+    List,
+    ListDetails,
+    Pause,
+    Program,
+    Put,
+    PutFile,
+    StoredObject,
+    StoreOp,
+)
 from ..taskmanager.executor import Done, WorkCancelledError
 from .virtual_time import MS, Process, VirtualTime
 
@@ -119,8 +132,15 @@ class SimulatedStore:
                 if name not in self.objects:
                     return None, ObjectNotFound(f"{name} does not exist")
                 return self.objects[name], None
+            case GetRange(name, offset, length):
+                if name not in self.objects:
+                    return None, ObjectNotFound(f"{name} does not exist")
+                return self.objects[name][offset : offset + length], None
             case List(prefix):
                 return sorted(name for name in self.objects if name.startswith(prefix)), None
+            case ListDetails(prefix):
+                found = ((name, data) for name, data in sorted(self.objects.items()) if name.startswith(prefix))
+                return [StoredObject(name, len(data), 0) for name, data in found], None
             case Delete(names):
                 for name in names:
                     self.objects.pop(name, None)
@@ -144,7 +164,7 @@ def _refused(trouble: StoreTrouble, label: str) -> tuple[None, Exception | None]
 
 def _named(op: StoreOp) -> str:
     match op:
-        case List(prefix):
+        case List(prefix) | ListDetails(prefix):
             return prefix
         case Delete(names):
             return f"{len(names)} objects, {names[0] if names else 'none'}"

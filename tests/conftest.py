@@ -4,4 +4,7 @@ from __future__ import annotations
 
 import os
 
+pytest_plugins = ["s3_fixtures"]
+"""tests/services"""
+
 os.environ.setdefault("PENSTOCK__EXECUTION__TARGET", "local")

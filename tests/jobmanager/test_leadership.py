@@ -114,7 +114,7 @@ class Candidate:
 
 @pytest.fixture
 def objects() -> ObstoreObjects:
-    return ObstoreObjects("memory://", lambda seconds: None)
+    return ObstoreObjects("memory://", sleep=lambda seconds: None)
 
 
 def run_all(candidates: list[Candidate], start_ms: int, end_ms: int) -> None:
@@ -319,7 +319,7 @@ def test_at_most_one_believes_to_lead_while_clocks_run_alike() -> None:
     takeovers = 0
     for seed in range(40):
         chance = random.Random(seed)
-        objects = ObstoreObjects("memory://", lambda seconds: None)
+        objects = ObstoreObjects("memory://", sleep=lambda seconds: None)
         candidates = [Candidate(objects) for _ in range(3)]
         for now_ms in range(0, 20 * LEASE, 200):
             for number, candidate in enumerate(candidates):

@@ -37,7 +37,7 @@ def names(prefix: str) -> Callable[[], str]:
 
 @pytest.fixture
 def store() -> ObstoreObjects:
-    return ObstoreObjects("memory://", lambda seconds: None)
+    return ObstoreObjects("memory://", sleep=lambda seconds: None)
 
 
 def leader(number: int) -> LeaderElected:

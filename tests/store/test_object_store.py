@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from penstock.state.errors import ObjectAlreadyExists, ObjectNotFound, ObjectStoreDenied
-from penstock.state.objects import Delete, Get, GetFile, List, ObjectStore, Pause, Put, PutFile
+from penstock.state.objects import Delete, Get, GetFile, GetRange, List, ListDetails, ObjectStore, Pause, Put, PutFile
 from penstock.state.obstore_objects import ObstoreObjects
 
 
-@pytest.fixture(params=["memory", "directory", "file-url"])
+@pytest.fixture(params=["memory", "directory", "file-url", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    if request.param == "s3":
+        options = request.getfixturevalue("s3_server").options
+        return ObstoreObjects(request.getfixturevalue("s3_location"), options)
     locations = {"memory": "memory://", "directory": str(tmp_path / "s"), "file-url": f"file://{tmp_path}/s"}
     return ObstoreObjects(locations[request.param])
 
@@ -93,6 +97,31 @@ def test_a_local_file_that_is_not_there_is_not_a_missing_object(store: ObjectSto
         store.execute(PutFile("a/b", tmp_path / "gone"))
 
 
+def test_ranges(store: ObjectStore) -> None:
+    store.execute(Put("a/b", b"0123456789"))
+    assert store.execute(GetRange("a/b", 0, 10)) == b"0123456789"
+    assert store.execute(GetRange("a/b", 3, 4)) == b"3456"
+    assert store.execute(GetRange("a/b", 8, 5)) == b"89", "what there is of it"
+    assert store.execute(GetRange("a/b", 10, 5)) == b""
+    assert store.execute(GetRange("a/b", 100, 5)) == b""
+    assert store.execute(GetRange("a/b", 4, 0)) == b""
+    store.execute(Put("a/empty", b""))
+    assert store.execute(GetRange("a/empty", 0, 5)) == b""
+    for length in (0, 5):
+        with pytest.raises(ObjectNotFound, match="a/gone"):
+            store.execute(GetRange("a/gone", 0, length))
+
+
+def test_details_of_a_listing(store: ObjectStore) -> None:
+    before_ms = time.time() * 1000
+    store.execute(Put("a/1", b"12"))
+    store.execute(Put("a/0", b""))
+    store.execute(Put("b/0", b""))
+    found = store.execute(ListDetails("a/"))
+    assert [(each.name, each.size_bytes) for each in found] == [("a/0", 0), ("a/1", 2)]
+    assert all(abs(each.modified_at_ms - before_ms) < 60_000 for each in found)
+
+
 def test_lists_by_any_prefix_in_order(store: ObjectStore) -> None:
     for name in ("j/chk-2-1/b", "j/chk-10-1/a", "j/chk-2-1/a", "j/shared/1-x", "jj/log/1"):
         store.execute(Put(name, b""))
@@ -120,5 +149,5 @@ def test_a_deleted_name_can_be_created_again(store: ObjectStore) -> None:
 
 def test_pauses_are_slept(tmp_path: Path) -> None:
     slept: list[float] = []
-    ObstoreObjects("memory://", slept.append).execute(Pause(250))
+    ObstoreObjects("memory://", sleep=slept.append).execute(Pause(250))
     assert slept == [0.25]
