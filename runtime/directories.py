@@ -5,9 +5,13 @@
         code/         code of jobs, unpacked, by the hash of its content
         work/<slot>/  state of the running attempt; goes with the slot
         s/            Unix sockets
+        lock          held, shared, by every process of the node as long as it lives (occupy)
 
 Directories belong to the user alone (0700): state and code are theirs, and so are the sockets. One that somebody else
 made first, in a directory that all may write to, is refused.
+
+A node that is gone, with its machine or under `kill -9`, leaves its files. The next task manager of the cluster on this
+machine finds that nobody holds its lock, and removes all but recent logs.
 
 A Unix socket's path has at most 107 bytes. Where the node's directory is deeper than that, sockets lie in a short
 directory of their own, below the system's temporary directory.
@@ -15,11 +19,14 @@ directory of their own, below the system's temporary directory.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
+import shutil
 import stat
 import tempfile
+import time
 from pathlib import Path
 
 from ..state.errors import ConfigurationError
@@ -27,6 +34,9 @@ from .cluster_options import CLUSTER_ID, WORK_DIRECTORY
 from .config import Configuration
 
 LOGS, CODE, WORK, SOCKETS = "logs", "code", "work", "s"
+LOGS_KEPT_S = 24 * 3600.0
+"""Logs of a node that is gone."""
+_LOCK = "lock"
 _LONGEST_SOCKET_PATH = 107
 _LONGEST_SOCKET_NAME = 40
 """What a transport may call its socket within the directory."""
@@ -46,9 +56,49 @@ def cluster_directory(config: Configuration) -> Path:
 def node_directory(config: Configuration, name: str) -> Path:
     """Of one process or node of the cluster, with the directories above in it."""
     node = private_directory(cluster_directory(config) / _file_name(name))
+    _make_parts(node)
+    return node
+
+
+def _make_parts(node: Path) -> None:
     for part in (LOGS, CODE, WORK):
         private_directory(node / part)
-    return node
+
+
+_occupied: dict[Path, int] = {}
+
+
+def occupy(node: Path) -> None:
+    """This process lives in that node's directory, until it ends: it will not be removed."""
+    if node not in _occupied:
+        descriptor = os.open(private_directory(node) / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        _occupied[node] = descriptor
+    _make_parts(node)  # if somebody was removing them in this moment
+
+
+def remove_abandoned(cluster: Path) -> list[str]:
+    """What nodes of the cluster have left that nobody lives in any more; their names."""
+    removed = []
+    for lock in cluster.glob(f"*/{_LOCK}"):
+        try:
+            with lock.open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(lock.parent)
+                removed.append(lock.parent.name)
+        except OSError:  # somebody lives in it, or it is being removed
+            continue
+    return removed
+
+
+def _remove(node: Path) -> None:
+    shutil.rmtree(socket_directory(node), ignore_errors=True)
+    for part in (WORK, CODE):
+        shutil.rmtree(node / part, ignore_errors=True)
+    logs = node / LOGS
+    newest_s = max((path.stat().st_mtime for path in logs.glob("*")), default=0.0)
+    if time.time() - newest_s > LOGS_KEPT_S:
+        shutil.rmtree(node, ignore_errors=True)
 
 
 def socket_directory(node: Path) -> Path:

@@ -20,6 +20,7 @@ This module itself is light: whoever speaks to a slot imports it too.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -33,7 +34,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..runtime.cluster_options import HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, LOG_LEVEL, WARM_SLOTS
 from ..runtime.config import Configuration
-from ..runtime.directories import LOGS, node_directory
+from ..runtime.directories import LOGS, node_directory, occupy, remove_abandoned
 from ..runtime.logs import LogFile, list_logs, read_log, redirect_output, setup_logging
 from ..state.ids import Generation, JobId, SlotId
 
@@ -53,6 +54,8 @@ ONE_THREAD = {
 """A slot is one thread's worth of work; pools as wide as the machine, in each slot, would only fight. These are read
 when the libraries are imported."""
 DUMP_TIMEOUT_S = 5.0
+
+logger = logging.getLogger(__name__)
 
 
 class SlotShell:
@@ -117,6 +120,7 @@ class TaskManagerShell:
         """`host`: how other nodes reach this one."""
         configuration = Configuration.from_dict(config)
         node = node_directory(configuration, name)
+        occupy(node)
         self._logs = node / LOGS
         setup_logging(self._logs, name, configuration.get(LOG_LEVEL))
         output = redirect_output(self._logs, name)
@@ -133,6 +137,8 @@ class TaskManagerShell:
             ask_interval_ms=configuration.get(HEARTBEAT_INTERVAL),
             ask_timeout_ms=configuration.get(HEARTBEAT_TIMEOUT),
         )
+        for left in remove_abandoned(node.parent):
+            logger.info("what node %s has left is removed", left)
         self._name, self._node_id, self._host = name, node_id, host
         self._actors = _RaySlotActors(own, node_id, (name, host, str(node), config))
         self._keeper = SlotKeeper(pool, self._actors, node, SystemClock(), output)

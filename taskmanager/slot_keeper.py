@@ -15,9 +15,11 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -89,6 +91,7 @@ class SlotKeeper:
         self._changed = threading.Condition()
         """Guards the pool and what follows; notified when a slot has changed its state."""
         self._processes: dict[SlotId, psutil.Process] = {}
+        self._sockets: dict[SlotId, str] = {}
         self._dying: dict[SlotId, tuple[psutil.Process, int]] = {}
         """Killed, and since when."""
         self._starts = ThreadPoolExecutor(2, thread_name_prefix="slot starts")
@@ -102,7 +105,7 @@ class SlotKeeper:
             for slot_id in found:
                 logger.info("slot %s is found again", slot_id)
                 self._pool.adopt(slot_id, self._now_ms())
-                self._actors.ask(slot_id, lambda answer, slot_id=slot_id: self._introduced(slot_id, answer))  # type: ignore[misc]
+                self._actors.ask(slot_id, partial(self._introduced, slot_id))
             self._remove_remains(found)
         self._thread.start()
 
@@ -150,8 +153,7 @@ class SlotKeeper:
             slots = [slot for slot in self._pool.slots.values() if slot.address is not None]
             processes, free, problem = dict(self._processes), self._pool.free, self._pool.problem
         views = tuple(
-            SlotView(slot.id, slot.job_id or "", slot.pid, _rss_bytes(processes.get(slot.id)))
-            for slot in slots  #
+            SlotView(slot.id, slot.job_id or "", slot.pid, _rss_bytes(processes.get(slot.id))) for slot in slots
         )
         memory, own = psutil.virtual_memory(), process_metrics()
         return TaskManagerView(
@@ -183,14 +185,14 @@ class SlotKeeper:
                 case KillSlot(slot_id, reason):
                     self._kill(slot_id, reason)
                 case AskSlot(slot_id):
-                    self._actors.ask(slot_id, lambda answer, slot_id=slot_id: self._answered(slot_id, answer))  # type: ignore[misc]
+                    self._actors.ask(slot_id, partial(self._answered, slot_id))
         self._changed.notify_all()
 
     def _start(self, slot_id: SlotId) -> None:
         if self._closing.is_set():
             return
         try:
-            self._actors.start(slot_id, lambda answer: self._introduced(slot_id, answer))
+            self._actors.start(slot_id, partial(self._introduced, slot_id))
         except Exception as error:  # whatever Ray refuses it for, the pool tries again
             self._failed(slot_id, error)
 
@@ -206,6 +208,7 @@ class SlotKeeper:
             except psutil.NoSuchProcess:
                 self._carry_out(self._pool.died(slot_id, "it died as soon as it was ready", self._now_ms()))
                 return
+            self._sockets[slot_id] = status.address.unix_path
             logger.info("slot %s is ready: process %d", slot_id, status.pid)
             self._carry_out(self._pool.started(slot_id, status.address, status.job_id, self._now_ms()))
 
@@ -269,18 +272,16 @@ class SlotKeeper:
     def _clean(self, slot_id: SlotId) -> None:
         self._actors.forget(slot_id)
         shutil.rmtree(self._node / WORK / slot_id, ignore_errors=True)
-        for socket in socket_directory(self._node).glob(f"{slot_id}*"):
-            socket.unlink(missing_ok=True)
-        living = frozenset([*self._pool.slots, *(path.stem for path in self._own_logs())])
-        remove_old_logs(self._node / LOGS, living, OLD_LOGS)
-
-    def _own_logs(self) -> list[Path]:
-        return [self._node / LOGS / f"{self._node.name}.log"]
+        Path(self._sockets.pop(slot_id, "/nonexistent")).unlink(missing_ok=True)
+        remove_old_logs(self._node / LOGS, frozenset([*self._pool.slots, self._node.name]), OLD_LOGS)
 
     def _remove_remains(self, found: list[SlotId]) -> None:
         for path in (self._node / WORK).iterdir():
             if path.name not in found:
                 self._clean(SlotId(path.name))
+        for path in socket_directory(self._node).glob("*.sock"):
+            if not _listens(path):
+                path.unlink(missing_ok=True)
 
     # ---- the end
 
@@ -322,6 +323,19 @@ def kill_tree(process: psutil.Process) -> None:
             child.kill()
         except psutil.NoSuchProcess:
             continue
+
+
+def _listens(path: Path) -> bool:
+    """Whether a process has that socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
+        try:
+            client.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:  # it has many others waiting
+            return True
+    return True
 
 
 def _rss_bytes(process: psutil.Process | None) -> int:

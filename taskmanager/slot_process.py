@@ -26,7 +26,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +42,7 @@ from ..runtime.cluster_options import (
     TLS_KEY,
 )
 from ..runtime.config import Configuration
-from ..runtime.directories import CODE, WORK, private_directory, socket_directory
+from ..runtime.directories import CODE, WORK, occupy, private_directory, socket_directory
 from ..runtime.logs import OutputFile, hide
 from ..state.errors import ConfigurationError, ProtocolError
 from ..state.ids import Attempt, Generation, SlotId, new_nonce
@@ -103,6 +102,7 @@ class SlotProcess:
         self._clock = clock or SystemClock()
         self._output = output
         self._exit_process = exit_process
+        occupy(node)
         self._work = private_directory(node / WORK / slot_id)
         self._mailbox = Mailbox(self._clock, on_error=self._broken)
         self._transport = SocketTransport(
@@ -137,7 +137,7 @@ class SlotProcess:
     @property
     def address(self) -> SlotAddress:
         """Where the slots of its job reach it."""
-        return replace(self._transport.address, pid=os.getpid())
+        return self._transport.address
 
     # ---- the lease
 
@@ -213,9 +213,10 @@ class SlotProcess:
         if generation < self._outbox.generation:
             return
         for message in messages:
-            self._fence = max(self._fence, (message.generation, message.attempt))
-            if isinstance(message, Deploy):
-                self._transport.meet(message.peers)
+            fence = (message.generation, message.attempt)
+            if fence >= self._fence and isinstance(message, Deploy):
+                self._transport.meet(message.peers, message.attempt)
+            self._fence = max(self._fence, fence)
             slot.deliver(message)
 
     def _cancel(self, slot: Slot) -> None:
