@@ -33,4 +33,4 @@ class Nothing(TypedDict):
 TEXT: dict[int | str, dict[str, Any]] = {
     200: {"description": "Text.", "content": {Text.media_type: {"schema": {"type": "string"}}}}
 }
-"""What OpenAPI says of a path that answers text. Its response_class is the plain Response: errors are JSON there too."""
+"""What OpenAPI says of a path that answers text. Its response_class is the plain Response: its errors are JSON."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -253,6 +253,11 @@ class ViewsGateway:
 
     def shutdown(self) -> None:
         self.is_shut_down = True
+
+
+@pytest.fixture(scope="session")
+def make_gateway() -> Callable[[Path], ViewsGateway]:
+    return ViewsGateway
 
 
 @pytest.fixture
