@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..connectors.collect import Collector
+from ..connectors.collect import COLLECT, Collector
 from .job_client import JobClient, JobResult
 
 if TYPE_CHECKING:
@@ -80,7 +80,9 @@ def collect(stream: DataStream, job_name: str | None, limit: int | None) -> Coll
     env = stream._env
     name = env.pipeline.free_name("collect")
     collector = Collector(name)
-    stream.sink_to(collector.sink(), name=name)
+    step = stream.sink_to(collector.sink(), name=name)._step
+    assert step is not None, "a sink is a step"
+    step.kind = COLLECT
     bounded = env.is_bounded()
     collected = Collected(env.submit(job_name), collector, limit)
     if bounded and limit is None:

@@ -10,9 +10,10 @@ import json
 
 import typer
 
+from ..runtime.masking import masked
 from ..runtime.options import OPTIONS
 from ..runtime.versions import own_versions
-from .commands import cluster, common, jobs, run
+from .commands import cluster, common, gc, jobs, run
 from .commands.common import ConfigFlag, Output, OutputFlag, telling
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.command(name="describe", no_args_is_help=True)(jobs.describe)
 app.command(name="cancel", no_args_is_help=True)(jobs.cancel)
 app.command(name="checkpoints", no_args_is_help=True)(jobs.checkpoints)
 app.command(name="logs")(jobs.logs)
+app.command(name="gc", no_args_is_help=True)(gc.gc)
 app.add_typer(cluster.app, name="cluster")
 
 
@@ -48,10 +50,11 @@ def version(output: OutputFlag = Output.TEXT) -> None:
 def show_config(config: ConfigFlag = None, output: OutputFlag = Output.TEXT) -> None:
     """Print every option with its value here (flags, environment, penstock.yaml) and what it does."""
     configuration = common.configuration(common.parse_settings(config or []))
+    values = masked(configuration.to_dict())
     rows = [
         {
             "key": option.key,
-            "value": option.format(configuration.get(option)),
+            "value": values.get(option.key, option.format(option.default)),
             "default": option.format(option.default),
             "type": option.kind.name,
             "description": option.description,

@@ -30,6 +30,7 @@ from pathlib import Path
 
 from ..runtime.units import format_size
 from ..state.errors import PipelineError
+from ..taskmanager.user_code import PATH_FILE
 
 LEFT_OUT = (
     ".git", ".hg", ".svn", ".venv", "venv", "env", ".env", "__pycache__", ".penstock", ".cache", "node_modules",
@@ -38,7 +39,6 @@ LEFT_OUT = (
 )  # fmt: skip
 """Files and directories of these names, anywhere. `.env` files hold secrets as often as not."""
 IGNORE_FILE = ".penstockignore"
-PATH_FILE = ".penstock-path"
 MAX_FILES = 10_000
 NAMED = 3
 """So many of the largest files are named when an archive is too large."""

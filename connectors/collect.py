@@ -28,6 +28,9 @@ from ..state.errors import PipelineError
 from ..state.ids import CheckpointId
 from ..state.pickling import dumps
 
+COLLECT = "collect"
+"""Kind of the operators that collect; each has its collector's name."""
+
 _collectors: dict[str, Collector] = {}
 _numbers = itertools.count()
 _store: CollectedStore | None = None

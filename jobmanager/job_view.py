@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from ..connectors.collect import COLLECT
 from ..runtime import options
 from ..runtime.graph.job_graph import Edge, Vertex
 from ..runtime.masking import masked
@@ -79,6 +80,7 @@ class JobObserver:
             config=masked(job_graph.config),
             restart_strategy=describe_strategy(parts.options.restarts),
             warnings=job_graph.warnings,
+            collected=tuple(op.name for v in job_graph.vertices for op in v.operators if op.kind == COLLECT),
             as_of_ms=now_ms,
         )
 
@@ -122,7 +124,7 @@ class JobObserver:
         return SubtaskView(
             index=subtask.index,
             state=graph.state(subtask).value,
-            attempt=graph.attempt,
+            attempt=graph.attempt_of(subtask),
             timestamps=graph.timeline(subtask).entered(),
             metrics=self.reports.metrics(subtask),
             slot=slot or "",

@@ -43,6 +43,8 @@ MAX_UNPACKED_BYTES = 2 << 30
 """Of one archive: eight times the largest upload."""
 INSTALL_TIMEOUT_S = 480.0
 """For all requirements; below what a job master waits for a slot."""
+PATH_FILE = ".penstock-path"
+"""In an archive whose script does not lie at its top."""
 _COPY_BYTES = 1 << 20
 _LOCK_POLL_S = 0.05
 _COMPLAINT_LINES = 6
@@ -149,7 +151,15 @@ def _artefacts(code: UserCode, directory: Path, config: Mapping[str, str]) -> It
                 except (ObjectStoreError, OSError) as error:
                     error.add_note(f"while the job's code {artefact} was installed")
                     raise
-        yield str(target)
+        yield from import_roots(target)
+
+
+def import_roots(directory: Path) -> list[str]:
+    """Where modules of unpacked code are imported from: directories its PATH_FILE names, one a line, then the top."""
+    file = directory / PATH_FILE
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    below = [(directory / line.strip()).resolve() for line in lines if line.strip()]
+    return [*(str(path) for path in below if path.is_relative_to(directory.resolve())), str(directory)]
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -11,58 +10,42 @@ from typing import Annotated, Any
 
 import typer
 
-from ...runtime.config import Configuration, load
 from ...runtime.units import parse_duration_ms
-from ...state.errors import ConfigurationError, PenstockError
+from ...state.errors import ConfigurationError
 from ...state.garbage import Candidate, Findings, delete_garbage, find_garbage
 from ...state.objects import run_program
 from ...state.obstore_objects import ObstoreObjects
+from . import common
+from .common import ConfigFlag, Output, OutputFlag, UsageError, telling
 
-FAILED, USAGE = 1, 2
 SHOWN_NAMES = 5
 """Per reason, in the text form; JSON holds all."""
 
 
+@telling
 def gc(
     location: Annotated[str, typer.Argument(help="Directory or URL: of checkpoints, or of a cluster.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be deleted.")] = False,
     older_than: Annotated[str, typer.Option("--older-than", help="Keep what was written more recently.")] = "7d",
-    config: Annotated[list[str] | None, typer.Option("--config", "-c", help="An option: key=value.")] = None,
-    output: Annotated[str, typer.Option("--output", "-o", help="How results are printed: text or json.")] = "text",
+    config: ConfigFlag = None,
+    output: OutputFlag = Output.TEXT,
 ) -> None:
     """Delete what a store holds that nothing needs: leftovers of jobs that ended, of attempts that died, and of
     clusters. Jobs that may be live keep all they may need."""
     try:
-        if output not in ("text", "json"):
-            raise ConfigurationError(f"--output takes text or json, not {output!r}")
         age_ms = parse_duration_ms(older_than)
-        store = _open(location, config or [])
     except (ConfigurationError, ValueError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(USAGE) from None
-    try:
-        findings = run_program(find_garbage(time.time_ns() // 1_000_000, age_ms), store)
-        deleted = 0 if dry_run else run_program(delete_garbage(findings), store)
-    except PenstockError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(FAILED) from None
-    if output == "json":
+        raise UsageError(f"--older-than: {error}") from None
+    if "://" not in location and not Path(location).is_dir():
+        raise UsageError(f"{location} is no directory")
+    options = common.configuration(common.parse_settings(config or []))
+    store = ObstoreObjects(location, options.to_dict())
+    findings = run_program(find_garbage(time.time_ns() // 1_000_000, age_ms), store)
+    deleted = 0 if dry_run else run_program(delete_garbage(findings), store)
+    if output is Output.JSON:
         typer.echo(json.dumps(_as_json(location, findings, deleted)))
     else:
         typer.echo(_as_text(findings, dry_run))
-
-
-def _open(location: str, settings: list[str]) -> ObstoreObjects:
-    if "://" not in location and not Path(location).is_dir():
-        raise ConfigurationError(f"{location} is no directory")
-    flags: dict[str, object] = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise ConfigurationError(f"-c takes key=value, not {key!r}")
-        flags[key.strip()] = value.strip()
-    options: Configuration = load(os.environ, Path.cwd(), flags)
-    return ObstoreObjects(location, options.to_dict())
 
 
 def _as_json(location: str, findings: Findings, deleted: int) -> dict[str, Any]:
