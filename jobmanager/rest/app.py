@@ -73,7 +73,8 @@ def create_app(gateway: Gateway, options: RestOptions | None = None) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
     )
-    app.state.serving = Serving(gateway, options, registry, BoundedSemaphore(options.max_waiting_polls))
+    polls, scripts = BoundedSemaphore(options.max_waiting_polls), BoundedSemaphore(options.max_scripts)
+    app.state.serving = Serving(gateway, options, registry, polls, scripts)
     install(app, options.upload_limit_bytes)
     registry.register(ClusterCollector(gateway, options.now_ms))
     for router in ROUTERS:

@@ -135,7 +135,9 @@ def delete(server: Server, artefact: ArtefactPath) -> Nothing:
 def plan(server: Server, artefact: ArtefactPath, query: RunQuery) -> CapturedPlan:
     """The pipeline that its script builds, without running it."""
     check_submission_is_on(server)
-    captured = server.gateway.capture(run_request(artefact, query, {}))
+    request = run_request(artefact, query, {})
+    with server.place_for_a_script():
+        captured = server.gateway.capture(request)
     return {"plan": captured.plan, "jobName": captured.job_name, "description": captured.description}
 
 
@@ -143,4 +145,6 @@ def plan(server: Server, artefact: ArtefactPath, query: RunQuery) -> CapturedPla
 def run(server: Server, artefact: ArtefactPath, query: RunQuery, body: RunBody | None = None) -> Submission:
     """Runs its script, and the pipeline which that executes. What is in the body wins over the query."""
     check_submission_is_on(server)
-    return submission(server.gateway.run(run_request(artefact, query, body or {})))
+    request = run_request(artefact, query, body or {})
+    with server.place_for_a_script():
+        return submission(server.gateway.run(request))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from threading import BoundedSemaphore
@@ -12,7 +13,7 @@ from typing import Annotated
 from fastapi import Depends, Path, Query, Request
 from prometheus_client import CollectorRegistry
 
-from ..gateway import Gateway
+from ..gateway import Gateway, UnavailableError
 
 HEX_ID = "^[0-9a-f]{32}$"
 COUNT = "[0-9]{1,6}"
@@ -61,6 +62,8 @@ class RestOptions:
     max_waiting_polls: int = 16
     """Requests that may wait for collected records at a time: each holds one of the 40 threads that serve. One more
     is answered at once with what there is."""
+    max_scripts: int = 8
+    """Submitted scripts that may build their pipelines at a time; one more is asked to try again (503)."""
     now_ms: Callable[[], int] = _now_ms
 
 
@@ -72,9 +75,20 @@ class Serving:
     options: RestOptions
     registry: CollectorRegistry
     polls: BoundedSemaphore = field(repr=False)
+    scripts: BoundedSemaphore = field(repr=False)
 
     def now_ms(self) -> int:
         return self.options.now_ms()
+
+    @contextmanager
+    def place_for_a_script(self) -> Iterator[None]:
+        """UnavailableError: all are taken. Each holds a thread for as long as its script takes."""
+        if not self.scripts.acquire(blocking=False):
+            raise UnavailableError(f"{self.options.max_scripts} submitted scripts are being run already; try again")
+        try:
+            yield
+        finally:
+            self.scripts.release()
 
 
 async def _serving(request: Request) -> Serving:

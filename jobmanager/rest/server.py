@@ -75,9 +75,13 @@ def start(app: FastAPI, host: str, port: int) -> RunningServer:
 def _bind(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=LONGEST_QUEUE)
+        bound = socket.create_server((host, port), family=family, backlog=LONGEST_QUEUE)
     except (OSError, OverflowError) as error:
         raise ConfigurationError(_why_not(host, port, error)) from None
+    # Connections inherit it. asyncio sets it only where the socket names its protocol; without it headers and body,
+    # two writes, cost 40 ms of waiting for each other's acknowledgement.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return bound
 
 
 def _why_not(host: str, port: int, error: Exception) -> str:

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from penstock.jobmanager.gateway import GraphRequest, RefusedError, RunRequest
+from penstock.jobmanager.gateway import GraphRequest, RefusedError, RunRequest, Submitted
 from penstock.jobmanager.rest.app import RestOptions, create_app
 from penstock.jobmanager.rest.artefacts import checked_name
+from penstock.state.ids import JobId
 
 JOB = "0123456789abcdef0123456789abcdef"
 ARTEFACT = f"{'0' * 64}_job.py"
@@ -144,6 +145,21 @@ def test_a_cluster_can_refuse_code(gateway: ViewsGateway, options: RestOptions) 
         assert "web.submit.enable" in error(uploaded(client), 403)
         error(client.post(f"/jars/{ARTEFACT}/run"), 403)
         error(client.post("/jobs/graph", data={"request": "{}"}, files={"graph": b"x"}), 403)
+
+
+def test_so_many_scripts_and_no_more_are_run_at_a_time(gateway: ViewsGateway, options: RestOptions) -> None:
+    with TestClient(create_app(gateway, replace(options, max_scripts=1))) as client:
+        uploaded(client)
+        answers = []
+
+        def run(request: RunRequest) -> Submitted:
+            answers.append(client.post(f"/jars/{ARTEFACT}/run"))  # while this one is at work
+            return Submitted(JobId(JOB), "clicks")
+
+        gateway.run = run
+        assert client.post(f"/jars/{ARTEFACT}/run").status_code == 200
+        assert client.get(f"/jars/{ARTEFACT}/plan").status_code == 200
+    assert "try again" in error(answers[0], 503)
 
 
 # graphs ----------------------------------------------------------------------------------------------------------
