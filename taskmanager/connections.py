@@ -25,8 +25,8 @@ from ..state.errors import ConnectionLostError, ProtocolError
 from ..state.ids import Attempt, SlotId
 from .byte_streams import ByteStream, PlainStream, TlsStream
 from .frames import BatchDecoder, BatchEncoder, decode_control, encode_control
-from .handshake import Acceptor, Connector
-from .messages import ChannelId
+from .handshake import Acceptor, Connector, refused
+from .messages import ChannelId, SlotAddress
 from .transport import Frame
 from .wire import (
     MAX_BODY_BYTES,
@@ -154,6 +154,14 @@ class Connection:
     def say(self, words: bytes) -> None:
         """A frame of the handshake: before everything else."""
         self._words.append(Outgoing(0, [words]))
+
+    def refuse(self, reason: str) -> None:
+        """Tell the other end why it will be closed, if that can be told at once."""
+        try:
+            self.say(refused(reason))
+            self.write()
+        except OSError:
+            pass
 
     # frames
 
@@ -309,6 +317,20 @@ class Connection:
             self.queue.clear()
             self._forget()
             self._socket.close()
+
+
+class Peer:
+    """Another slot, as far as this one knows it."""
+
+    def __init__(self, address: SlotAddress | None = None) -> None:
+        self.address = address
+        self.outgoing: Connection | None = None
+        self.incoming: Connection | None = None
+        self.broken = Attempt(0)
+        """Attempts up to this one have lost a connection."""
+
+    def connections(self) -> list[Connection]:
+        return [c for c in (self.outgoing, self.incoming) if c is not None]
 
 
 def owes_answer(tcp_info: bytes) -> bool:

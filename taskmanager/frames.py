@@ -40,7 +40,7 @@ _EXTRA = (
     (_KEY_GROUPS, pa.field("key_group", pa.uint16(), nullable=False)),
     (_ROW_KINDS, pa.field("row_kind", pa.int8(), nullable=False)),
 )
-_JOINED_BYTES = 16 * 1024
+_JOINED_BYTES = 64 * 1024
 """Messages up to this length are one part: handing many small parts to the kernel is dearer than copying them."""
 
 

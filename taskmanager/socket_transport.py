@@ -30,12 +30,13 @@ from pathlib import Path
 from ..runtime.clock import Clock
 from ..state.errors import ConnectionLostError, PenstockError, ProtocolError
 from ..state.ids import Attempt, SlotId
-from .connections import HANDSHAKE_NS, Connection, Stage
-from .handshake import Acceptor, Connector, RefusedError, refused
+from .connections import HANDSHAKE_NS, Connection, Peer, Stage
+from .handshake import Acceptor, Connector, RefusedError
 from .listeners import Listeners
 from .messages import ChannelId, SlotAddress
 from .tls import TlsFiles
 from .transport import Frame, Receiver
+from .watched import Watched
 from .wire import Received
 
 EAGER_BYTES = 256 * 1024
@@ -48,20 +49,6 @@ MOST_STRANGERS = 256
 """Accepted connections that have not proved who they are; more are closed at once."""
 
 logger = logging.getLogger(__name__)
-
-
-class _Peer:
-    """Another slot, as far as this one knows it."""
-
-    def __init__(self, address: SlotAddress | None = None) -> None:
-        self.address = address
-        self.outgoing: Connection | None = None
-        self.incoming: Connection | None = None
-        self.broken = Attempt(0)
-        """Attempts up to this one have lost a connection."""
-
-    def connections(self) -> list[Connection]:
-        return [c for c in (self.outgoing, self.incoming) if c is not None]
 
 
 class SocketTransport:
@@ -88,7 +75,7 @@ class SocketTransport:
         self.address = SlotAddress(task_manager, host, self._listeners.port, self._listeners.unix_path, os.getpid())
         self._receiver: Receiver | None = None
         self._floor = Attempt(0)
-        self._peers: dict[SlotId, _Peer] = {}
+        self._peers: dict[SlotId, Peer] = {}
         self._connections: dict[int, Connection] = {}
         self._dirty: set[Connection] = set()
         """Have something new to send."""
@@ -98,8 +85,7 @@ class SocketTransport:
         """Have bytes that no poll announces."""
         self._knocking: dict[Connection, tuple[str, int] | str] = {}
         """Own connections that found the backlog full."""
-        self._poller: select.epoll | None = None
-        self._listening = False
+        self._watched = Watched(self._listeners)
         self._next_check_ns = 0
 
     def use_secret(self, secret: bytes) -> None:
@@ -119,7 +105,7 @@ class SocketTransport:
             if slot not in peers or (peer.address is not None and peer.address != peers[slot]):
                 self._forget(slot)
         for slot, address in peers.items():
-            self._peers.setdefault(slot, _Peer()).address = address
+            self._peers.setdefault(slot, Peer()).address = address
 
     @property
     def queued_bytes(self) -> int:
@@ -187,16 +173,13 @@ class SocketTransport:
 
     def register(self, poller: select.epoll) -> None:
         """Watch all sockets with this poller from here on; `handle` is given what it announces of them."""
-        self._poller = poller
-        self._listen(True)
+        self._watched.begin(poller)
         for connection in self._connections.values():
             self._watch(connection)
 
     def unregister(self) -> None:
         """The poller is about to be closed."""
-        self._poller, self._listening = None, False
-        for connection in self._connections.values():
-            connection.registered = 0
+        self._watched.end(list(self._connections.values()))
 
     @property
     def pending(self) -> bool:
@@ -205,7 +188,7 @@ class SocketTransport:
 
     def next_wakeup_ns(self) -> int | None:
         """When `flush` wants to be called although nothing happens (monotonic ns)."""
-        return self._next_check_ns if self._connections or not self._listening else None
+        return self._next_check_ns if self._connections or not self._watched.listening else None
 
     def handle(self, ready: Sequence[tuple[int, int]]) -> None:
         """(descriptor, event mask) of what the poller has announced. Calls the receiver."""
@@ -228,7 +211,7 @@ class SocketTransport:
         for connection in list(self._connections.values()):
             self._drop(connection)
         self._peers.clear()
-        self._listen(False)
+        self._watched.listen(False)
         self._listeners.close()
 
     def _ready(self, connection: Connection) -> None:
@@ -244,7 +227,7 @@ class SocketTransport:
                 connection.write()
         except (OSError, PenstockError) as error:
             if isinstance(error, RefusedError) and connection.accepted:
-                self._refuse(connection, str(error))
+                connection.refuse(str(error))
             self._fail(connection, error)
         except Exception as error:  # a bug of ours must not take the whole slot with it
             logger.exception("slot %s: handling frames of slot %s failed", self._me, connection.peer)
@@ -279,7 +262,7 @@ class SocketTransport:
                 connection.opened(connection.peer)
             return
         slot, welcome = greeting.received(frame)
-        peer = self._peers.setdefault(slot, _Peer())
+        peer = self._peers.setdefault(slot, Peer())
         if peer.incoming is not None:
             self._lose(peer.incoming, "it was replaced by a new one")
         connection.say(welcome)
@@ -288,7 +271,7 @@ class SocketTransport:
 
     # opening
 
-    def _connect(self, slot: SlotId, peer: _Peer) -> Connection:
+    def _connect(self, slot: SlotId, peer: Peer) -> Connection:
         address = peer.address
         assert address is not None
         near = address.task_manager == self.address.task_manager
@@ -336,18 +319,10 @@ class SocketTransport:
                 self._more.add(connection)
         except OSError as error:
             logger.error("slot %s cannot accept connections, and tries again in a second: %s", self._me, error)
-            self._listen(False)
+            self._watched.listen(False)
             return
         for connection in list(self._more):
             self._watch(connection)
-
-    def _refuse(self, connection: Connection, reason: str) -> None:
-        """Tell the other end why, if it can be told at once."""
-        try:
-            connection.say(refused(reason))
-            connection.write()
-        except OSError:
-            pass
 
     # losing
 
@@ -357,7 +332,8 @@ class SocketTransport:
     def _lose_failed(self) -> None:
         failed, self._failed = self._failed, {}
         for connection, reason in failed.items():
-            self._lose(connection, reason)
+            if connection.stage is not Stage.CLOSED:  # else it went with the one in the other direction
+                self._lose(connection, reason)
 
     def _lose(self, connection: Connection, reason: str) -> None:
         """The connection is of no use any more; whoever used it is told."""
@@ -385,9 +361,8 @@ class SocketTransport:
     def _drop(self, connection: Connection) -> None:
         fd = connection.fileno()
         if self._connections.get(fd) is connection:
+            self._watched.update(connection, lost=True)
             del self._connections[fd]
-            if self._poller is not None and connection.registered:
-                self._poller.unregister(fd)
         for group in (self._dirty, self._more):
             group.discard(connection)
         self._failed.pop(connection, None)
@@ -397,7 +372,7 @@ class SocketTransport:
     def _check(self, now_ns: int) -> None:
         """Once in a while: who is late, who is silent, who can be tried again."""
         self._next_check_ns = now_ns + CHECK_NS
-        self._listen(True)
+        self._watched.listen(True)
         knocking, self._knocking = self._knocking, {}
         for connection in list(self._connections.values()):
             try:
@@ -410,35 +385,9 @@ class SocketTransport:
             if connection not in self._failed and connection.stage is Stage.CONNECTING:
                 self._knock(connection, address)
 
-    # the poller
-
-    def _listen(self, on: bool) -> None:
-        if self._poller is None or on is self._listening:
-            return
-        self._listening = on
-        for listener in self._listeners.sockets:
-            if on:
-                self._poller.register(listener.fileno(), select.EPOLLIN)
-            else:
-                self._poller.unregister(listener.fileno())
-
     def _watch(self, connection: Connection) -> None:
-        if self._poller is None or connection.stage is Stage.CLOSED or connection in self._knocking:
-            return
-        mask = select.EPOLLOUT if connection.wants_write else 0
-        if connection.stage is not Stage.CONNECTING:
-            mask |= select.EPOLLIN
-        if connection in self._failed:
-            mask = 0
-        if mask == connection.registered:
-            return
-        if not connection.registered:
-            self._poller.register(connection.fileno(), mask)
-        elif mask:
-            self._poller.modify(connection.fileno(), mask)
-        else:
-            self._poller.unregister(connection.fileno())
-        connection.registered = mask
+        if connection not in self._knocking:
+            self._watched.update(connection, lost=connection in self._failed)
 
     @property
     def _attached(self) -> Receiver:

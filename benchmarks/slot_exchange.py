@@ -1,0 +1,370 @@
+"""What the exchange between two slot processes carries, and how long one row takes there and back.
+
+Two processes, each with a mailbox and a socket transport. Throughput: batches of 8 columns go through an output
+channel, over the socket, and through an input gate, under credit; GB/s of Arrow data, and the ratio to a loop that
+only copies the same bytes through the same kind of socket, in the same run, in turn with it. Latency: a batch of one
+row goes there and back; half of them take longer than the value.
+
+    python benchmarks/slot_exchange.py [--seconds 2] [--kinds unix,tcp,tls]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import shutil
+import socket
+import ssl
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from penstock.runtime.batch import Batch
+from penstock.runtime.clock import SystemClock
+from penstock.runtime.elements import EndOfInput
+from penstock.runtime.record_types import record_type_of
+from penstock.state.ids import Attempt, SlotId
+from penstock.taskmanager.alignment import BarrierAligner
+from penstock.taskmanager.gate import AllEnded, Data, InputChannel, InputGate
+from penstock.taskmanager.mailbox import Mailbox
+from penstock.taskmanager.messages import ChannelId, SlotAddress
+from penstock.taskmanager.socket_transport import SocketTransport
+from penstock.taskmanager.tls import TlsFiles
+from penstock.taskmanager.transport import Frame
+from penstock.taskmanager.writers import OutputChannel, OutputOptions
+
+LEAST_RATIO = 0.6
+"""Of large batches to the bare copy."""
+SENDER, RECEIVER = SlotId("sender"), SlotId("receiver")
+THERE, BACK = ChannelId(0, 0, 0), ChannelId(1, 0, 0)
+ATTEMPT = Attempt(1)
+ROUNDS = 3
+WAIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What both processes know."""
+
+    kind: str
+    rows: int
+    batches: int
+    directory: str
+    window_bytes: int
+    tls: TlsFiles | None
+
+    def task_manager(self, slot: SlotId) -> str:
+        return "same" if self.kind == "unix" else slot
+
+
+def record_batch(rows: int) -> pa.RecordBatch:
+    random = np.random.default_rng(0)
+    words = np.array([f"user-{i:06d}" for i in range(1_000)])
+    return pa.RecordBatch.from_pydict(
+        {
+            "key": random.integers(0, 100_000, rows),
+            "count": random.integers(0, 1 << 40, rows),
+            "at": np.arange(rows),
+            "price": random.random(rows),
+            "weight": random.random(rows),
+            "score": random.random(rows),
+            "user": pa.array(words[random.integers(0, 1_000, rows)]),
+            "text": pa.array(["x" * (5 + i % 20) for i in range(rows)]),
+        }
+    )
+
+
+class End:
+    """What a slot does in this benchmark: it receives, steps, and stops its mailbox when it is through."""
+
+    def __init__(self, me: SlotId, setup: Setup) -> None:
+        clock = SystemClock()
+        self.setup = setup
+        self.mailbox = Mailbox(clock)
+        self.transport = SocketTransport(
+            me,
+            directory=Path(setup.directory),
+            host="127.0.0.1",
+            task_manager=setup.task_manager(me),
+            secret=b"secret of the job",
+            clock=clock,
+            tls=setup.tls,
+        )
+        self.transport.attach(self)
+        options = OutputOptions(flush_bytes=1, flush_after_ns=0, window_bytes=setup.window_bytes)
+        there, target = (THERE, RECEIVER) if me == SENDER else (BACK, SENDER)
+        self.output = OutputChannel(there, target, ATTEMPT, self.transport, options)
+        self.gate = InputGate(
+            [InputChannel(BACK if me == SENDER else THERE, 0, setup.window_bytes)],
+            clock,
+            lambda channel, nbytes: self.transport.grant(target, ATTEMPT, channel, nbytes),
+            BarrierAligner(1),
+        )
+
+    def run(self) -> None:
+        try:
+            self.mailbox.run(self, self.transport)
+        finally:
+            self.transport.close()
+            self.mailbox.close()
+
+    def receive(self, frame: Frame) -> None:
+        self.gate.receive(frame)
+
+    def granted(self, attempt: Attempt, channel: ChannelId, nbytes: int) -> None:
+        self.output.window.granted(nbytes)
+        self.output.pump()
+
+    def disconnected(self, peer: SlotId) -> None:
+        self.mailbox.stop()
+
+    def step(self) -> bool:
+        raise NotImplementedError
+
+    def next_wakeup_ns(self) -> int | None:
+        return None
+
+
+class Source(End):
+    """Sends the batch again and again as far as credit goes, and waits for the word that all have come."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(SENDER, setup)
+        columns = record_batch(setup.rows)
+        self.record_type = record_type_of(columns.schema)
+        self.columns = columns
+        self.timestamps = np.arange(setup.rows)
+        self.sent = 0
+        self.began_ns = self.took_ns = 0
+        self.cpu_ns = 0
+
+    def step(self) -> bool:
+        if isinstance(self.gate.poll(), AllEnded):
+            self.took_ns = time.monotonic_ns() - self.began_ns
+            self.cpu_ns = time.process_time_ns() - self.cpu_ns
+            self.mailbox.stop()
+            return False
+        if self.sent > self.setup.batches or self.output.queue:
+            return False
+        if not self.sent:
+            self.began_ns, self.cpu_ns = time.monotonic_ns(), time.process_time_ns()
+        self.sent += 1
+        if self.sent > self.setup.batches:
+            self.output.add_control(EndOfInput())
+        else:
+            self.output.add(Batch.of_columns(self.record_type, self.columns, self.timestamps), 0)
+        return True
+
+
+class Sink(End):
+    """Counts, and says so at the end."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(RECEIVER, setup)
+        self.rows = 0
+
+    def step(self) -> bool:
+        event = self.gate.poll()
+        if isinstance(event, Data):
+            self.rows += event.batch.columns().num_rows
+        elif isinstance(event, AllEnded):
+            if self.rows != self.setup.rows * self.setup.batches:
+                raise AssertionError(f"{self.rows} rows came")
+            self.output.add_control(EndOfInput())
+        return event is not None
+
+
+class Pinger(Source):
+    """Sends the next batch when the last one has come back."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.round_trips_ns: list[int] = []
+
+    def step(self) -> bool:
+        event = self.gate.poll()
+        if isinstance(event, Data):
+            self.round_trips_ns.append(time.monotonic_ns() - self.began_ns)
+        elif self.sent:
+            return False
+        if self.sent == self.setup.batches:
+            self.mailbox.stop()
+            return False
+        self.sent += 1
+        self.began_ns = time.monotonic_ns()
+        self.output.add(Batch.of_columns(self.record_type, self.columns, self.timestamps), 0)
+        return True
+
+
+class Echo(End):
+    """Sends back what comes."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(RECEIVER, setup)
+
+    def step(self) -> bool:
+        event = self.gate.poll()
+        if isinstance(event, Data):
+            self.output.add(event.batch, 0)
+        return event is not None
+
+
+def _child(end: type[Sink] | type[Echo], setup: Setup, pipe: Connection) -> None:
+    slot = end(setup)
+    pipe.send(slot.transport.address)
+    slot.transport.meet(pipe.recv())
+    slot.run()
+
+
+def together(near: Source, far: type[Sink] | type[Echo], setup: Setup) -> None:
+    """Run `near` here and `far` in another process."""
+    context = multiprocessing.get_context("fork")
+    pipe, theirs = context.Pipe()
+    process = context.Process(target=_child, args=(far, setup, theirs))
+    process.start()
+    addresses: dict[SlotId, SlotAddress] = {SENDER: near.transport.address, RECEIVER: pipe.recv()}
+    pipe.send(addresses)
+    near.transport.meet(addresses)
+    near.run()
+    process.join(WAIT_S)
+
+
+# the bare copy -------------------------------------------------------------------------------------------------
+
+
+def _connected(setup: Setup) -> tuple[socket.socket, socket.socket]:
+    if setup.kind == "unix":
+        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        for end in ends:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        return ends
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        return ours, listener.accept()[0]
+
+
+def _secured(end: socket.socket, setup: Setup, server: bool) -> socket.socket:
+    if setup.tls is None:
+        return end
+    context: ssl.SSLContext = setup.tls.contexts()[0 if server else 1]
+    return context.wrap_socket(end, server_side=server)
+
+
+def _drain(end: socket.socket, setup: Setup, nbytes: int) -> None:
+    end = _secured(end, setup, True)
+    room = memoryview(bytearray(nbytes))
+    for _ in range(setup.batches):
+        got = 0
+        while got < nbytes:
+            got += end.recv_into(room[got:])
+    end.sendall(b"done")
+
+
+def copied_s(setup: Setup) -> float:
+    """Seconds for as many blocks of the batch's size, from one buffer into one buffer."""
+    block = record_batch(setup.rows).serialize().to_pybytes()
+    ours, theirs = _connected(setup)
+    process = multiprocessing.get_context("fork").Process(target=_drain, args=(theirs, setup, len(block)))
+    process.start()
+    ours = _secured(ours, setup, False)
+    began_ns = time.monotonic_ns()
+    for _ in range(setup.batches):
+        ours.sendall(block)
+    ours.recv(4)
+    took_ns = time.monotonic_ns() - began_ns
+    process.join(WAIT_S)
+    ours.close()
+    theirs.close()
+    return took_ns / 1e9
+
+
+# results -------------------------------------------------------------------------------------------------------
+
+
+def exchanged(setup: Setup) -> Source:
+    source = Source(setup)
+    together(source, Sink, setup)
+    return source
+
+
+def throughput(setup: Setup, make: Callable[[int], Setup], seconds: float) -> None:
+    trial_s = exchanged(setup).took_ns / 1e9
+    setup = make(max(20, int(setup.batches * seconds / trial_s)))
+    runs = [(exchanged(setup), copied_s(setup)) for _ in range(ROUNDS)]
+    source = min((run for run, _ in runs), key=lambda run: run.took_ns)
+    bare_s = min(bare for _, bare in runs)
+    nbytes = source.columns.nbytes * setup.batches
+    took_s = source.took_ns / 1e9
+    result = {
+        "benchmark": "slot_exchange",
+        "kind": setup.kind,
+        "rows_per_batch": setup.rows,
+        "value": round(nbytes / took_s / 1e9, 2),
+        "unit": "GB/s",
+        "rows_per_s": round(setup.rows * setup.batches / took_s),
+        "sender_cpu_us_per_batch": round(source.cpu_ns / setup.batches / 1_000, 1),
+        "bare_copy": round(nbytes / bare_s / 1e9, 2),
+        "ratio": round(bare_s / took_s, 2),
+    }
+    if setup.rows > 10_000:
+        result["least_ratio"] = LEAST_RATIO
+    print(json.dumps(result), flush=True)
+
+
+def latency(setup: Setup) -> None:
+    pinger = Pinger(setup)
+    together(pinger, Echo, setup)
+    value = statistics.median(pinger.round_trips_ns) / 1_000
+    print(
+        json.dumps(
+            {"benchmark": "slot_round_trip", "kind": setup.kind, "value": round(value, 1), "unit": "us, p50, one row"}
+        ),
+        flush=True,
+    )
+
+
+def certificates(directory: str) -> TlsFiles:
+    """An authority and one certificate of its, good for a day."""
+    path = Path(directory)
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=path, check=True, capture_output=True)
+
+    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "1", "-subj", "/CN=authority")
+    openssl("req", *new_key, "-keyout", "node.key", "-out", "node.csr", "-subj", "/CN=node")
+    openssl("x509", "-req", "-in", "node.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-out", "node.pem", "-days", "1")
+    return TlsFiles(str(path / "node.pem"), str(path / "node.key"), str(path / "ca.pem"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--kinds", default="unix,tcp,tls")
+    arguments = parser.parse_args()
+    directory = tempfile.mkdtemp()
+    try:
+        for kind in arguments.kinds.split(","):
+            tls = certificates(directory) if kind == "tls" else None
+            for rows, trial, window_bytes in ((65_536, 40, 32 << 20), (1_000, 2_000, 1 << 20)):
+
+                def make(batches: int, rows: int = rows, window_bytes: int = window_bytes) -> Setup:
+                    return Setup(kind, rows, batches, directory, window_bytes, tls)  # noqa: B023 - called at once
+
+                throughput(make(trial), make, arguments.seconds)
+            latency(Setup(kind, 1, 3_000, directory, 1 << 20, tls))
+    finally:
+        shutil.rmtree(directory)
+
+
+if __name__ == "__main__":
+    main()
