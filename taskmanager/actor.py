@@ -192,6 +192,7 @@ class TaskManagerShell:
         self._keeper.close()
 
 
+SlotShell.__name__, TaskManagerShell.__name__ = "SlotActor", "TaskManagerActor"  # what the process list shows
 _remote: Any = ray.remote  # its stubs know no concurrency groups
 SlotActor = _remote(
     num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups={"run": 4, "deliver": 1, "lease": 2, "ctl": 4}
