@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..state.errors import ConfigurationError
+from .masking import masked
 from .options import IGNORED, OPTIONS, Option
 from .units import parse_duration_ms, parse_size_bytes
 
@@ -88,7 +89,7 @@ class Configuration:
         return isinstance(other, Configuration) and self._values == other._values
 
     def __repr__(self) -> str:
-        return f"Configuration({self.to_dict()})"
+        return f"Configuration({masked(self.to_dict())})"
 
     def merged(self, stronger: Configuration) -> Configuration:
         """These options, overridden by those of `stronger`."""

@@ -1,13 +1,11 @@
 """A real S3 server for tests: versitygw on a free loopback port, with a data directory and credentials of its own.
 
-Stopped by its pid, and started again at the same port over the same data. When the test process dies, the kernel ends
-it.
+Stopped by its pid, and started again at the same port over the same data. When the test process dies, it dies too.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import secrets
 import signal
@@ -22,7 +20,15 @@ from versitygw import provide_binary
 
 START_TIMEOUT_S = 30
 REGION = "us-east-1"
-_PR_SET_PDEATHSIG = 1
+_WATCHED = """
+exec 3<&0
+"$0" "$@" <&- 3<&- & server=$!
+echo $server
+(read -r _ <&3; kill -9 $server) >&- 2>&- & watcher=$!
+wait $server
+kill $watcher
+"""
+"""Of a shell: its input closes when the test process dies, however that happens, and then the server is killed."""
 
 
 class S3Server:
@@ -35,6 +41,7 @@ class S3Server:
         self.access_key = "key" + secrets.token_hex(8)
         self.secret_key = "secret" + secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None
+        self._pid = 0
 
     @property
     def options(self) -> dict[str, str]:
@@ -69,8 +76,11 @@ class S3Server:
         environment = {**os.environ, "ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key}
         with open(self._directory / "log", "ab") as log:
             self._process = subprocess.Popen(
-                [*map(str, command), str(data)], env=environment, stdout=log, stderr=log, preexec_fn=_die_with_parent
-            )
+                ["sh", "-c", _WATCHED, *map(str, command), str(data)],
+                env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+            )  # fmt: skip
+        assert self._process.stdout is not None
+        self._pid = int(self._process.stdout.readline())
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -100,12 +110,11 @@ class S3Server:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-            return
-        process.kill()
-        process.wait(10)
+        with process:  # its end is that of the server
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
 
 
 def _free_port() -> int:
@@ -122,7 +131,3 @@ def _has_attributes(directory: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

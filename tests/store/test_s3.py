@@ -10,21 +10,27 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from penstock.api.command_line import app
+from penstock.runtime.config import Configuration
 from penstock.state.errors import (
     ConfigurationError,
     ObjectStoreDenied,
     ObjectStoreError,
     ObjectStoreUnavailable,
 )
+from penstock.state.ids import JobId
+from penstock.state.job_log import JobLog
 from penstock.state.object_store_options import s3_access
-from penstock.state.objects import Delete, Get, GetFile, GetRange, List, ListDetails, Put, PutFile, StoreOp
+from penstock.state.objects import Delete, Get, GetFile, GetRange, List, ListDetails, Put, PutFile, StoreOp, run_program
 from penstock.state.obstore_objects import ObstoreObjects
 
 
@@ -237,7 +243,7 @@ def test_what_can_be_tried_again(
 
 
 def test_a_store_that_accepts_and_says_nothing_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.state.obstore_objects._PROBE_TIMEOUT", __import__("datetime").timedelta(seconds=1))
+    monkeypatch.setattr("penstock.state.obstore_objects._PROBE_TIMEOUT", timedelta(seconds=1))
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -266,7 +272,7 @@ def test_large_files_take_little_memory(s3_server: Any, s3_location: str, tmp_pa
     block = os.urandom(1 << 20)
     with open(source, "wb") as file:
         file.writelines(number.to_bytes(4, "big") + block[4:] for number in range(300))
-    store.execute(PutFile("warm/up", __file__ and Path(__file__)))
+    store.execute(PutFile("warm/up", Path(__file__)))
     process, most, done = psutil.Process(), 0, threading.Event()
     before = process.memory_info().rss
 
@@ -311,10 +317,6 @@ print(*won)
 
 
 def test_processes_that_race_for_a_job_s_log(s3_server: Any, s3_location: str) -> None:
-    from penstock.state.ids import JobId
-    from penstock.state.job_log import JobLog
-    from penstock.state.objects import run_program
-
     environment = {**os.environ, **s3_server.environment}
     command = [sys.executable, "-c", RACER, s3_location]
     racers = [
@@ -335,3 +337,18 @@ def test_processes_that_race_for_a_job_s_log(s3_server: Any, s3_location: str) -
     for name, seqs in won.items():
         assert seqs == [entry.seq for entry in entries if entry.writer == f"{name}-0"], "the log and the writer agree"
     assert sum(map(len, won.values())) == len(entries), "every entry has one writer"
+
+
+# what is shown -----------------------------------------------------------------------------------------------------
+
+
+def test_configuration_is_shown_without_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = Configuration({"s3.access-key": "hush-1", "s3.secret-key": "hush-2", "s3.endpoint": "http://h:1"})
+    assert config.get_string("s3.secret-key") == "hush-2"
+    settings = [part for key, value in config.to_dict().items() for part in ("-c", f"{key}={value}")]
+    printed = [CliRunner().invoke(app, ["config", *settings, "-o", form]).output for form in ("text", "json")]
+    for shown in (repr(config), *printed):
+        assert "http://h:1" in shown
+        assert "******" in shown
+        assert "hush" not in shown

@@ -1,0 +1,130 @@
+"""Whole jobs whose checkpoints lie in a real S3 store, also while it is away for a time."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import penstock as ps
+from penstock.jobmanager import local_job
+from penstock.jobmanager.events import JobState
+from penstock.state.counted_objects import CountedObjects
+from penstock.state.errors import ConfigurationError
+from penstock.state.objects import List
+from penstock.state.obstore_objects import ObstoreObjects
+from penstock.testing.lists import ListSink
+
+NUMBERS = 400
+
+
+class Counting(ps.KeyedProcessFunction):
+    def open(self, runtime_context: ps.RuntimeContext) -> None:
+        self.seen = runtime_context.get_state(ps.ValueStateDescriptor("seen", int, 0))
+
+    def process_element(self, number: int, ctx: Any) -> Iterator[tuple[int, int]]:
+        self.seen.update(self.seen.value() + 1)
+        yield number % 7, self.seen.value()
+
+
+def last_digit(number: int) -> int:
+    return number % 7
+
+
+def expected() -> Counter[tuple[int, int]]:
+    sizes = Counter(number % 7 for number in range(NUMBERS))
+    return Counter((key, count) for key, size in sizes.items() for count in range(1, size + 1))
+
+
+@pytest.fixture
+def source(held_source: Any, tmp_path: Path) -> Any:
+    return lambda: held_source(list(range(NUMBERS)), tmp_path / "gate", 20, splits=4, batch_rows=10, record_type=int)
+
+
+def build(env: ps.StreamExecutionEnvironment, source: Any, server: Any, location: str, backend: str) -> None:
+    env.configure(ps.Configuration({**server.options, "state.checkpoints.dir": location}))
+    env.set_state_backend(backend)
+    numbers = env.from_source(source, name="numbers", uid="numbers")
+    numbers.key_by(last_digit).process(Counting()).uid("counting").sink_to(ListSink("counts")).uid("counts")
+
+
+@pytest.mark.parametrize("backend", ["heap", "rocksdb"])
+def test_a_job_is_killed_stopped_and_continued(
+    new_env: Any, drive: Any, results: Any, source: Any, backend: str, s3_server: Any, s3_location: str, tmp_path: Path
+) -> None:
+    assert results("counts") == []
+    env = new_env(2)
+    build(env, source(), s3_server, s3_location, backend)
+    path = drive(env).checkpoints(2).kill().checkpoints(1).stop()
+    assert path.startswith(s3_location)
+    (tmp_path / "gate").touch()
+    env = new_env(3, restore=path)
+    build(env, source(), s3_server, s3_location, backend)
+    status = drive(env).end()
+    assert status.state is JobState.FINISHED
+    assert Counter(results("counts")) == expected()
+    left = ObstoreObjects(s3_location, s3_server.options).execute(List(""))
+    assert not [name for name in left if "/shared/3" in name or ("/beat/" in name and status.job_id in name)]
+
+
+@pytest.mark.parametrize("away", [1.0, 6.0])
+def test_the_server_is_killed_and_comes_back(
+    new_env: Any, drive: Any, results: Any, source: Any, own_s3_server: Any, away: float, tmp_path: Path
+) -> None:
+    """For less than the budget of retries, and for more: checkpoints fail then, the job goes on."""
+    assert results("counts") == []
+    location = own_s3_server.create_bucket("bucket") + "/checkpoints"
+    env = new_env(2)
+    build(env, source(), own_s3_server, location, "rocksdb")
+    job = drive(env).checkpoints(2)
+    failed = job.status.checkpoints.failed
+    own_s3_server.kill()
+    back = threading.Timer(away, own_s3_server.start)
+    back.start()
+    try:
+        if away > 3:
+            job.until(lambda status: status.checkpoints.failed > failed)
+        job.checkpoints(2)
+        job.kill().checkpoints(1)
+        (tmp_path / "gate").touch()
+        status = job.end()
+    finally:
+        back.join()
+    assert status.state is JobState.FINISHED
+    assert Counter(results("counts")) == expected()
+
+
+def test_a_store_that_refuses_is_told_at_submission(
+    new_env: Any, drive: Any, source: Any, s3_server: Any, s3_location: str
+) -> None:
+    env = new_env(1)
+    build(env, source(), s3_server, s3_location, "heap")
+    env.configure(ps.Configuration({"s3.secret-key": "hush"}))
+    with pytest.raises(ConfigurationError, match=r"cannot be used: .*SignatureDoesNotMatch"):
+        drive(env)
+
+
+class Counted(CountedObjects):
+    def probe(self) -> None: ...
+
+
+def test_a_subtask_s_checkpoint_is_one_request(
+    new_env: Any, drive: Any, source: Any, s3_server: Any, s3_location: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    counted = Counted(ObstoreObjects(s3_location, s3_server.options))
+    monkeypatch.setattr(local_job, "ObstoreObjects", lambda location, options: counted)
+    env = new_env(2)
+    build(env, source(), s3_server, s3_location, "rocksdb")
+    job = drive(env).checkpoints(5)
+    (tmp_path / "gate").touch()
+    taken = job.end().checkpoints.completed
+    requests = counted.requests()
+    assert ("put_file", "ok") not in requests, "small files of RocksDB go in packs"
+    written = sum(count for (op, _), count in requests.items() if op == "put")
+    # Two stateful subtasks; metadata, log entries of completion and subsumption; a few at start and end, and beats.
+    assert written <= 5 * taken + 20
