@@ -1,9 +1,9 @@
 """The dispatcher at work: what dispatcher.py decides is carried out.
 
 One thread ticks: it starts masters that are due, asks all masters for their overview once per heartbeat, and tends the
-nodes. Answers of other processes come on threads of Ray, questions on those of REST (cluster_gateway.py). All of them
-share the pure dispatcher under one lock; nothing slow happens under it. What runs in other processes is reached through
-`Processes` (ray_processes.py).
+nodes. What other processes answer is mail for it, because Ray's own threads must not be kept waiting. Questions come on
+threads of REST (cluster_gateway.py), and share the pure dispatcher under one lock; nothing slow happens under it. What
+runs in other processes is reached through `Processes` (ray_processes.py).
 
 Views of live jobs come from their masters; of ended ones, from the cluster's store, where the newest are remembered.
 """
@@ -11,6 +11,7 @@ Views of live jobs come from their masters; of ended ones, from the cluster's st
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -99,6 +100,7 @@ class DispatcherService:
         self._lock = threading.Lock()
         self._ended_views: dict[JobId, JobView] = {}
         self._stopping = threading.Event()
+        self._mail: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
     def start(self) -> None:
@@ -135,8 +137,9 @@ class DispatcherService:
 
     def _run(self) -> None:
         next_heartbeat_s = next_nodes_s = 0.0
-        while not self._stopping.wait(TICK_S):
+        while not self._stopping.is_set():
             try:
+                self._read_mail()
                 now_s = time.monotonic()
                 with self._lock:
                     self._carry_out(self._dispatcher.tick(self._now_ms()))
@@ -149,11 +152,29 @@ class DispatcherService:
             except Exception:  # the cluster must go on without what just failed
                 logger.exception("the dispatcher goes on after an error")
 
+    def _read_mail(self) -> None:
+        """All there is; waits for some at most until the next tick."""
+        try:
+            mail = self._mail.get(timeout=TICK_S)
+            while True:
+                mail()
+                mail = self._mail.get_nowait()
+        except queue.Empty:
+            return
+
+    def _by_mail(self, function: Callable[..., None], *arguments: object) -> Callable[..., None]:
+        """To be called on any thread: the function runs on the ticking one."""
+
+        def send(*answer: object) -> None:
+            self._mail.put(partial(function, *arguments, *answer))
+
+        return send
+
     def _ask_overviews(self) -> None:
         with self._lock:
             masters = self._dispatcher.masters()
         for job_id, number in masters:
-            self.processes.overview(job_id, number, partial(self._answered, job_id, number))
+            self.processes.overview(job_id, number, self._by_mail(self._answered, job_id, number))
 
     def _answered(self, job_id: JobId, number: int, overview: JobOverview | None, error: Exception | None) -> None:
         if error is not None:
@@ -165,12 +186,12 @@ class DispatcherService:
                 self._carry_out(self._dispatcher.answered(job_id, number, overview, self._now_ms()))
 
     def _watch(self, job_id: JobId, number: int) -> None:
-        self.processes.watch_master(job_id, number, partial(self._over, job_id, number))
+        self.processes.watch_master(job_id, number, self._by_mail(self._over, job_id, number))
 
     def _over(self, job_id: JobId, number: int, reason: str) -> None:
         """A master says that the job has ended (no reason), or is dead."""
         if not reason:
-            self.processes.overview(job_id, number, partial(self._answered, job_id, number))
+            self.processes.overview(job_id, number, self._by_mail(self._answered, job_id, number))
             return
         logger.warning("master %d of job %s is dead: %s", number, job_id, reason)
         with self._lock:
