@@ -25,7 +25,7 @@ from typing import Any
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Histogram
 
-from ... import __version__
+from ...runtime.versions import own_versions
 from ..gateway import Gateway
 from . import (
     artefacts,
@@ -66,7 +66,7 @@ def create_app(gateway: Gateway, options: RestOptions | None = None) -> FastAPI:
     registry = CollectorRegistry()
     app = FastAPI(
         title="penstock",
-        version=__version__,
+        version=own_versions()["penstock"],
         description="Flink's REST interface, version 1, for penstock. Every path also answers under /v1.",
         default_response_class=WireJson,
         responses=ANY_ERROR,
