@@ -6,15 +6,17 @@ that `except Exception` does not catch, so that its `finally` and `with` blocks 
 that, or calls them on another thread, goes on for a moment; its outcome counts.
 
 Functions and classes of the script travel by value, for the script is `__main__` here as it is with `python script`;
-those of modules beside it travel by name, and are imported in the slots from the same code.
+those of modules beside it travel by name, and are imported in the slots from the same code. The script's code is known
+by its path within the working directory, which is gone later: tracebacks find its lines where slots have that code.
 """
 
 from __future__ import annotations
 
+import builtins
 import faulthandler
 import os
-import runpy
 import sys
+import types
 from pathlib import Path
 from typing import NoReturn
 
@@ -82,7 +84,7 @@ def _execute(request: CaptureRequest) -> CaptureOutcome:
     sys.path[:0] = list(dict.fromkeys(directories))
     never = f"{script.name} ended without running a pipeline: a pipeline runs when env.execute() is called"
     try:
-        runpy.run_path(request.script, run_name="__main__")
+        _run_as_main(script)
     except Captured:
         return CaptureOutcome(error="the pipeline was captured, and its outcome is missing")
     except SystemExit as ending:
@@ -92,6 +94,16 @@ def _execute(request: CaptureRequest) -> CaptureOutcome:
     except BaseException as error:
         return _failed(script, error)
     return CaptureOutcome(error=never)
+
+
+def _run_as_main(script: Path) -> None:
+    module = types.ModuleType("__main__")
+    module.__file__ = str(script)
+    module.__builtins__ = builtins  # type: ignore[attr-defined]
+    sys.modules["__main__"] = module
+    top = Path.cwd()
+    name = script.relative_to(top).as_posix() if script.is_relative_to(top) else str(script)
+    exec(compile(script.read_bytes(), name, "exec", dont_inherit=True), module.__dict__)
 
 
 def _ending(code: object) -> str:

@@ -99,9 +99,8 @@ class Accepted:
 
 def base_url(address: str) -> str:
     """'host', 'host:port' or a URL, as a URL. ConfigurationError if it is none of them."""
-    text = address.strip().rstrip("/")
-    if "://" not in text:
-        text = f"http://{text}"
+    text = address.strip()
+    text = (text if "://" in text else f"http://{text}").rstrip("/")
     try:
         parts = urlsplit(text)
         port = parts.port

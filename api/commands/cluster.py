@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import threading
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -20,8 +18,6 @@ from .common import AddressFlag, ConfigFlag, Output, OutputFlag, YesFlag, show_t
 
 if TYPE_CHECKING:
     from ...jobmanager.cluster_state import ClusterState
-
-WATCH_S = 0.5
 
 app = typer.Typer(name="cluster", help="Start, stop and look at clusters on this machine.", no_args_is_help=True)
 
@@ -146,20 +142,14 @@ def join(
     config: ConfigFlag = None,
 ) -> None:
     """Make this machine a node of a cluster, until Ctrl-C. Its token is read as for ray.address."""
+    from ...jobmanager.node_supervisor import NodeSupervisor
     from ...jobmanager.ray_address import RayAddress, find_token
-    from ...jobmanager.ray_cluster import join as join_ray
-    from ...runtime.directories import node_directory
 
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     configuration = _config(config, slots=slots)
     reach = RayAddress(address, find_token(configuration.get(cluster_options.RAY_TOKEN)))
-    node = join_ray(configuration, reach, directory=node_directory(configuration, f"node-{os.getpid()}"), host=host)
-    stopped = threading.Event()
+    supervisor = NodeSupervisor(configuration, reach, host=host)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    session.say(f"this machine is a node of the cluster at {node.address}; Ctrl-C takes it out")
-    try:
-        while not stopped.wait(WATCH_S):
-            if (failure := node.died()) is not None:
-                raise PenstockError(f"the node has ended:\n{failure}")
-    finally:
-        node.stop()
+        signal.signal(number, lambda *_: supervisor.stop())
+    session.say(f"this machine becomes a node of the cluster at {address}; Ctrl-C takes it out")
+    supervisor.run()
