@@ -192,7 +192,7 @@ class JobMaster:
         parts = self._parts
         match tag:
             case ("log", number):
-                record, commands = parts.journal.written(number)
+                record, commands = parts.journal.written(number, now_ms)
                 parts.orders.give(*commands)
                 if record is not None:
                     self._logged(record, now_ms)
@@ -270,6 +270,7 @@ class JobMaster:
             match command:
                 case leadership.StartLeading(generation):
                     self._parts.orders.generation = generation
+                    self._parts.journal.leads()
                     if self._parts.log.state.stopping is None:
                         self._begin_attempt(now_ms)
                     else:

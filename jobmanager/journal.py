@@ -8,10 +8,12 @@ hears of it once it is written, or the master hears that it is deposed, or that 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from ..state.errors import ObjectStoreUnavailable
 from ..state.job_log import JobLog, LogRecord
 from .events import Command, RunProgram, SetTimer
+from .log_care import LogCare
 
 RETRY_MS = 1_000
 """On top of the retries of the program itself. The leader's own end, when it cannot beat, bounds them."""
@@ -20,8 +22,10 @@ RETRY_MS = 1_000
 class Journal:
     """Methods answer the commands to carry out."""
 
-    def __init__(self, log: JobLog) -> None:
+    def __init__(self, log: JobLog, care: LogCare, new_name: Callable[[], str]) -> None:
         self._log = log
+        self._care = care
+        self._new_name = new_name
         self._waiting: deque[LogRecord] = deque()
         """The first is being written."""
         self._number = 0
@@ -30,17 +34,22 @@ class Journal:
     def idle(self) -> bool:
         return not self._waiting
 
+    def leads(self) -> None:
+        """This master, from the last entry of the log on."""
+        self._care.leads(self._log.state.seq, self._log.trimmed)
+
     def append(self, record: LogRecord) -> list[Command]:
         self._waiting.append(record)
         return self._write() if len(self._waiting) == 1 else []
 
-    def written(self, number: int) -> tuple[LogRecord | None, list[Command]]:
+    def written(self, number: int, now_ms: int) -> tuple[LogRecord | None, list[Command]]:
         """The entry that is in the log now, and what comes next. None: an answer that was not waited for."""
         if number != self._number or not self._waiting:
             return None, []
         record = self._waiting.popleft()
         self._number += 1
-        return record, self._write() if self._waiting else []
+        commands = self._care.written(self._log.state.seq, self._new_name(), now_ms)
+        return record, [*commands, *(self._write() if self._waiting else [])]
 
     def failed(self, number: int, error: Exception, now_ms: int) -> tuple[Exception | None, list[Command]]:
         """An error that trying again does not help, or None and when to try again."""

@@ -168,15 +168,15 @@ class Leadership:
     # watching and campaigning
 
     def _observe(self) -> Program[_Observation]:
-        entries = yield from self._log.read()
+        news = yield from self._log.read_newest()
         state = self._log.state
         if state.generation == 0 or state.finished is not None or self._log.leads:
-            return _Observation(bool(entries), None)
+            return _Observation(news, None)
         try:
             beat = yield from with_retries(Get(beat_name(self._job_id, state.generation)))
         except ObjectNotFound:
             beat = None
-        return _Observation(bool(entries), beat)
+        return _Observation(news, beat)
 
     def _observed(self, seen: _Observation, now_ms: int) -> list[LeadershipCommand]:
         self._reached_ms = now_ms

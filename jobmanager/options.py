@@ -49,6 +49,8 @@ class JobMasterOptions:
     """Of the checkpoints, as it stands in front of their names: to be shown."""
     submitted_at_ms: int | None = None
     """When the job was submitted, ms since the epoch; None: when this master starts."""
+    log_kept_ms: int = 3 * 86_400_000
+    """Entries of the job's log that this master has seen standing for so long may be deleted."""
     beat_interval_ms: int = 3_000
     lease_ms: int = 30_000
     """A candidate that sees no beat of the leader for this long takes over; the leader gives up after half of it."""

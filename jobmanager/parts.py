@@ -15,6 +15,7 @@ from .checkpointing import Checkpointing
 from .commits import Commits
 from .execution_graph import ExecutionGraph
 from .journal import Journal
+from .log_care import LogCare
 from .options import JobMasterOptions
 from .orders import Orders
 from .slot_pool import SlotPool
@@ -40,7 +41,7 @@ class Parts:
 def make_parts(job_graph: JobGraph, job_id: JobId, options: JobMasterOptions, new_name: Callable[[], str]) -> Parts:
     """Raises what a connector raises when it is unpickled."""
     graph, log, store = ExecutionGraph(job_graph), JobLog(job_id, new_name), CheckpointStore(job_id, new_name)
-    orders, journal = Orders(graph), Journal(log)
+    orders, journal = Orders(graph), Journal(log, LogCare(job_id, options.log_kept_ms), new_name)
     sources = Sources(job_graph, graph, orders)
     names = {operator.id: operator.name for vertex in job_graph.vertices for operator in vertex.operators}
     sinks: dict[OperatorId, Sink] = {

@@ -22,20 +22,22 @@ not the next one, an entry of a writer that does not lead, a completion of anoth
 An illegal entry is never written (append folds first), and one that is read raises ProtocolError with the history.
 
 The log is found by asking for the next number until there is none; no listing, which stores may answer from the past.
-One program of a `JobLog` runs at a time: it remembers what it has read.
+Where to begin with that, and which old entries may be deleted: log_positions.py. One program of a `JobLog` runs at a
+time: it remembers what it has read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import msgspec
 
 from .documents import seal, unseal
-from .errors import DeposedError, ObjectNotFound, ProtocolError
+from .errors import DamagedCheckpointError, DeposedError, ObjectNotFound, ProtocolError
 from .ids import Attempt, CheckpointId, Generation, JobId
+from .log_positions import is_milestone, newest, newest_after, next_milestone, read_hint
 from .objects import Get, Program, create_once, with_retries
 
 LOG_VERSION = 1
@@ -85,11 +87,26 @@ LogRecord = LeaderElected | AttemptStarted | CheckpointCompleted | SubsumedUpTo 
 
 
 @dataclass(frozen=True, slots=True)
+class LogSummary:
+    """What holds at a place in a log that goes on."""
+
+    generation: Generation
+    leader: str | None
+    attempt: Attempt
+    attempt_generation: Generation
+    completed: tuple[CheckpointCompleted, ...]
+    subsumed: CheckpointId
+    stopping: StopDecided | None
+
+
+@dataclass(frozen=True, slots=True)
 class LogEntry:
     seq: int
     writer: str
     """The JobLog that wrote it."""
     record: LogRecord
+    before: LogSummary | None = None
+    """What held before it: whoever reads it need not read what stands before. None: of an older version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +138,23 @@ class LogState:
     subsumed: CheckpointId = CheckpointId(0)  # noqa: RUF009
     stopping: StopDecided | None = None
     finished: Finished | None = None
-    history: tuple[LogEntry, ...] = ()
-    """The last entries, for error messages."""
+    history: tuple[LogEntry, ...] = field(default=(), compare=False)
+    """The last entries that were read, for error messages."""
+
+    @classmethod
+    def at(cls, entry: LogEntry) -> LogState | None:
+        """After this entry, by what it says itself; None: it does not."""
+        if entry.before is None:
+            return None
+        before = {each.name: getattr(entry.before, each.name) for each in fields(LogSummary)}
+        return cls(seq=entry.seq - 1, **before).apply(entry)
+
+    @property
+    def summary(self) -> LogSummary:
+        return LogSummary(
+            self.generation, self.leader, self.attempt, self.attempt_generation, self.completed, self.subsumed,
+            self.stopping,
+        )  # fmt: skip
 
     @property
     def last_completed(self) -> CheckpointCompleted | None:
@@ -188,6 +220,8 @@ class JobLog:
         self.writer = new_name()
         self.state = LogState()
         """Of everything read or written so far."""
+        self.trimmed = 0
+        """How far entries are known to be deleted, by the hint."""
         self._new_name = new_name
 
     @property
@@ -195,28 +229,79 @@ class JobLog:
         """As far as this log has been read, its writer is the leader."""
         return self.state.leader == self.writer
 
+    def read_newest(self) -> Program[bool]:
+        """What `read` does, but it begins near the end if nothing was read before. Whether there was anything new."""
+        before = self.state.seq
+        if not before:
+            hint = yield from read_hint(self.job_id)
+            self.trimmed = hint.trimmed if hint is not None else 0
+            if hint is not None and hint.seq > 0 and (yield from self._stands(hint.seq)):
+                yield from self._begin_at((yield from newest_after(self._stands, hint.seq)))
+            elif (yield from self._stands(1)):
+                yield from self._begin_at((yield from newest(self._stands)))
+        yield from self.read()
+        return self.state.seq != before
+
     def read(self) -> Program[list[LogEntry]]:
-        """The entries after those already read or written here, in order; they are folded into `state`."""
+        """The entries after those already read or written here, in order; they are folded into `state`. Where some of
+        them are deleted: the newest ones only."""
         entries: list[LogEntry] = []
         while True:
-            name = log_entry_name(self.job_id, self.state.seq + 1)
-            try:
-                data = yield from with_retries(Get(name))
-            except ObjectNotFound:
-                return entries
-            entry = unseal(name, "log entry", LOG_VERSION, data, LogEntry)
-            self.state = self.state.apply(entry)
-            entries.append(entry)
+            seq = self.state.seq
+            entry = yield from self._entry(seq + 1)
+            if entry is None:
+                if is_milestone(seq + 1) or not (yield from self._stands(next_milestone(seq))):
+                    return entries
+                entry = yield from self._entry(seq + 1)  # it may have come to stand since we asked
+            if entry is not None and self._fits(entry):
+                self.state = self.state.apply(entry)
+                entries.append(entry)
+                continue
+            entries = yield from self._begin_at((yield from newest(self._stands)))
+            if self.state.seq <= seq:
+                raise DamagedCheckpointError(
+                    f"{log_entry_name(self.job_id, seq + 1)} is missing, and later ones stand."
+                )
+
+    def _entry(self, seq: int) -> Program[LogEntry | None]:
+        name = log_entry_name(self.job_id, seq)
+        try:
+            data = yield from with_retries(Get(name))
+        except ObjectNotFound:
+            return None
+        return unseal(name, "log entry", LOG_VERSION, data, LogEntry)
+
+    def _stands(self, seq: int) -> Program[bool]:
+        return (yield from self._entry(seq)) is not None
+
+    def _fits(self, entry: LogEntry) -> bool:
+        """False if what was read last is not what this entry follows: it was written where entries are deleted."""
+        if entry.before in (None, self.state.summary):
+            return True
+        if is_milestone(self.state.seq):
+            self.state.apply(entry)  # which says more, if it finds something illegal
+            raise ProtocolError(f"{log_entry_name(self.job_id, entry.seq)} says that before it {entry.before} held.")
+        return False
+
+    def _begin_at(self, seq: int) -> Program[list[LogEntry]]:
+        """Forget what was read. Nothing is begun if the entry is of a version that does not say what held before."""
+        entry = yield from self._entry(seq)
+        state = LogState.at(entry) if entry is not None else None
+        if entry is None or state is None:
+            self.state = LogState()
+            return []
+        self.state = state
+        return [entry]
 
     def append(self, record: LogRecord) -> Program[Appended | Conflict]:
         """Write the next entry, unless somebody (see Conflict) has written it.
 
         ObjectStoreUnavailable: unknown whether it is written, see above. ProtocolError: it would be illegal here."""
-        entry = LogEntry(self.state.seq + 1, self.writer, record)
+        entry = LogEntry(self.state.seq + 1, self.writer, record, self.state.summary)
         state = self.state.apply(entry)
         data = seal("log entry", LOG_VERSION, self._new_name(), entry)
         standing = yield from create_once(log_entry_name(self.job_id, entry.seq), data)
-        if standing == data:
+        if standing == data and (is_milestone(entry.seq) or not (yield from self._stands(next_milestone(entry.seq)))):
             self.state = state
             return Appended(entry)
         return Conflict(tuple((yield from self.read())))

@@ -68,7 +68,7 @@ def find_latest(job_name: str, new_name: Callable[[], str]) -> Program[JobRecord
     gone_on_from: set[str] = set()
     for description in reversed((yield from list_jobs(job_name))):
         log = JobLog(description.job_id, new_name)
-        yield from log.read()
+        yield from log.read_newest()
         state, finished = log.state, log.state.finished
         if description.restored_from is not None and state.completed:
             gone_on_from.add(description.restored_from.partition("/")[0])

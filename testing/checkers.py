@@ -36,6 +36,7 @@ from ..taskmanager.gate import InputGate
 from ..taskmanager.task import Task, TaskState
 from ..taskmanager.transport import Frame
 from .lists import InjectedFailure
+from .log_troubles import may_be_deleted
 from .simulated_cluster import JOB, SimulatedCluster, SimulatedMaster
 from .simulated_links import ChannelKey
 from .simulated_pipeline import CommitFailed
@@ -66,6 +67,8 @@ class LogChecker:
         self.metadata: dict[CheckpointId, CheckpointMetadata] = {}
         """Of every completion ever logged."""
         self.entries: dict[int, LogEntry] = {}
+        self.deleted: set[str] = set()
+        """Names of entries that are gone because they are old."""
         self._contents = _Contents(store.objects)
         self._log = JobLog(JOB, lambda: "checker")
         self._cluster = cluster
@@ -77,7 +80,13 @@ class LogChecker:
 
     def _written(self, op: StoreOp, effective: bool) -> None:
         touched = op.names if isinstance(op, Delete) else (op.name,) if isinstance(op, Put | PutFile) else ()
-        if not effective or not any(name.startswith(f"{JOB}/log/") for name in touched):
+        touched = tuple(name for name in touched if name.startswith(f"{JOB}/log/"))
+        if not effective or not touched:
+            return
+        if isinstance(op, Delete):
+            if not all(may_be_deleted(name, self.state.seq) for name in touched):
+                raise Violation(f"an entry that may be needed is deleted by {op}")
+            self.deleted.update(touched)
             return
         if not isinstance(op, Put) or not op.create_only:
             raise Violation(f"the log is changed by {op}")

@@ -21,7 +21,7 @@ from ..jobmanager.splits import SplitCoordinator
 from ..runtime.elements import MIN_WATERMARK, Barrier
 from ..runtime.operators.operator import RestoredState
 from ..runtime.operators.sink import SinkOperator
-from ..state import column_snapshots
+from ..state import column_snapshots, job_log
 from ..state.checkpoint_store import CheckpointStore
 from ..state.column_snapshots import ColumnSnapshots
 from ..state.ids import Attempt, CheckpointId, OperatorId
@@ -176,6 +176,12 @@ def committable_handed_out_once() -> Any:
         return snapshot
 
     return _replaced(SinkOperator, "snapshot", make)
+
+
+def hole_taken_for_the_end() -> Any:
+    """Where entries of the log are deleted, who slept takes it for the log's end and writes there. Needs masters that
+    sleep: no stormy seed shows it."""
+    return _replaced(job_log, "is_milestone", lambda original: lambda seq: True)
 
 
 BUGS: dict[str, Callable[[], Any]] = {

@@ -15,6 +15,7 @@ the last event, in every process; a violation is found again by its seed.
 | simulated_store.py    | the object store, programs op by op                                                      |
 | simulated_pipeline.py | the job, and the world behind its sinks                                                  |
 | faults.py             | what goes wrong, and when                                                                |
+| log_troubles.py       | old entries of the log are gone, hints are wrong                                         |
 | checkers.py           | what must hold on the way; output_oracle.py: what must be written in the end             |
 | seeded_bugs.py        | bugs put in on purpose, which the checkers must find                                     |
 """
@@ -40,8 +41,9 @@ from ..runtime.config import Configuration
 from ..runtime.graph.job_graph import JobGraph
 from .checkers import ChannelChecker, CommitChecker, FailureChecker, LogChecker, StoreChecker, Violation
 from .faults import Fault, FaultInjector, FaultPlan, draw_faults, draw_storm
+from .log_troubles import LOG_KEPT_MS, WrongHints, short_memory
 from .output_oracle import check_output
-from .simulated_cluster import SimulatedCluster
+from .simulated_cluster import JOB, SimulatedCluster
 from .simulated_links import Network
 from .simulated_pipeline import Workload, build_job, close_warehouse, draw_workload, open_warehouse
 from .simulated_store import SimulatedStore
@@ -88,6 +90,7 @@ class Simulation:
         self.stored = StoreChecker(self.store, self.log, self.cluster)
         self.channels = ChannelChecker(self.cluster, self.workload.late)
         FailureChecker(self.cluster)
+        self.hints = WrongHints(self.store, JOB, seed)
         if self.workload.checkpoints:
             self.warehouse.on_commit.append(CommitChecker(self.log).asked)
 
@@ -132,6 +135,7 @@ class Simulation:
     def _check(self) -> None:
         self.channels.check_credit()
         self.log.check_beliefs()
+        self.hints.disturb(self.log.state.seq)
         self.time.after(CHECK_EVERY_NS, None, "check", self._check)
 
     def _done(self) -> bool:
@@ -186,6 +190,7 @@ def _options(workload: Workload) -> JobMasterOptions:
         cancel_timeout_ms=3_000,
         slot_timeout_ms=20_000,
         commit_attempts=1_000,
+        log_kept_ms=LOG_KEPT_MS,
     )
 
 
@@ -193,7 +198,8 @@ def run_seed(seed: int, show: Callable[[str], None] | None = None, stormy: bool 
     """One run, start to end. Nothing of it is left behind."""
     directory = Path(tempfile.mkdtemp(prefix="penstock-simulation-"))
     try:
-        return Simulation(seed, directory, show, stormy).run()
+        with short_memory():
+            return Simulation(seed, directory, show, stormy).run()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

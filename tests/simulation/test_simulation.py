@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from penstock.testing.seeded_bugs import BUGS
+from penstock.testing.seeded_bugs import BUGS, hole_taken_for_the_end
 from penstock.testing.simulation import main, report, run_seed
 
 SEEDS = range(12)
@@ -19,7 +19,7 @@ FIRST_SEED = {
     "forgotten_barrier": 4,
     "double_commit": 0,
     "commit_before_the_log": 0,
-    "split_assigned_over_the_barrier": 15,
+    "split_assigned_over_the_barrier": 76,
     "file_of_an_aborted_checkpoint_reused": 16,
     "watermark_not_restored": 27,
     "committable_handed_out_once": 13,
@@ -49,6 +49,11 @@ def test_a_bug_that_is_put_in_is_found(name: str) -> None:
     assert found is not None
     sound = run_seed(found, stormy=True)
     assert sound.violation is None, report(sound)
+
+
+def test_a_hole_in_the_log_that_is_taken_for_its_end_is_found() -> None:
+    with hole_taken_for_the_end():
+        assert any(run_seed(seed).violation for seed in range(30, 30 + PATIENCE))
 
 
 SCENARIOS = {
