@@ -17,7 +17,8 @@ from penstock.runtime import options as option
 from penstock.runtime.config import Configuration
 from penstock.testing.lists import ListSink, ListSource
 
-RECORDS = 400
+RECORDS = 2_000
+"""About a second: the first checkpoints come long before its end, also on a busy machine."""
 UNKNOWN_WATERMARK = "-9223372036854775808"
 ViewsGateway = Any
 
