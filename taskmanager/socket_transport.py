@@ -107,6 +107,10 @@ class SocketTransport:
         for slot, address in peers.items():
             self._peers.setdefault(slot, Peer()).address = address
 
+    def peer(self, slot: SlotId) -> Peer:
+        """What is known of it. KeyError."""
+        return self._peers[slot]
+
     @property
     def queued_bytes(self) -> int:
         """Encoded and not yet taken by the kernel, of all connections: at most the windows of all channels, and one
