@@ -162,7 +162,7 @@ def _of_job(job_id: JobId, job: _Job, limit_ms: int, *, to_run: bool) -> Program
 
 def _log_of(job_id: JobId) -> Program[LogState]:
     log = JobLog(job_id, lambda: "gc")
-    yield from log.read()
+    yield from log.read_newest()
     return log.state
 
 
