@@ -85,14 +85,10 @@ class ClusterGateway:
     def job(self, job_id: str) -> JobView:
         known = self._known(job_id)
         number = self._service.master(known)
-        if number is not None:
-            view = self._service.processes.view(known, number)
-            if view is None:
-                raise UnavailableError(f"job {job_id} is being loaded by its master; ask again")
-            return view
-        view = self._service.ended_view(known)
+        view = self._service.ended_view(known) if number is None else self._service.processes.view(known, number)
+        view = view or self._service.loading_view(known)
         if view is None:
-            raise UnavailableError(f"job {job_id} has no master at the moment; ask again")
+            raise UnknownError(f"there is no job {job_id}")
         return view
 
     def _known(self, job_id: str) -> JobId:

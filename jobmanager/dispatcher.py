@@ -22,7 +22,8 @@ from dataclasses import dataclass, field, replace
 from ..state.cluster_store import JobSubmission
 from ..state.ids import JobId
 from .job_states import TERMINAL_STATES, JobState
-from .views import NEVER, JobOverview
+from .unloaded import created
+from .views import JobOverview
 
 FIRST_PAUSE_MS = 200
 MAX_PAUSE_MS = 30_000
@@ -99,6 +100,11 @@ class Dispatcher:
     def ended(self, job_id: JobId) -> JobOverview | None:
         return self._ended[job_id][1] if job_id in self._ended else None
 
+    def overview(self, job_id: JobId) -> JobOverview | None:
+        if job_id in self._live:
+            return self._live[job_id].overview
+        return self.ended(job_id)
+
     def live_job_named(self, name: str) -> JobId | None:
         return next((job_id for job_id, job in self._live.items() if job.record.job_name == name), None)
 
@@ -127,7 +133,7 @@ class Dispatcher:
     def submitted(self, record: JobSubmission, now_ms: int, masters: Iterable[int] = ()) -> list[Command]:
         """A job is to run. `masters`: numbers of those that live already (this dispatcher is a new one)."""
         self._ended.pop(record.job_id, None)
-        job = self._live[record.job_id] = _Job(record, _created(record))
+        job = self._live[record.job_id] = _Job(record, created(record))
         for number in sorted(masters):
             job.masters[number] = _Master(number, now_ms, now_ms)
             job.last_number = number
@@ -203,17 +209,3 @@ class Dispatcher:
 
 def _leads(overview: JobOverview | None) -> bool:
     return overview is not None and overview.state not in (JobState.CREATED.value, JobState.DEPOSED.value)
-
-
-def _created(record: JobSubmission) -> JobOverview:
-    """Of a job that no master has spoken of yet."""
-    return JobOverview(
-        id=record.job_id,
-        name=record.job_name,
-        state=JobState.CREATED.value,
-        started_ms=record.created_at_ms,
-        ended_ms=NEVER,
-        modified_ms=record.created_at_ms,
-        bounded=False,
-        subtask_states={},
-    )

@@ -29,6 +29,7 @@ from ..state.objects import ObjectStore, run_program
 from . import dispatcher
 from .dispatcher import Dispatcher
 from .job_states import JobState
+from .unloaded import loading
 from .views import JobOverview, JobView, LogFile, TaskManagerView
 
 TICK_S = 0.1
@@ -230,6 +231,12 @@ class DispatcherService:
     def is_known(self, job_id: JobId) -> bool:
         with self._lock:
             return self._dispatcher.record(job_id) is not None
+
+    def loading_view(self, job_id: JobId) -> JobView | None:
+        """What can be said of a job without its master; None: there is no such job."""
+        with self._lock:
+            record, overview = self._dispatcher.record(job_id), self._dispatcher.overview(job_id)
+        return None if record is None or overview is None else loading(record, overview)
 
     def is_live(self, job_id: JobId) -> bool:
         with self._lock:

@@ -110,9 +110,19 @@ class AllocatedSlot(TypedDict):
     assignedTasks: int
 
 
+class SlotProcess(TypedDict):
+    """Ours: a slot is a process. Blank ones stand ready and have no job."""
+
+    id: str
+    jobId: str
+    pid: int
+    residentBytes: int
+
+
 class TaskManagerDetails(TaskManager):
     metrics: TaskManagerMetrics
     allocatedSlots: list[AllocatedSlot]
+    slots: list[SlotProcess]
 
 
 class LogInfo(TypedDict):
@@ -220,6 +230,10 @@ def task_manager_details(view: TaskManagerView, tasks: TasksBySlot) -> TaskManag
         **task_manager(view, tasks),
         "metrics": _metrics(view),
         "allocatedSlots": [_allocated(view, slot, tasks) for slot in view.slots if slot.job_id],
+        "slots": [
+            {"id": slot.id, "jobId": slot.job_id, "pid": slot.pid, "residentBytes": slot.rss_bytes}
+            for slot in view.slots
+        ],
     }
 
 
