@@ -40,7 +40,7 @@ class EmbeddedCluster:
     @classmethod
     def start(cls, config: Configuration, *, starter: str = STARTER) -> EmbeddedCluster:
         """Blocks until REST answers, 5 to 8 s. ClusterError, ConfigurationError: it cannot start, and why."""
-        config, notes = _unclaimed(config)
+        config, notes = unclaimed(config)
         process = spawn_supervisor(Order(config.to_dict(), os.getpid(), True, starter))
         started = read_started(process)
         if started.state is None:
@@ -66,7 +66,7 @@ class EmbeddedCluster:
                 self._process.wait()
 
 
-def _unclaimed(config: Configuration) -> tuple[Configuration, list[str]]:
+def unclaimed(config: Configuration) -> tuple[Configuration, list[str]]:
     """The same, under a name that no running cluster has."""
     files = ClusterFiles.of(config)
     if not files.is_claimed() or options.CLUSTER_ID in config:

@@ -39,16 +39,22 @@ def members(mark: str, session: int | None = None) -> list[psutil.Process]:
 
 
 def _belongs(process: psutil.Process, mark: str, session: int | None) -> bool:
-    if process.pid == os.getpid():
+    if process.pid == os.getpid() or not is_alive(process):
         return False
     try:
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
         if session is not None and os.getsid(process.pid) == session:
             return True
         return process.environ().get(MARK) == mark
     except (psutil.Error, OSError):
         return False  # it ended meanwhile, or is not ours
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """One that only waits to be reaped is not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def kill_members(mark: str, session: int | None = None, *, timeout_s: float = 10.0) -> list[int]:

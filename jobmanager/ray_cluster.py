@@ -286,6 +286,7 @@ def connect(reach: RayAddress, namespace: str) -> None:
 
     # ray reads these once; a process that was on another cluster before must forget them
     ray_constants.ENABLE_RAY_CLUSTER = not reach.loopback
+    ray_constants.NUM_REDIS_GET_RETRIES = 5  # seconds that it takes to be refused
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
     try:
