@@ -1,6 +1,9 @@
 """Keeps the slots of a node: the shell around task_manager.py, without Ray.
 
-One thread looks several times a second which processes have ended, and drives the pool; calls come from any thread.
+One thread looks several times a second which processes have ended, and drives the pool; another one takes the answers
+of slots; calls come from any thread. Answers must not be taken on the thread that brings them: it is Ray's own, whoever
+holds our lock may just be waiting for it.
+
 Processes are known by pid and start time, so that a pid that is used again is never taken for a slot, and never
 killed. That also means that a death is noticed whatever its cause, and that a kill does not go through Ray, which
 leaves a hung process alive for seconds.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import shutil
 import socket
 import threading
@@ -95,7 +99,9 @@ class SlotKeeper:
         self._dying: dict[SlotId, tuple[psutil.Process, int]] = {}
         """Killed, and since when."""
         self._starts = ThreadPoolExecutor(2, thread_name_prefix="slot starts")
+        self._answers: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
+        self._listener = threading.Thread(target=self._listen, name="slot answers", daemon=True)
         self._thread = threading.Thread(target=self._run, name="slot keeper", daemon=True)
 
     def start(self) -> None:
@@ -105,8 +111,9 @@ class SlotKeeper:
             for slot_id in found:
                 logger.info("slot %s is found again", slot_id)
                 self._pool.adopt(slot_id, self._now_ms())
-                self._actors.ask(slot_id, partial(self._introduced, slot_id))
+                self._actors.ask(slot_id, self._mail(self._introduced, slot_id))
             self._remove_remains(found)
+        self._listener.start()
         self._thread.start()
 
     # ---- jobs
@@ -185,16 +192,28 @@ class SlotKeeper:
                 case KillSlot(slot_id, reason):
                     self._kill(slot_id, reason)
                 case AskSlot(slot_id):
-                    self._actors.ask(slot_id, partial(self._answered, slot_id))
+                    self._actors.ask(slot_id, self._mail(self._answered, slot_id))
         self._changed.notify_all()
 
     def _start(self, slot_id: SlotId) -> None:
         if self._closing.is_set():
             return
         try:
-            self._actors.start(slot_id, partial(self._introduced, slot_id))
+            self._actors.start(slot_id, self._mail(self._introduced, slot_id))
         except Exception as error:  # whatever Ray refuses it for, the pool tries again
             self._failed(slot_id, error)
+
+    def _mail(
+        self, handler: Callable[[SlotId, Future[SlotStatus]], None], slot_id: SlotId
+    ) -> Callable[[Future[SlotStatus]], None]:
+        return lambda answer: self._answers.put(partial(handler, slot_id, answer))
+
+    def _listen(self) -> None:
+        while (take := self._answers.get()) is not None:
+            try:
+                take()
+            except Exception as error:
+                self._broken(error)
 
     def _introduced(self, slot_id: SlotId, answer: Future[SlotStatus]) -> None:
         error = answer.exception()
@@ -245,10 +264,13 @@ class SlotKeeper:
                     self._carry_out(self._pool.tick(self._now_ms()))
                 if self._output is not None:
                     self._output.rotate()
-        except Exception:
-            logger.critical("the task manager ends, which is an error of penstock:", exc_info=True)
-            logging.shutdown()
-            self._exit_process(EXIT_BROKEN)
+        except Exception as error:
+            self._broken(error)
+
+    def _broken(self, error: Exception) -> None:
+        logger.critical("an error of penstock ends this task manager:", exc_info=error)
+        logging.shutdown()
+        self._exit_process(EXIT_BROKEN)
 
     def _notice_deaths(self) -> None:
         for slot_id, process in list(self._processes.items()):
@@ -298,6 +320,7 @@ class SlotKeeper:
             self._bury()
             self._changed.notify_all()
         self._starts.shutdown(wait=False, cancel_futures=True)
+        self._answers.put(None)
 
     def _now_ms(self) -> int:
         return self._clock.monotonic_ns() // 1_000_000
