@@ -5,7 +5,7 @@ channel, over the socket, and through an input gate, under credit; GB/s of Arrow
 only copies the same bytes through the same kind of socket, in the same run, in turn with it. Latency: a batch of one
 row goes there and back; half of them take longer than the value.
 
-    python benchmarks/slot_exchange.py [--seconds 2] [--kinds unix,tcp,tls]
+    python benchmarks/slot_exchange.py [--seconds 0.6] [--kinds unix,tcp,tls]
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ LEAST_RATIO = 0.6
 SENDER, RECEIVER = SlotId("sender"), SlotId("receiver")
 THERE, BACK = ChannelId(0, 0, 0), ChannelId(1, 0, 0)
 ATTEMPT = Attempt(1)
-ROUNDS = 3
+ROUNDS = 5
 WAIT_S = 60.0
 
 
@@ -348,7 +348,7 @@ def certificates(directory: str) -> TlsFiles:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--seconds", type=float, default=0.6)
     parser.add_argument("--kinds", default="unix,tcp,tls")
     arguments = parser.parse_args()
     directory = tempfile.mkdtemp()
