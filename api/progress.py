@@ -24,7 +24,7 @@ class ProgressLine:
 
     def __init__(self, sources: frozenset[str]) -> None:
         """`sources`: ids of the vertices that begin with a source."""
-        self._sources = sources
+        self.sources = sources
         self._line: Live | None = None
         self._last: tuple[int, int] | None = None
 
@@ -57,10 +57,10 @@ class ProgressLine:
 
     def __call__(self, status: JobStatus, now_ms: int) -> None:
         if self._line is not None:
-            self._line.update(progress_text(status, self._sources, self._rate(status, now_ms)), refresh=True)
+            self._line.update(progress_text(status, self.sources, self._rate(status, now_ms)), refresh=True)
 
     def _rate(self, status: JobStatus, now_ms: int) -> float:
-        records = records_read(status, self._sources)
+        records = records_read(status, self.sources)
         last, self._last = self._last, (now_ms, records)
         if last is None or now_ms <= last[0]:
             return 0.0

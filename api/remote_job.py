@@ -85,6 +85,10 @@ class RemoteJob:
         except ConflictError:
             return
 
+    def collectors(self) -> tuple[str, ...]:
+        """What it collects, as far as the last look has shown."""
+        return () if self._view is None else self._view.collected
+
     def rows(self, collector: str) -> RemoteRows:
         """Records that it collects under that name."""
         return RemoteRows(self._client, self, collector)
@@ -106,7 +110,6 @@ class RemoteJob:
         """Attend it to its end. Ctrl-C and SIGTERM stop it after a last checkpoint (KeyboardInterrupt)."""
         with stopping_on_signals(self._ask_for_stop) as stopped:
             try:
-                self._progress = ProgressLine(_sources(self.view()))
                 with self._progress:
                     self._attend(at_each_look)
             except KeyboardInterrupt:
@@ -153,6 +156,7 @@ class RemoteJob:
         self._looked_s = time.monotonic()
         if text := self._failures.text(status):
             session.say(text)
+        self._progress.sources = _sources(self._view)
         self._progress(status, time.monotonic_ns() // 1_000_000)
         return status.state.is_terminal
 

@@ -18,7 +18,7 @@ from .common import AddressFlag, JobArgument, Output, OutputFlag, UsageError, Ye
 
 if TYPE_CHECKING:
     from ...jobmanager.views import CheckpointsView, CheckpointView, JobView, VertexView
-    from ..rest_client import JobRow, RestClient
+    from ..rest_client import JobRow, LogRow, RestClient
 
 CANCEL_TIMEOUT_S = 60.0
 LOOK_S = 0.1
@@ -209,34 +209,42 @@ def logs(
         typer.echo(text, nl=not text.endswith("\n"))
 
 
-def _files(
-    client: RestClient, of: str | None, suffix: str, file: str | None, names: bool
-) -> list[tuple[str | None, Any]]:
-    """(task manager or None for the job manager, file). UsageError: no such process, no such file."""
+File = tuple[str | None, "LogRow"]
+"""Task manager, or None for the job manager; and what it has."""
+
+
+def _files(client: RestClient, of: str | None, suffix: str, file: str | None, names: bool) -> list[File]:
+    """What is meant. UsageError: no such process, no such file."""
     managers = [] if of is None else [manager["id"] for manager in client.task_managers()]
     if of is None or of in managers:
-        rows = [(of, row) for row in client.logs(of)]
-        chosen = [(process, row) for process, row in rows if names or row.name == file]
-        if file is None and not names:
-            newest = [pair for pair in rows if pair[1].name.endswith(suffix)]
-            chosen = sorted(newest, key=lambda pair: pair[1].modified_ms)[-1:]
+        found: list[File] = [(of, row) for row in client.logs(of)]
+        own = f"{of or 'jobmanager'}{suffix}"
+        wanted = {file or (own if any(row.name == own for _, row in found) else _newest(found, suffix))}
     else:
-        view = client.job(common.find_job(client, of).id)
-        places = {(subtask.task_manager, subtask.slot) for v in view.vertices for subtask in v.subtasks if subtask.slot}
-        chosen = []
-        for manager in sorted({manager for manager, _ in places}):
-            slots = tuple(slot for place, slot in places if place == manager)
-            rows = [(manager, row) for row in client.logs(manager) if row.name.startswith(slots)]
-            wanted = [
-                pair for pair in rows if names or pair[1].name == file or (not file and pair[1].name.endswith(suffix))
-            ]
-            chosen += wanted
+        found = _of_job(client, client.job(common.find_job(client, of).id))
+        wanted = {row.name for _, row in found if row.name == file or (file is None and row.name.endswith(suffix))}
+    chosen = found if names else [pair for pair in found if pair[1].name in wanted]
     if not chosen and not names:
         raise UsageError(f"{of or 'the job manager'} has no such file; --list shows those there are")
     return chosen
 
 
-def _print_names(found: list[tuple[str | None, Any]], output: Output) -> None:
+def _newest(found: list[File], suffix: str) -> str:
+    rows = [row for _, row in found if row.name.endswith(suffix)]
+    return max(rows, key=lambda row: row.modified_ms).name if rows else ""
+
+
+def _of_job(client: RestClient, view: JobView) -> list[File]:
+    """Of the processes that work for it now: its master, its slots."""
+    found: list[File] = [(None, row) for row in client.logs(None) if view.overview.id in row.name]
+    places = {(subtask.task_manager, subtask.slot) for v in view.vertices for subtask in v.subtasks if subtask.slot}
+    for manager in sorted({manager for manager, _ in places}):
+        slots = tuple(slot for place, slot in places if place == manager)
+        found += [(manager, row) for row in client.logs(manager) if row.name.startswith(slots)]
+    return found
+
+
+def _print_names(found: list[File], output: Output) -> None:
     if output is Output.JSON:
         rows = [(process or "jobmanager", row.name, row.size_bytes, row.modified_ms) for process, row in found]
         common.print_json(

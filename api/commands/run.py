@@ -28,7 +28,7 @@ from . import common
 from .common import FAILED, STOPPED, AddressFlag, ConfigFlag, Output, OutputFlag, UsageError, telling
 
 if TYPE_CHECKING:
-    from ..remote_job import RemoteJob
+    from ..remote_job import RemoteJob, RemoteRows
     from ..rest_client import Accepted, RestClient
 
 ScriptArgument = Annotated[Path, typer.Argument(help="A Python file that builds a pipeline and calls execute().")]
@@ -254,17 +254,25 @@ class _CollectedPrinter:
     """Records that the script collects, a line each."""
 
     def __init__(self, job: RemoteJob, output: Output) -> None:
-        self._sources = [job.rows(name) for name in job.view().collected]
+        self._job = job
+        self._sources: dict[str, RemoteRows] = {}
         self._output = output
 
     def print_new(self) -> None:
-        for source in self._sources:
+        for source in self._known():
             self._print(source.more(0) or ())
 
     def print_rest(self) -> None:
-        for source in self._sources:
+        for source in self._known():
             while (rows := source.more()) is not None:
                 self._print(rows)
+
+    def _known(self) -> list[RemoteRows]:
+        """A job that is still being loaded does not name its collectors yet."""
+        for name in self._job.collectors():
+            if name not in self._sources:
+                self._sources[name] = self._job.rows(name)
+        return list(self._sources.values())
 
     def _print(self, rows: Any) -> None:
         for row in rows:
