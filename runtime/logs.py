@@ -171,9 +171,15 @@ class OutputFile:
         faulthandler.enable(file=sys.stderr)
 
     def rotate(self) -> None:
-        """To be called now and then: begins a new file if this one has grown too large. No line is lost."""
-        if os.fstat(1).st_size < self._max_bytes:
-            return
+        """To be called now and then: begins a new file if this one has grown too large. No line is lost. Where that
+        cannot be done, it goes on as it is: whoever calls this has more important things to do."""
+        try:
+            if os.fstat(1).st_size >= self._max_bytes:
+                self._begin_new_file()
+        except OSError as error:
+            logging.getLogger(__name__).warning("%s cannot be rotated: %s", self.path, error)
+
+    def _begin_new_file(self) -> None:
         for number in range(BACKUPS - 1, 0, -1):
             older = self.path.with_name(f"{self.path.name}.{number}")
             if older.exists():

@@ -297,12 +297,16 @@ class SlotProcess:
                 self._output.rotate()
 
     def end(self, code: int) -> None:
-        """The process ends at once, and nothing of it stays but its logs."""
-        self._clean()
-        for child in psutil.Process().children(recursive=True):  # what users' functions have started
-            child.kill()
-        logging.shutdown()
-        self._exit_process(code)
+        """The process ends at once, whatever else fails, and nothing of it stays but its logs."""
+        try:
+            self._clean()
+            for child in psutil.Process().children(recursive=True):  # what users' functions have started
+                child.kill()
+            logging.shutdown()
+        except (OSError, psutil.Error) as error:
+            logger.error("not all of this slot could be removed: %s", error)
+        finally:
+            self._exit_process(code)
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Everything but the process itself: threads, sockets, files."""

@@ -23,6 +23,7 @@ from penstock.jobmanager.job_master import JobMaster
 from penstock.jobmanager.master_loop import MasterLoop
 from penstock.jobmanager.settings import job_master_options
 from penstock.runtime import logs
+from penstock.runtime.clock import Clock, SystemClock
 from penstock.runtime.config import Configuration
 from penstock.runtime.directories import node_directory
 from penstock.runtime.graph.job_graph import JobGraph
@@ -56,10 +57,12 @@ class Node:
         self.slots: list[SlotProcess] = []
         self.exits: list[int] = []
 
-    def slot(self, **options: object) -> SlotProcess:
+    def slot(self, clock: Clock | None = None, **options: object) -> SlotProcess:
         config = self.config.merged(Configuration({key.replace("__", "."): value for key, value in options.items()}))
         name = SlotId(f"slot-{len(self.slots)}")
-        process = SlotProcess(name, "tm", "127.0.0.1", self.directory, config, exit_process=self.exits.append)
+        process = SlotProcess(
+            name, "tm", "127.0.0.1", self.directory, config, clock=clock, exit_process=self.exits.append
+        )
         process.start()
         self.slots.append(process)
         return process
@@ -380,13 +383,24 @@ def test_an_error_of_ours_on_the_slots_thread_ends_the_process(node: Node, caplo
     assert "half done" in caplog.text
 
 
+class SetClock(SystemClock):
+    """Jumps ahead where the test says so."""
+
+    ahead_ns = 0
+
+    def monotonic_ns(self) -> int:
+        return super().monotonic_ns() + self.ahead_ns
+
+
 def test_a_blank_slot_that_its_task_manager_forgot_ends(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slot_process, "WATCH_S", 0.02)
-    slot = node.slot(**{"taskmanager__master-lost__exit-after": "500ms"})
-    for _ in range(40):
-        slot.status()
-        threading.Event().wait(0.02)
+    clock = SetClock()
+    slot = node.slot(clock)
+    for _ in range(3):
+        clock.ahead_ns += 290 * 10**9
+        assert slot.status().contact_ms == 0
     assert node.exits == []
+    clock.ahead_ns += 301 * 10**9
     wait_for(lambda: node.exits == [EXIT_LOST], "the end of the process")
 
 
