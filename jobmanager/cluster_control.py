@@ -17,7 +17,7 @@ import msgspec
 
 from ..runtime import cluster_options as options
 from ..runtime.config import Configuration
-from .cluster_state import ClusterFiles, ClusterState
+from .cluster_state import ClusterFiles, ClusterState, forget_if_empty
 from .node_processes import MARK
 from .ray_address import ClusterError
 from .ray_cluster import clear_remains
@@ -95,7 +95,10 @@ def start_in_background(config: Configuration, *, starter: str = STARTER) -> Sta
 
 def status(config: Configuration) -> ClusterState | None:
     """Of the cluster with that `cluster.id` on this machine; None if there is none."""
-    return ClusterFiles.of(config).read()
+    files = ClusterFiles.of(config)
+    state = files.read()
+    forget_if_empty(files.directory)
+    return state
 
 
 def stop(config: Configuration, *, force: bool = False) -> ClusterState:
@@ -104,6 +107,7 @@ def stop(config: Configuration, *, force: bool = False) -> ClusterState:
     files = ClusterFiles.of(config)
     state = files.read()
     if state is None:
+        forget_if_empty(files.directory)
         raise ClusterError(
             f"no cluster '{config.get(options.CLUSTER_ID)}' runs on this machine; `penstock cluster status` lists "
             f"those that do, -c {options.CLUSTER_ID.key}=NAME names one"

@@ -73,7 +73,10 @@ class ClusterFiles:
         path, deadline = self.directory / LOCK, time.monotonic() + timeout_s
         while True:
             private_directory(self.directory)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            except FileNotFoundError:
+                continue  # somebody removed the directory, which was empty
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -152,9 +155,19 @@ def _is(descriptor: int, path: Path) -> bool:
 
 def running_clusters(config: Configuration) -> list[ClusterState]:
     """All of this user on this machine, by name."""
-    directories = sorted(cluster_directory(config).parent.iterdir())
+    own = cluster_directory(config)
+    directories = sorted(own.parent.iterdir())
+    forget_if_empty(own)
     states = [ClusterFiles(directory).read() for directory in directories if (directory / LOCK).exists()]
     return [state for state in states if state is not None]
+
+
+def forget_if_empty(directory: Path) -> None:
+    """Looking for a cluster has made it."""
+    try:
+        directory.rmdir()
+    except OSError:
+        pass
 
 
 def say_stopped() -> None:
