@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,9 +21,8 @@ from penstock.jobmanager.job_master import JobMaster
 from penstock.jobmanager.master_loop import MasterLoop
 from penstock.jobmanager.settings import job_master_options
 from penstock.runtime import logs
-from penstock.runtime.clock import Clock, SystemClock
+from penstock.runtime.clock import SystemClock
 from penstock.runtime.config import Configuration
-from penstock.runtime.directories import node_directory
 from penstock.runtime.graph.job_graph import JobGraph
 from penstock.state.errors import ConfigurationError, ProtocolError
 from penstock.state.ids import Generation, JobId, SlotId, new_job_id, new_nonce
@@ -48,34 +45,8 @@ def wait_for(condition: Callable[[], Any], what: str) -> None:
         never.wait(0.01)
 
 
-class Node:
-    """Starts slots in this process; remembers with which code one would have ended it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.config = Configuration({"io.tmp.dirs": str(directory)})
-        self.directory = node_directory(self.config, "tm")
-        self.slots: list[SlotProcess] = []
-        self.exits: list[int] = []
-
-    def slot(self, clock: Clock | None = None, **options: object) -> SlotProcess:
-        config = self.config.merged(Configuration({key.replace("__", "."): value for key, value in options.items()}))
-        name = SlotId(f"slot-{len(self.slots)}")
-        process = SlotProcess(
-            name, "tm", "127.0.0.1", self.directory, config, clock=clock, exit_process=self.exits.append
-        )
-        process.start()
-        self.slots.append(process)
-        return process
-
-
-@pytest.fixture
-def node() -> Iterator[Node]:
-    directory = Path(tempfile.mkdtemp(prefix="pk-"))  # short, for the sake of Unix sockets
-    node = Node(directory)
-    yield node
-    for process in node.slots:
-        process.stop()
-    shutil.rmtree(directory)
+Node = Any
+"""Of conftest.py."""
 
 
 class Driver:
