@@ -59,6 +59,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
+    """What was found in a store."""
+
     candidates: tuple[Candidate, ...]
     """In the order in which they may be deleted."""
     kept: dict[str, str]

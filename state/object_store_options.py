@@ -32,6 +32,8 @@ DEFAULT_REGION = "us-east-1"
 
 @dataclass(frozen=True, slots=True)
 class S3Access:
+    """Everything that a client of an S3 store needs to know."""
+
     bucket: str
     endpoint: str | None
     """URL; None: Amazon's of the region."""

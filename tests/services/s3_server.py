@@ -83,11 +83,12 @@ class S3Server:
         self._pid = int(self._process.stdout.readline())
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.02)
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 log_text = (self._directory / "log").read_text(errors="replace")[-1000:]
                 raise RuntimeError(f"versitygw did not start at {self.endpoint}: {log_text}")
-            time.sleep(0.02)
 
     def _answers(self) -> bool:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
