@@ -118,7 +118,8 @@ def embedded_cluster(config: Configuration) -> EmbeddedCluster:
     from ..jobmanager.embedded_cluster import EmbeddedCluster
 
     if _embedded is None:
-        _embedded = EmbeddedCluster.start(config)
+        own = Configuration({cluster_options.RESUME_JOBS.key: False})  # the script says with -s what goes on
+        _embedded = EmbeddedCluster.start(own.merged(config))
         for note in _embedded.notes:
             session.say(f"note: {note}")
     return _embedded

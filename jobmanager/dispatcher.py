@@ -27,6 +27,8 @@ from .views import JobOverview
 
 FIRST_PAUSE_MS = 200
 MAX_PAUSE_MS = 30_000
+START_MS = 60_000
+"""What the start of a master's process may take, on a busy machine, before it says its first word."""
 HEALTHY_MS = 60_000
 """A master that lived so long did not die of what it does at its start: the next pause is the first one again."""
 
@@ -61,6 +63,7 @@ class _Master:
     started_ms: int
     heard_ms: int
     overview: JobOverview | None = None
+    spoken: bool = False
     replaced: bool = False
     """It was silent, and another one was started beside it."""
 
@@ -145,7 +148,7 @@ class Dispatcher:
         if job is None or number not in job.masters:
             return []
         master = job.masters[number]
-        master.heard_ms, master.overview = now_ms, overview
+        master.heard_ms, master.overview, master.spoken = now_ms, overview, True
         if now_ms - master.started_ms >= HEALTHY_MS:
             job.pause_ms = FIRST_PAUSE_MS
         state = JobState(overview.state)
@@ -162,7 +165,8 @@ class Dispatcher:
         """A master lives, and has nothing to say of the job yet."""
         job = self._live.get(job_id)
         if job is not None and number in job.masters:
-            job.masters[number].heard_ms = now_ms
+            master = job.masters[number]
+            master.heard_ms, master.spoken = now_ms, True
 
     def died(self, job_id: JobId, number: int, now_ms: int) -> list[Command]:
         job = self._live.get(job_id)
@@ -177,7 +181,8 @@ class Dispatcher:
             if job.start_at_ms is not None and now_ms >= job.start_at_ms:
                 commands.append(self._start(job, now_ms))
             for master in list(job.masters.values()):
-                if not master.replaced and now_ms - master.heard_ms > self._silence_ms:
+                limit_ms = self._silence_ms if master.spoken else max(START_MS, self._silence_ms)
+                if not master.replaced and now_ms - master.heard_ms > limit_ms:
                     master.replaced = True
                     if all(other.replaced for other in job.masters.values()):
                         commands.append(self._start(job, now_ms))

@@ -22,14 +22,14 @@ import msgspec
 
 from ..runtime import cluster_options
 from ..runtime.config import Configuration
-from ..state.cluster_store import JobSubmission, forget, get_ended, list_ended, list_records
+from ..state.cluster_store import EndedJob, JobSubmission, forget, get_ended, list_ended, list_records, put_ended
 from ..state.errors import ObjectStoreError, PenstockError
-from ..state.ids import JobId
+from ..state.ids import JobId, new_nonce
 from ..state.objects import ObjectStore, run_program
 from . import dispatcher
 from .dispatcher import Dispatcher
 from .job_states import JobState
-from .unloaded import loading
+from .unloaded import loading, suspended
 from .views import JobOverview, JobView, LogFile, TaskManagerView
 
 TICK_S = 0.1
@@ -93,6 +93,7 @@ class DispatcherService:
     def __init__(self, config: Configuration, objects: ObjectStore, processes: Processes) -> None:
         self._objects = objects
         self.processes = processes
+        self._resumes = config.get(cluster_options.RESUME_JOBS)
         self._heartbeat_s = config.get(cluster_options.HEARTBEAT_INTERVAL) / 1_000
         self._dispatcher = Dispatcher(
             silence_ms=config.get(cluster_options.HEARTBEAT_TIMEOUT),
@@ -111,6 +112,9 @@ class DispatcherService:
         for submission in run_program(list_records(), self._objects):
             if submission.job_id in ended:
                 self._recall(submission)
+            elif submission.job_id not in living and not self._resumes:
+                self._lay_down(submission)
+                self._recall(submission)
             else:
                 logger.info("job %s (%s) is taken up", submission.job_id, submission.job_name)
                 self.accept(submission, living.get(submission.job_id, []))
@@ -119,6 +123,13 @@ class DispatcherService:
                 for number in numbers:
                     self.processes.end_master(job_id, number)
         self._thread.start()
+
+    def _lay_down(self, submission: JobSubmission) -> None:
+        """It was interrupted, and whoever started this cluster says whether it goes on."""
+        now_ms = time.time_ns() // 1_000_000
+        view = suspended(submission, now_ms)
+        ended = EndedJob(submission.job_id, view.overview.state, now_ms, msgspec.json.encode(view))
+        run_program(put_ended(ended, new_nonce), self._objects)
 
     def _recall(self, submission: JobSubmission) -> None:
         view = self.ended_view(submission.job_id)

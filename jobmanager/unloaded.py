@@ -31,6 +31,11 @@ def failed_to_load(submission: JobSubmission, error: Exception, now_ms: int) -> 
     return _view(submission, _overview(submission, JobState.FAILED, now_ms), (failure,))
 
 
+def suspended(submission: JobSubmission, now_ms: int) -> JobView:
+    """It was interrupted, and nobody takes it up."""
+    return _view(submission, _overview(submission, JobState.SUSPENDED, now_ms), ())
+
+
 def _overview(submission: JobSubmission, state: JobState, ended_ms: int) -> JobOverview:
     return JobOverview(
         id=submission.job_id,

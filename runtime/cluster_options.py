@@ -42,6 +42,11 @@ CLUSTER_STORAGE = Option(
     "Where the cluster keeps its jobs, their code and their outcome: a directory or an object store's URL. Without it "
     ".penstock/cluster in the working directory. Jobs without a checkpoint directory of their own keep theirs there.",
 )  # fmt: skip
+RESUME_JOBS = Option(
+    "high-availability.resume-jobs", BOOL, True,
+    "Whether a cluster that starts takes up the jobs that its storage knows and that have not ended. A cluster that "
+    "is started for one script does not: the script says with -s whether it goes on.",
+)  # fmt: skip
 LEASE = Option(
     "high-availability.lease-timeout", DURATION, 30_000,
     "A job master that shows no sign of life for so long, in the store, is replaced.",

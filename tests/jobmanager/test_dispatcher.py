@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from penstock.jobmanager.dispatcher import Command, Dispatcher, EndMaster, Forget, StartMaster
+from penstock.jobmanager.dispatcher import START_MS, Command, Dispatcher, EndMaster, Forget, StartMaster
 from penstock.jobmanager.views import NEVER, JobOverview
 from penstock.state.cluster_store import JobSubmission
 from penstock.state.ids import JobId
@@ -73,8 +73,15 @@ def test_a_silent_master_is_joined_once_and_not_ended(dispatcher: Dispatcher) ->
     assert dispatcher.master(JOB) == 1, "the new one does not lead yet"
 
 
+def test_a_master_that_never_spoke_gets_more_time(dispatcher: Dispatcher) -> None:
+    dispatcher.submitted(submission(), 0)
+    assert dispatcher.tick(START_MS) == []
+    assert starts(dispatcher.tick(START_MS + 1)) == [2]
+
+
 def test_a_deposed_master_that_wakes_up_is_ended_and_not_shown(dispatcher: Dispatcher) -> None:
     dispatcher.submitted(submission(), 0)
+    dispatcher.loading(JOB, 1, 0)
     dispatcher.tick(SILENCE_MS + 1)
     dispatcher.answered(JOB, 2, overview("RUNNING"), 12_000)
     assert dispatcher.answered(JOB, 1, overview("DEPOSED"), 13_000) == [EndMaster(JOB, 1)]
@@ -92,6 +99,7 @@ def test_what_a_candidate_says_does_not_hide_the_leader(dispatcher: Dispatcher) 
 
 def test_the_end_of_a_job_ends_all_its_masters(dispatcher: Dispatcher) -> None:
     dispatcher.submitted(submission(), 0)
+    dispatcher.loading(JOB, 1, 0)
     dispatcher.tick(SILENCE_MS + 1)
     commands = dispatcher.answered(JOB, 2, overview("FINISHED"), 12_000)
     assert commands == [EndMaster(JOB, 1), EndMaster(JOB, 2)]
