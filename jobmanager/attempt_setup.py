@@ -4,9 +4,9 @@
                  so what is restored is the last completion for good (PROTOCOLS 1, 6)
     READING      the metadata of that checkpoint; the plan of who takes over what (restore.py)
     COMMITTING   its committables, and all that are still waiting, are made visible ...
-    CLEANING     ... then pending output of dead attempts is removed ...
+    CLEANING     ... then, if all subtasks restart, pending output of dead attempts is removed ...
     SLOTS        ... and only then writers may start (PROTOCOLS 16), once all slots are there
-    DEPLOYED     Deploy is sent to all
+    DEPLOYED     Deploy is sent to all that restart
 
 Slots are asked for at the beginning, because they take longest. `advance` looks whether the step is over; the job
 master calls it after every event. Errors are raised, and fail the attempt.
@@ -68,7 +68,7 @@ class AttemptSetup:
 
     def attempt_logged(self, record: AttemptStarted) -> None:
         parts = self._parts
-        parts.graph.begin_attempt(record.attempt)
+        parts.graph.begin_attempt(record.attempt, parts.failover.ordered())
         self.step = Step.READING
         program = _read([c.metadata_name for c in parts.log.state.completed[-1 if self._took_over else 0 :]])
         if parts.log.state.last_completed is None and self._restore is not None:
@@ -110,7 +110,10 @@ class AttemptSetup:
         parts = self._parts
         if self.step is Step.COMMITTING and parts.commits.idle:
             self.step = Step.CLEANING
-            if parts.graph.attempt > 1 or self._plan.checkpoint_id is not None:
+            if not parts.failover.full:
+                parts.failover.left_pending = True
+            elif parts.graph.attempt > 1 or self._plan.checkpoint_id is not None:
+                parts.failover.left_pending = False
                 self._clean()
         if self.step is Step.CLEANING and not self._cleanups:
             self.step = Step.SLOTS
@@ -143,9 +146,11 @@ class AttemptSetup:
 
     def _deploy(self) -> None:
         parts, graph = self._parts, self._parts.graph
-        graph.assign(parts.pool.slots)
-        parts.sources.begin_attempt(self._plan)
-        for subtask in graph.subtasks:
+        scope = parts.failover.ordered()
+        graph.assign(parts.pool.slots, scope)
+        if parts.failover.full:
+            parts.sources.begin_attempt(self._plan)
+        for subtask in scope:
             deploy = graph.deployment(
                 subtask,
                 generation=parts.orders.generation,

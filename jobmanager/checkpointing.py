@@ -155,6 +155,7 @@ class Checkpointing:
         if checkpoint is None:
             raise ProtocolError(f"{record} is logged, but the checkpoint was given up")
         metadata = self._written.pop(record.checkpoint_id)
+        self._sources.completed(checkpoint.id)
         self._orders.send(self._live_slots(), CheckpointCompleted, checkpoint.id)
         self._orders.give(*self._commits.add(checkpoint.committables()))
         self.retained[checkpoint.id] = metadata

@@ -7,7 +7,8 @@
                 a slot that does not obey in time is discarded
     LOGGING     the entry Finished. SUSPENDED writes none: the job is not finished, and is continued from its log
     RESIGNING   the next master need not wait for our beat to fall silent
-    CLEARING    what is not retained is deleted from the store
+    CLEARING    what is not retained is deleted from the store, and if regions were restarted, what their subtasks left
+                pending is removed from the sinks (failover.py). Bounded in time
     ENDED
 
 A failed job stops its subtasks first and settles while they stop: they must not go on working for nothing.
@@ -16,10 +17,13 @@ A failed job stops its subtasks first and settles while they stop: they must not
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
+from functools import partial
 
+from ..state.ids import Attempt, SlotId
 from ..state.job_log import Finished, StopDecided
-from ..taskmanager.messages import Cancel, FinishTasks
-from .events import JobState, RunProgram, SetTimer, Tag, TimerFired, WorkDone, WorkFailed
+from ..taskmanager.messages import Cancel, FinishTasks, SubtaskId
+from .events import JobState, RunBlocking, RunProgram, SetTimer, Tag, TimerFired, WorkDone, WorkFailed
 from .execution_graph import NOT_DEPLOYED, TERMINAL, SubtaskState
 from .leadership import Leadership
 from .parts import Parts
@@ -49,6 +53,7 @@ class Ending:
         self._overdue = False
         self._awaits_checkpoint = False
         self._resignation: Tag | None = None
+        self._clearing = 0
 
     def begin(
         self, target: JobState, now_ms: int, *, failure: Exception | None = None, awaits_checkpoint: bool = False
@@ -139,20 +144,39 @@ class Ending:
             parts.checkpointing.statistics.discarded_all()
         retained = list(parts.checkpointing.retained.values()) if parts.log.state.finished.retained else []
         parts.orders.give(RunProgram(("clear",), parts.store.clear(retained)))
+        self._clearing = 1
+        if parts.failover.left_pending and parts.commits.idle:
+            self._clean_sinks()
 
-    def cleared(self) -> None:
-        self.stage = Stage.ENDED
+    def _clean_sinks(self) -> None:
+        """Nobody writes any more, and what counts is committed: what else is pending was left by dead subtasks."""
+        parts = self._parts
+        for sink in parts.sinks.values():
+            call = partial(sink.cleanup, parts.job_id, Attempt(parts.log.state.attempt + 1))
+            parts.orders.give(RunBlocking(("clear",), call))
+        self._clearing += len(parts.sinks)
+        parts.orders.give(SetTimer(parts.graph.now_ms + parts.options.stop_timeout_ms, ("clear",)))
+
+    def cleared(self, *, overdue: bool = False) -> None:
+        self._clearing -= 1
+        if not self._clearing or overdue:
+            self.stage = Stage.ENDED
 
 
-def stop_tasks(parts: Parts, now_ms: int) -> None:
-    """End the attempt: Cancel to every slot that runs anything of it."""
+def stop_tasks(parts: Parts, now_ms: int, subtasks: Iterable[SubtaskId] | None = None) -> None:
+    """Cancel these subtasks; None: all of them, and with that the attempt. Whatever checkpoint is under way ends."""
     graph = parts.graph
-    parts.sources.end_attempt()
-    cancel_running(parts)
-    for subtask in graph.outside(IDLE | {SubtaskState.CANCELING}):
-        if graph.state(subtask) in NOT_DEPLOYED:
+    scope = graph.subtasks if subtasks is None else tuple(subtasks)
+    if subtasks is None:
+        parts.sources.end_attempt()
+        cancel_running(parts)
+    else:
+        parts.sources.failed(scope)
+        _cancel(parts, scope)
+    for subtask in scope:
+        if graph.state(subtask) in NOT_DEPLOYED - {SubtaskState.CREATED}:
             graph.move(subtask, SubtaskState.CANCELED, "was not deployed")
-        else:
+        elif graph.state(subtask) not in IDLE | {SubtaskState.CANCELING}:
             graph.move(subtask, SubtaskState.CANCELING)
     parts.orders.give(SetTimer(now_ms + parts.options.cancel_timeout_ms, ("cancel", graph.attempt)))
     parts.checkpointing.end_attempt("the attempt has ended", now_ms)
@@ -164,12 +188,31 @@ def cancel_running(parts: Parts) -> None:
     parts.orders.send(dict.fromkeys(map(parts.graph.slot_of, running)), Cancel)
 
 
-def discard_disobedient(parts: Parts) -> None:
-    """Slots whose subtasks were told to end and did not."""
+def _cancel(parts: Parts, subtasks: Iterable[SubtaskId]) -> None:
+    """Cancel to the slots of these, if they run; what else runs there is not concerned."""
     graph = parts.graph
+    by_slot: dict[SlotId, list[SubtaskId]] = {}
+    for subtask in subtasks:
+        if graph.state(subtask) not in TERMINAL | NOT_DEPLOYED:
+            by_slot.setdefault(graph.slot_of(subtask), []).append(subtask)
+    for slot, running in by_slot.items():
+        parts.orders.send([slot], Cancel, tuple(running))
+
+
+def discard_disobedient(parts: Parts, now_ms: int, *, finishing: bool) -> list[SubtaskId]:
+    """Slots whose subtasks were told to end long enough ago, and did not. Answers whom they took with them of those
+    that nobody had told to end. `finishing`: all are told to end, by FinishTasks."""
+    graph, timeout_ms = parts.graph, parts.options.cancel_timeout_ms
+    others: list[SubtaskId] = []
     for subtask in graph.outside(IDLE):
+        told = finishing or graph.state(subtask) is SubtaskState.CANCELING
+        if not told or graph.timeline(subtask).changed_ms + timeout_ms > now_ms:
+            continue
         slot = graph.slot_of(subtask)
-        parts.orders.give(
-            *parts.pool.discard(slot, f"{subtask} did not end within {parts.options.cancel_timeout_ms} ms")
-        )
+        parts.orders.give(*parts.pool.discard(slot, f"{subtask} did not end within {timeout_ms} ms"))
         graph.move(subtask, SubtaskState.FAILED, "did not end in time")
+        for other in graph.in_slot(slot):
+            if graph.state(other) not in IDLE:
+                others += [] if finishing or graph.state(other) is SubtaskState.CANCELING else [other]
+                graph.move(other, SubtaskState.FAILED, f"its slot was discarded because of {subtask}")
+    return others

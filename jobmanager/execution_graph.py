@@ -1,8 +1,9 @@
 """The execution graph: what runs of a job graph, in which slot, and in which state.
 
-Every vertex has `parallelism` subtasks. All of them belong to one attempt; a failure ends the attempt as a whole and
-the next one starts with fresh subtasks. Slot sharing puts one subtask of each vertex of a slot sharing group into one
-slot, so a group needs as many slots as its widest vertex, and the job needs the sum over its groups.
+Every vertex has `parallelism` subtasks. A failure ends those that must restart together, and the next attempt begins
+with fresh ones in their place; all others keep the attempt that they were deployed with. Slot sharing puts one subtask
+of each vertex of a slot sharing group into one slot, so a group needs as many slots as its widest vertex, and the job
+needs the sum over its groups.
 
 A subtask's life, and who moves it:
 
@@ -68,7 +69,7 @@ ANSWERS_BARRIERS = frozenset({S.RUNNING, S.DRAINED})
 
 
 class ExecutionGraph:
-    """Subtasks of the current attempt. Changes only by its methods; says nothing to anybody."""
+    """All subtasks as they are now. Changes only by its methods; says nothing to anybody."""
 
     def __init__(self, job_graph: JobGraph) -> None:
         for vertex in job_graph.vertices:
@@ -80,6 +81,8 @@ class ExecutionGraph:
         self.vertices = {vertex.id: vertex for vertex in job_graph.vertices}
         self.subtasks = tuple(SubtaskId(v.id, index) for v in job_graph.vertices for index in range(v.parallelism))
         self.attempt = Attempt(0)
+        """The job's newest."""
+        self._attempts = dict.fromkeys(self.subtasks, self.attempt)
         self.now_ms = 0
         """Of the event that is being handled: when what happens now is said to have happened."""
         self._timelines: dict[SubtaskId, Timeline] = {subtask: Timeline() for subtask in self.subtasks}
@@ -119,23 +122,31 @@ class ExecutionGraph:
 
     # ---- attempts
 
-    def begin_attempt(self, attempt: Attempt) -> None:
-        running = self.outside(TERMINAL | {S.CREATED})
+    def attempt_of(self, subtask: SubtaskId) -> Attempt:
+        """The one it was deployed with."""
+        return self._attempts[subtask]
+
+    def begin_attempt(self, attempt: Attempt, subtasks: Iterable[SubtaskId] | None = None) -> None:
+        """Of these subtasks; None: of all."""
+        scope = self.subtasks if subtasks is None else tuple(subtasks)
+        running = [each for each in scope if self._states[each] not in TERMINAL | {S.CREATED}]
         if running or attempt <= self.attempt:
             raise ProtocolError(f"attempt {attempt} begins after {self.attempt} while {running[:3]} still run")
         self.attempt = attempt
-        self._states = dict.fromkeys(self.subtasks, S.CREATED)
-        self._history = {subtask: [f"attempt {attempt}"] for subtask in self.subtasks}
-        self._timelines = {subtask: Timeline() for subtask in self.subtasks}
-        for timeline in self._timelines.values():
-            timeline.enter(S.CREATED, self.now_ms)
+        for subtask in scope:
+            self._attempts[subtask] = attempt
+            self._states[subtask] = S.CREATED
+            self._history[subtask] = [f"attempt {attempt}"]
+            self._timelines[subtask] = Timeline()
+            self._timelines[subtask].enter(S.CREATED, self.now_ms)
 
-    def assign(self, slots: Sequence[SlotId]) -> None:
-        """Give every subtask a slot; those that were here before keep their place, and with it their subtasks."""
+    def assign(self, slots: Sequence[SlotId], subtasks: Iterable[SubtaskId] | None = None) -> None:
+        """Give these subtasks (None: all) a slot. Slots that were here before keep their place, and with it their
+        subtasks."""
         kept = [slot if slot in slots else None for slot in self._slots]
         free = iter([slot for slot in slots if slot not in kept])
         self._slots = [slot or next(free, None) for slot in kept]
-        for subtask in self.subtasks:
+        for subtask in self.subtasks if subtasks is None else subtasks:
             self.move(subtask, S.SCHEDULED, str(self.slot_of(subtask)))
 
     # ---- states
@@ -143,9 +154,10 @@ class ExecutionGraph:
     def state(self, subtask: SubtaskId) -> SubtaskState:
         return self._states[subtask]
 
-    def all_in(self, states: Iterable[SubtaskState]) -> bool:
+    def all_in(self, states: Iterable[SubtaskState], subtasks: Iterable[SubtaskId] | None = None) -> bool:
+        """Of these subtasks; None: of all."""
         wanted = frozenset(states)
-        return all(state in wanted for state in self._states.values())
+        return all(self._states[subtask] in wanted for subtask in (self.subtasks if subtasks is None else subtasks))
 
     def outside(self, states: Iterable[SubtaskState]) -> list[SubtaskId]:
         unwanted = frozenset(states)
@@ -170,7 +182,7 @@ class ExecutionGraph:
         return " -> ".join(self._history[subtask])
 
     def timeline(self, subtask: SubtaskId) -> Timeline:
-        """Of the current attempt."""
+        """Of its attempt."""
         return self._timelines[subtask]
 
     # ---- what is sent to slots
@@ -190,7 +202,7 @@ class ExecutionGraph:
         arriving = [(i, edge) for i, edge in enumerate(graph.edges) if edge.target == vertex.id]
         return Deploy(
             generation=generation,
-            attempt=self.attempt,
+            attempt=self.attempt_of(subtask),
             job_id=job_id,
             job_name=graph.job_name,
             vertex=vertex,

@@ -8,22 +8,23 @@ checkpoints, sources, commits, restarts. Here is the life of the job:
     RUNNING     all subtasks run; checkpoints are triggered. When all are drained: the final checkpoint (PROTOCOLS 10)
     FINISHING   it is logged (or, without checkpointing, all committables are here). From now on subtasks are not
                 needed any more: whatever happens to them, the output is safe. All commits -> FinishTasks -> Finished
-    RESTARTING  a subtask failed or a slot was lost: all subtasks are cancelled, slots that do not obey in time are
-                discarded; after the strategy's delay the next attempt begins
+    RESTARTING  a subtask failed or a slot was lost: the subtasks that must restart with it are cancelled, slots that
+                do not obey in time are discarded; after the strategy's delay the next attempt begins. All others go
+                on, here and in STARTING, and whatever they say is heeded (failover.py)
     FAILING, CANCELING, SUSPENDING    the job is being ended (ending.py)
 
-What wins on a race. A failure while the job is being ended, or restarted, changes nothing. Requests to end the job
+What wins on a race. A failure of what is being ended, or restarted, changes nothing. Requests to end the job
 are heeded once the commits of the last logged checkpoint are known; when FINISHING, they come too late. Whoever is
 deposed cancels what it can reach and writes nothing. A completion that is on its way into the log when its attempt
 fails counts if it gets there: the next attempt begins only after the log is written up to that point.
-Messages of an attempt that is over, and answers of programs begun for it, are recognised by their attempt and dropped.
+Messages of a subtask's former life, and answers of programs begun for an attempt that is over, are recognised by their
+attempt and dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 from ..runtime.graph.job_graph import JobGraph
 from ..state import job_log
@@ -31,14 +32,16 @@ from ..state.errors import DeposedError, PenstockError, ProtocolError
 from ..state.ids import JobId, SlotId
 from ..state.job_log import LogRecord
 from ..taskmanager import messages
+from ..taskmanager.messages import SubtaskId
 from . import events, leadership
-from .attempt_setup import AttemptSetup, Step
+from .answers import Answers
+from .attempt_setup import AttemptSetup
 from .checkpoint_coordinator import Checkpoint, Purpose
 from .ending import IDLE, Ending, Stage, cancel_running, discard_disobedient, stop_tasks
 from .events import Command, Event, JobState, JobStatus, Tag
 from .exception_history import ExceptionHistory, SlotLostError
 from .execution_graph import ANSWERS_BARRIERS, TERMINAL, SubtaskState
-from .failures import Failures, as_ours, error_of, job_failed
+from .failures import Failures, error_of, job_failed
 from .job_states import ENDING_STATES, TRANSITIONS
 from .job_view import JobObserver
 from .leadership import Leadership
@@ -74,6 +77,7 @@ class JobMaster:
         self._leader = Leadership(job_id, self._parts.log, **beats, process=process, is_dead=is_dead)
         self._setup = AttemptSetup(self._parts, restore)
         self._ending = Ending(self._parts, self._leader)
+        self._answers = Answers(self._parts, self._setup, self._ending)
         self._requests = Requests(self._parts, self._leader, self._setup)
         history = ExceptionHistory(self._parts.graph, self._parts.pool, options.exceptions_kept)
         self.failures = Failures(options.restarts, history)
@@ -97,7 +101,7 @@ class JobMaster:
             except ProtocolError:
                 raise
             except PenstockError as error:
-                self._attempt_failed(error, now_ms)
+                self._attempt_failed(error, now_ms, self._concerned(event))
                 self._advance(now_ms)
         return self._parts.orders.take()
 
@@ -124,15 +128,19 @@ class JobMaster:
         parts = self._parts
         match event:
             case events.SlotMessage(slot, message):
-                if message.attempt == parts.graph.attempt and slot in parts.pool:
+                if message.attempt == parts.graph.attempt_of(message.subtask) and slot in parts.pool:
                     self._slot_says(message, now_ms)
             case events.WorkDone() | events.WorkFailed() | events.TimerFired() if event.tag[0] == leadership.TAG:
                 self._lead(self._leader.handle(event, now_ms), now_ms)
                 self._ending.resigned(event)
             case events.WorkDone(tag, result):
-                self._work_done(tag, result, now_ms)
+                record = self._answers.done(tag, result, now_ms)
+                if record is not None:
+                    self._logged(record, now_ms)
             case events.WorkFailed(tag, error):
-                self._work_failed(tag, error, now_ms)
+                refused = self._answers.failed(tag, error, now_ms)
+                if refused is not None:
+                    self._log_refused(refused, now_ms)
             case events.TimerFired(tag):
                 self._timer_fired(tag, now_ms)
             case events.SlotOffered(slot, address):
@@ -166,12 +174,15 @@ class JobMaster:
                 parts.checkpointing.declined(message, now_ms)
             case messages.Initialized(subtask=subtask):
                 graph.report(subtask, SubtaskState.INITIALIZING)
-                if graph.all_in({SubtaskState.INITIALIZING}):
-                    parts.orders.send(dict.fromkeys(map(graph.slot_of, graph.subtasks)), messages.Start)
+                starting = parts.failover.ordered()
+                if graph.all_in({SubtaskState.INITIALIZING}, starting):
+                    parts.orders.send(dict.fromkeys(map(graph.slot_of, starting)), messages.Start)
             case messages.Running(subtask=subtask):
-                graph.report(subtask, SubtaskState.RUNNING)
+                if graph.report(subtask, SubtaskState.RUNNING):
+                    parts.sources.restarted(subtask)
                 if self.state is J.STARTING and graph.all_in(ANSWERS_BARRIERS):
                     self._move(J.RUNNING)
+                    parts.failover.all_run()
                     parts.checkpointing.begin_attempt(self._setup.next_checkpoint_id, now_ms)
             case messages.Drained(subtask=subtask):
                 graph.report(subtask, SubtaskState.DRAINED)
@@ -179,56 +190,14 @@ class JobMaster:
                 self._subtask_ended(message, now_ms)
             case messages.Failed(subtask=subtask):
                 if graph.report(subtask, SubtaskState.FAILED, message.message):
-                    self._attempt_failed(error_of(message), now_ms, message)
+                    self._attempt_failed(error_of(message), now_ms, [subtask], message)
 
     def _subtask_ended(self, message: messages.Finished | messages.Canceled, now_ms: int) -> None:
         graph, subtask = self._parts.graph, message.subtask
         state = SubtaskState.FINISHED if isinstance(message, messages.Finished) else SubtaskState.CANCELED
         asked = graph.state(subtask) is SubtaskState.CANCELING or self.state is J.FINISHING
         if graph.report(subtask, state, "" if asked else "unasked") and not asked:
-            self._attempt_failed(PenstockError(f"{subtask} became {state.value} unasked"), now_ms)
-
-    def _work_done(self, tag: Tag, result: Any, now_ms: int) -> None:
-        parts = self._parts
-        match tag:
-            case ("log", number):
-                record, commands = parts.journal.written(number, now_ms)
-                parts.orders.give(*commands)
-                if record is not None:
-                    self._logged(record, now_ms)
-            case ("restore", attempt) if attempt == parts.graph.attempt and self._setup.step is Step.READING:
-                self._setup.read(result, now_ms)
-            case ("cleanup", attempt, _) if attempt == parts.graph.attempt:
-                self._setup.cleaned()
-            case ("metadata", attempt, checkpoint_id):
-                parts.checkpointing.metadata_written(attempt, checkpoint_id, result)
-            case ("commit", operator_id, number):
-                parts.orders.give(*parts.commits.done(operator_id, number))
-            case ("discover", attempt, operator_id) if attempt == parts.graph.attempt:
-                parts.sources.discovered(operator_id, result, now_ms)
-            case ("clear",):
-                self._ending.cleared()
-
-    def _work_failed(self, tag: Tag, error: Exception, now_ms: int) -> None:
-        parts = self._parts
-        match tag:
-            case ("log", number):
-                final, commands = parts.journal.failed(number, error, now_ms)
-                parts.orders.give(*commands)
-                if final is not None:
-                    self._log_refused(final, now_ms)
-            case ("restore", attempt) if attempt == parts.graph.attempt and self._setup.step is Step.READING:
-                raise as_ours(error, "reading the checkpoint to restore")
-            case ("cleanup", attempt, operator_id) if attempt == parts.graph.attempt:
-                raise as_ours(error, f"cleaning up after earlier attempts, sink {operator_id}")
-            case ("metadata", attempt, checkpoint_id):
-                parts.checkpointing.metadata_failed(attempt, checkpoint_id, error, now_ms)
-            case ("commit", operator_id, number):
-                parts.orders.give(*parts.commits.failed(operator_id, number, error, now_ms))
-            case ("discover", attempt, operator_id) if attempt == parts.graph.attempt:
-                parts.sources.discovery_failed(operator_id, error)
-            case ("clear",):  # what is left over can be deleted by hand
-                self._ending.cleared()
+            self._attempt_failed(PenstockError(f"{subtask} became {state.value} unasked"), now_ms, [subtask])
 
     def _timer_fired(self, tag: Tag, now_ms: int) -> None:
         parts = self._parts
@@ -236,7 +205,9 @@ class JobMaster:
             case ("checkpoint", at_ms) if self.state in (J.RUNNING, J.SUSPENDING):
                 parts.checkpointing.timer_fired(at_ms, now_ms)
             case ("cancel", attempt) if attempt == parts.graph.attempt:
-                discard_disobedient(parts)
+                lost = discard_disobedient(parts, now_ms, finishing=self.state is J.FINISHING)
+                if lost:
+                    self._attempt_failed(PenstockError("a slot that hung was discarded"), now_ms, lost)
             case ("slots", attempt) if self.state is J.STARTING:
                 self._setup.slots_timed_out(attempt)
             case ("ending", target):
@@ -247,8 +218,10 @@ class JobMaster:
                 parts.orders.give(*parts.commits.again(operator_id, number))
             case ("log again", number):
                 parts.orders.give(*parts.journal.again(number))
-            case ("discover", attempt, operator_id) if attempt == parts.graph.attempt:
+            case ("discover", attempt, operator_id) if attempt == parts.sources.attempt:
                 parts.sources.discover(operator_id)
+            case ("clear",):
+                self._ending.cleared(overdue=True)
 
     def _slot_lost(self, slot: SlotId, reason: str, now_ms: int) -> None:
         parts, graph = self._parts, self._parts.graph
@@ -259,7 +232,7 @@ class JobMaster:
         for subtask in lost:
             graph.move(subtask, SubtaskState.FAILED, str(error))
         if lost:
-            self._attempt_failed(error, now_ms)
+            self._attempt_failed(error, now_ms, lost)
         elif self.state is J.STARTING:
             parts.orders.give(*parts.pool.ensure(graph.slots_needed))
 
@@ -336,12 +309,12 @@ class JobMaster:
             self._end(self._ending.target, self._ending.failure)
 
     def _attempt_is_over(self) -> bool:
-        """And what was on its way into the log (perhaps a completion) is there."""
-        return not self._parts.graph.outside(IDLE) and self._parts.journal.idle
+        """For those that restart. And what was on its way into the log (perhaps a completion) is there."""
+        return self._parts.graph.all_in(IDLE, self._parts.failover.scope) and self._parts.journal.idle
 
     def _begin_attempt(self, now_ms: int) -> None:
         self._move(J.STARTING)
-        self._observer.reports.clear()
+        self._observer.reports.forget(self._parts.failover.scope)
         self._setup.begin(now_ms)
 
     def _complete(self, checkpoint: Checkpoint, now_ms: int) -> None:
@@ -351,22 +324,42 @@ class JobMaster:
         elif checkpoint.purpose is Purpose.STOP:
             self._ending.no_checkpoint_to_await()
 
-    def _attempt_failed(self, error: Exception, now_ms: int, failed: messages.Failed | None = None) -> None:
-        """A failure that is none any more, because the job is being restarted or ended, changes nothing."""
+    def _concerned(self, event: Event) -> Iterable[SubtaskId] | None:
+        """Whom an error concerns that is no subtask's: those that are being set up, if it is about that; else all."""
+        tag = getattr(event, "tag", ("",))
+        setup = self.state is J.STARTING and (isinstance(event, events.SlotsDenied) or tag[0] in ("restore", "slots"))
+        return self._parts.failover.ordered() if setup else None
+
+    def _attempt_failed(
+        self,
+        error: Exception,
+        now_ms: int,
+        subtasks: Iterable[SubtaskId] | None,
+        failed: messages.Failed | None = None,
+    ) -> None:
+        """`subtasks`: who has failed; None: all. A failure of what is being restarted or ended changes nothing."""
+        failover = self._parts.failover
         if self.state is J.SUSPENDING:
             self._ending.no_checkpoint_to_await()
         if self.state not in (J.STARTING, J.RUNNING):
             unasked = self.state is J.FINISHING or (self.state is J.SUSPENDING and self._ending.stage is Stage.SETTLING)
             self.failures.too_late(error, now_ms, failed, is_root=unasked, is_last=self.state is J.FINISHING)
+            if self.state is J.RESTARTING and failover.grow(subtasks):
+                self._stop_scope(now_ms)
             return
         delay_ms = self.failures.delay_ms(error, now_ms, failed)
         if delay_ms is None:
             self._begin_ending(J.FAILED, now_ms, failure=job_failed(error))
             return
+        failover.grow(subtasks)
         self._move(J.RESTARTING)
         self._restart_at_ms = now_ms + delay_ms
         self._parts.orders.give(events.SetTimer(self._restart_at_ms, ("restart",)))
-        stop_tasks(self._parts, now_ms)
+        self._stop_scope(now_ms)
+
+    def _stop_scope(self, now_ms: int) -> None:
+        failover = self._parts.failover
+        stop_tasks(self._parts, now_ms, None if failover.full else failover.ordered())
 
     def _heed_request(self, now_ms: int) -> None:
         target = self._requests.target

@@ -31,6 +31,8 @@ class JobMasterOptions:
     checkpoints: CheckpointOptions | None = None
     """None: no state is kept; output is committed at the end of input."""
     restarts: RestartStrategy = field(default_factory=ExponentialDelay)
+    failover_by_region: bool = True
+    """A failure restarts the pipelined regions of what has failed (regions.py); False: always the whole job."""
     allow_non_restored_state: bool = False
     """State of operators that no longer exist is dropped instead of refused."""
     slot_timeout_ms: int = 300_000

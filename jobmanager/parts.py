@@ -14,6 +14,7 @@ from ..state.job_log import JobLog
 from .checkpointing import Checkpointing
 from .commits import Commits
 from .execution_graph import ExecutionGraph
+from .failover import Failover
 from .journal import Journal
 from .log_care import LogCare
 from .options import JobMasterOptions
@@ -27,6 +28,7 @@ class Parts:
     job_id: JobId
     options: JobMasterOptions
     graph: ExecutionGraph
+    failover: Failover
     orders: Orders
     log: JobLog
     store: CheckpointStore
@@ -42,6 +44,7 @@ def make_parts(job_graph: JobGraph, job_id: JobId, options: JobMasterOptions, ne
     """Raises what a connector raises when it is unpickled."""
     graph, log, store = ExecutionGraph(job_graph), JobLog(job_id, new_name), CheckpointStore(job_id, new_name)
     orders, journal = Orders(graph), Journal(log, LogCare(job_id, options.log_kept_ms), new_name)
+    failover = Failover(graph, by_region=options.failover_by_region)
     sources = Sources(job_graph, graph, orders)
     names = {operator.id: operator.name for vertex in job_graph.vertices for operator in vertex.operators}
     sinks: dict[OperatorId, Sink] = {
@@ -51,5 +54,6 @@ def make_parts(job_graph: JobGraph, job_id: JobId, options: JobMasterOptions, ne
     commits = Commits({i: (name, c) for i, (name, c) in committers.items() if c is not None}, options)
     checkpointing = Checkpointing(job_id, options, graph, orders, store, journal, sources, commits)
     return Parts(
-        job_id, options, graph, orders, log, store, journal, SlotPool(), sources, sinks, commits, checkpointing
+        job_id, options, graph, failover, orders, log, store, journal, SlotPool(), sources, sinks, commits,
+        checkpointing,
     )  # fmt: skip

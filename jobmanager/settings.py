@@ -13,6 +13,7 @@ def job_master_options(config: Configuration) -> JobMasterOptions:
     return JobMasterOptions(
         checkpoints=checkpoint_options(config),
         restarts=restart_strategy(config),
+        failover_by_region=config.get(options.FAILOVER_STRATEGY) == "region",
         allow_non_restored_state=config.get(options.ALLOW_NON_RESTORED),
         exceptions_kept=config.get(EXCEPTION_HISTORY),
     )

@@ -1,4 +1,7 @@
-"""All sources of a job: their enumerators in the current attempt, discovery, and assignments on their way out.
+"""All sources of a job: their enumerators, discovery, and assignments on their way out.
+
+Enumerators live from one restart of the whole job to the next: when only some readers restart, the others must not
+notice. `attempt` is the one they were made in; answers of their discovery are recognised by it.
 
 What holds for one source is in splits.py. An error of a connector's enumerator fails the attempt, as one of the
 source's own subtasks would.
@@ -38,6 +41,7 @@ class Sources:
                     self._vertices[operator.id], self._names[operator.id] = vertex.id, operator.name
                     self._sources[operator.id] = pickling.loads(job_graph.pickled_sources[operator.id])
         self._coordinators: dict[OperatorId, SplitCoordinator] = {}
+        self.attempt = graph.attempt
 
     @property
     def bounded(self) -> bool:
@@ -50,7 +54,7 @@ class Sources:
         return list(dict.fromkeys(self._graph.slot_of(s) for s in self._graph.subtasks if s.vertex in vertices))
 
     def begin_attempt(self, plan: RestorePlan) -> None:
-        self._coordinators = {}
+        self._coordinators, self.attempt = {}, self._graph.attempt
         for operator_id, source in self._sources.items():
             with self._named(operator_id):
                 self._coordinators[operator_id] = SplitCoordinator(
@@ -65,11 +69,30 @@ class Sources:
     def end_attempt(self) -> None:
         self._coordinators = {}
 
+    def failed(self, subtasks: Iterable[SubtaskId]) -> None:
+        """They are being stopped, while others go on."""
+        for subtask in subtasks:
+            for operator_id in self._of(subtask):
+                self._coordinators[operator_id].failed(subtask.index)
+
+    def restarted(self, subtask: SubtaskId) -> None:
+        """It runs, restored from the last completed checkpoint, with enumerators that have gone on."""
+        for operator_id in self._of(subtask):
+            self._assign(operator_id, self._coordinators[operator_id].restarted(subtask.index))
+
+    def completed(self, checkpoint_id: CheckpointId) -> None:
+        """It is in the log."""
+        for coordinator in self._coordinators.values():
+            coordinator.completed(checkpoint_id)
+
+    def _of(self, subtask: SubtaskId) -> list[OperatorId]:
+        return [operator_id for operator_id in self._coordinators if self._vertices[operator_id] == subtask.vertex]
+
     def discover(self, operator_id: OperatorId) -> None:
         """On a helper thread; the answer comes back to `discovered` or `discovery_failed`."""
         if operator_id in self._coordinators:
             call = self._coordinators[operator_id].discovery()
-            self._orders.give(RunBlocking(("discover", self._graph.attempt, operator_id), call))
+            self._orders.give(RunBlocking(("discover", self.attempt, operator_id), call))
 
     def discovered(self, operator_id: OperatorId, found: Any, now_ms: int) -> None:
         coordinator = self._coordinators.get(operator_id)
@@ -79,7 +102,7 @@ class Sources:
             self._assign(operator_id, coordinator.discovered(found))
         interval_ms = coordinator.discovery_interval_ms
         if interval_ms is not None:
-            self._orders.give(SetTimer(now_ms + interval_ms, ("discover", self._graph.attempt, operator_id)))
+            self._orders.give(SetTimer(now_ms + interval_ms, ("discover", self.attempt, operator_id)))
 
     def discovery_failed(self, operator_id: OperatorId, error: Exception) -> None:
         if operator_id in self._coordinators:
@@ -87,7 +110,7 @@ class Sources:
                 raise error
 
     def request(self, subtask: SubtaskId, operator_id: OperatorId) -> None:
-        if operator_id in self._coordinators:
+        if operator_id in self._coordinators and self._graph.state(subtask) in ANSWERS_BARRIERS:
             with self._named(operator_id):
                 self._assign(operator_id, self._coordinators[operator_id].requested(subtask.index))
 
@@ -100,10 +123,9 @@ class Sources:
         return states
 
     def injected(self, subtask: SubtaskId, checkpoint_id: CheckpointId) -> None:
-        for operator_id, coordinator in self._coordinators.items():
-            if self._vertices[operator_id] == subtask.vertex:
-                with self._named(operator_id):
-                    self._assign(operator_id, coordinator.injected(checkpoint_id, subtask.index))
+        for operator_id in self._of(subtask):
+            with self._named(operator_id):
+                self._assign(operator_id, self._coordinators[operator_id].injected(checkpoint_id, subtask.index))
 
     def released(self, checkpoint_id: CheckpointId) -> None:
         for operator_id, coordinator in self._coordinators.items():

@@ -8,6 +8,7 @@ so a report that was late on its way changes nothing. A slot that hangs sends no
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from ..runtime.elements import MIN_WATERMARK
 from ..runtime.graph.job_graph import Vertex
@@ -66,13 +67,15 @@ class _Reported:
 
 
 class TaskReports:
-    """Of the subtasks of the current attempt."""
+    """Of all subtasks, as long as they live."""
 
     def __init__(self) -> None:
         self._reports: dict[SubtaskId, _Reported] = {}
 
-    def clear(self) -> None:
-        self._reports = {}
+    def forget(self, subtasks: Iterable[SubtaskId]) -> None:
+        """They restart."""
+        for subtask in subtasks:
+            self._reports.pop(subtask, None)
 
     def received(self, report: TaskReport, now_ms: int) -> None:
         reported = self._reports.get(report.subtask)

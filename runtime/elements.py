@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..state.ids import CheckpointId
+from ..state.ids import Attempt, CheckpointId
 from .batch import Batch
 
 MIN_WATERMARK = -(2**63)
@@ -45,6 +45,8 @@ class Barrier:
     """False: at-least-once, gates do not block while they align."""
     persist: bool = True
     """False: no state is kept (checkpointing is off); the barrier only carries sinks' committables at the end."""
+    attempt: Attempt = Attempt(0)  # noqa: RUF009 - an int
+    """The checkpoint's, which names its files: newer than that of a subtask whose region has not been restarted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,11 @@ BACKOFF_ATTEMPTS = Option(
     "exponential-delay: how often the job is restarted before the reset; 0 means for ever.",
 )  # fmt: skip
 
+FAILOVER_STRATEGY = Option(
+    "jobmanager.execution.failover-strategy", one_of("region", "full"), "region",
+    "What a failure restarts: the subtasks connected with what failed, or the whole job.",
+)  # fmt: skip
+
 # memory --------------------------------------------------------------------------------------------------------
 
 NETWORK_MEMORY = Option(

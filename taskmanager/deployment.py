@@ -79,7 +79,9 @@ class _Deployment:
         self.sources: list[SlotId] = []
         """Slots of the input channels."""
         self.input = self._input(operators[0])
-        self.uploads = SubtaskUploads(lambda checkpoint: self.store.uploads(self.task.attempt_of(checkpoint), checkpoint))
+        self.uploads = SubtaskUploads(
+            lambda checkpoint: self.store.uploads(self.task.attempt_of(checkpoint), checkpoint)
+        )
         self.task = Task(
             deploy, self.chain, self.input, writers, self._open, services.clock, services.executor, services.send,
             self.directory, frozenset([*self.sources, *(channel.target for channel in writers.channels)]), self.uploads,

@@ -1,7 +1,9 @@
 """Control messages between the job master and slots. Typed, frozen, picklable; the one list of them.
 
-Every message of a master carries (generation, attempt); a slot refuses lower ones (PROTOCOLS 5). Every message of a
-slot carries the attempt it speaks of; the master drops those of another attempt.
+Every message of a master carries (generation, attempt), the job's newest; a slot refuses lower ones (PROTOCOLS 5).
+Every message of a slot carries the attempt that its subtask was deployed with; the master drops those of another one.
+Regions restart alone, so subtasks of several attempts run side by side: what a message to a slot concerns is said by
+the message, never by its attempt.
 """
 
 from __future__ import annotations
@@ -107,7 +109,7 @@ class Deploy:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """All subtasks are initialized: run. One for all subtasks of the slot."""
+    """All subtasks that restart together are initialized: run. Those of the slot that wait for it do."""
 
     generation: Generation
     attempt: Attempt
@@ -115,15 +117,17 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop all tasks of attempts up to this one; answer Canceled for each."""
+    """Stop these tasks; answer Canceled for each."""
 
     generation: Generation
     attempt: Attempt
+    subtasks: tuple[SubtaskId, ...] = ()
+    """Empty: all of the slot."""
 
 
 @dataclass(frozen=True, slots=True)
 class TriggerCheckpoint:
-    """To source subtasks: inject the barrier."""
+    """To source subtasks: inject the barrier. The attempt is a part of the checkpoint's identity."""
 
     generation: Generation
     attempt: Attempt

@@ -5,7 +5,9 @@ transport), mail posted through SlotServices.post, and `step`. Between steps it 
 `next_wakeup_ns` comes.
 
 Fencing (PROTOCOLS 5): the slot remembers the highest (generation, attempt) it was spoken to with and refuses lower
-ones; a deployment of a higher attempt ends what is left of older ones. Frames of another attempt are dropped.
+ones. The first order of a higher generation ends everything older. Within a generation tasks of several attempts live
+side by side, because regions restart alone: a deployment ends older tasks of its own subtask and no others. Frames of
+another attempt than their task's are dropped.
 
 A lost connection fails the tasks that have a channel to that peer, because frames may be lost; but it is a symptom,
 and the master may be about to cancel them for its cause, so they fail a little later (PROTOCOLS 18).
@@ -14,7 +16,7 @@ and the master may be about to cancel them for its cause, so they fail a little 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..runtime import logs
 from ..runtime.elements import Barrier
@@ -55,8 +57,8 @@ class Slot:
         fence = (message.generation, message.attempt)
         if fence < self._fence:
             return
-        if message.attempt > self._fence[1]:
-            self._end_older(message.attempt)
+        if message.generation > self._fence[0]:
+            self._end(lambda task: task.deploy.generation < message.generation)
         self._fence = fence
         match message:
             case messages.Deploy():
@@ -64,12 +66,12 @@ class Slot:
             case messages.Start():
                 for task in self._each():
                     task.start()
-            case messages.Cancel():
-                for task in self._each():
-                    task.cancel()
+            case messages.Cancel(subtasks=subtasks):
+                self._end(lambda task: not subtasks or task.id in subtasks)
             case messages.TriggerCheckpoint():
                 barrier = Barrier(
-                    message.checkpoint_id, message.triggered_at_ms, message.exactly_once, message.persist
+                    message.checkpoint_id, message.triggered_at_ms, message.exactly_once, message.persist,
+                    message.attempt,
                 )  # fmt: skip
                 for task in self._each():
                     task.trigger(barrier)
@@ -94,11 +96,12 @@ class Slot:
         logs.set_context(None)
 
     def _deploy(self, message: messages.Deploy) -> None:
+        subtask = messages.SubtaskId(message.vertex.id, message.index)
+        self._end(lambda task: task.id == subtask)
         try:
             with logs.use_context(log_context(message)):
                 task = deploy_task(message, self.id, self._services)
         except Exception as error:  # an operator that cannot be unpickled
-            subtask = messages.SubtaskId(message.vertex.id, message.index)
             self._services.send(failed(message.attempt, subtask, message.vertex.name, error))
             return
         self.tasks.append(task)
@@ -112,9 +115,9 @@ class Slot:
             if task.id == message.subtask and isinstance(task.input, SourceInput):
                 task.add_splits(message.splits, message.last)
 
-    def _end_older(self, attempt: Attempt) -> None:
+    def _end(self, concerned: Callable[[Task], bool]) -> None:
         for task in self._each():
-            if task.attempt < attempt:
+            if concerned(task):
                 task.cancel()
 
     # network

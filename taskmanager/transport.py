@@ -2,7 +2,9 @@
 (local_transport.py), in the simulator a link with delays and cuts, between processes sockets.
 
 A transport delivers the frames of one channel in order or not at all; a frame lost means the link is lost, which
-fails both attempts. Every frame carries its attempt, and a receiver drops those of any other (PROTOCOLS 5).
+fails the tasks at both ends. Every frame carries the attempt of its two tasks, and the receiving slot drops those of
+any other (PROTOCOLS 5). Regions restart alone: channels of several attempts share a link, and a frame of an older
+attempt is stale only if its own channel has been set up anew since.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ def check_output(workload: Workload, visible: Visible) -> None:
         _check_panes(workload, visible.get("windows", []), visible.get("late", []))
     if "columns" in workload.branches:
         _check_totals(workload, visible.get("columns", []), visible.get("late columns", []))
+    passed_on = [record._replace(value=record.value * 2) for record in workload.strands if isinstance(record, Reading)]
+    _each_once("records of strands", visible.get("strands", []), passed_on, workload.exactly_once)
 
 
 def _each_once(what: str, found: Iterable[Hashable], expected: Iterable[Hashable], exactly: bool) -> None:

@@ -16,7 +16,9 @@ from unittest.mock import patch
 import pyarrow as pa
 import xxhash
 
+from ..jobmanager.attempt_setup import AttemptSetup
 from ..jobmanager.checkpointing import Checkpointing
+from ..jobmanager.regions import Regions
 from ..jobmanager.splits import SplitCoordinator
 from ..runtime.elements import MIN_WATERMARK, Barrier
 from ..runtime.operators.operator import RestoredState
@@ -184,6 +186,30 @@ def hole_taken_for_the_end() -> Any:
     return _replaced(job_log, "is_milestone", lambda original: lambda seq: True)
 
 
+def splits_of_a_restarted_reader_forgotten() -> Any:
+    """A reader that restarts while others go on does not get again what it was given since the checkpoint."""
+    return _replaced(SplitCoordinator, "restarted", lambda original: lambda self, subtask: [])
+
+
+def output_of_survivors_cleaned_up() -> Any:
+    """A restart of some subtasks removes pending output as a restart of all does."""
+
+    def make(original: Any) -> Any:
+        def deploy(self: AttemptSetup) -> None:
+            for sink in self._parts.sinks.values():
+                sink.cleanup(self._parts.job_id, self._parts.graph.attempt)
+            original(self)
+
+        return deploy
+
+    return _replaced(AttemptSetup, "_deploy", make)
+
+
+def region_without_its_neighbours() -> Any:
+    """Only what has failed restarts, and not what it is connected with."""
+    return _replaced(Regions, "of", lambda original: lambda self, failed: frozenset(failed))
+
+
 BUGS: dict[str, Callable[[], Any]] = {
     bug.__name__: bug
     for bug in (
@@ -195,5 +221,8 @@ BUGS: dict[str, Callable[[], Any]] = {
         file_of_an_aborted_checkpoint_reused,
         watermark_not_restored,
         committable_handed_out_once,
+        splits_of_a_restarted_reader_forgotten,
+        output_of_survivors_cleaned_up,
+        region_without_its_neighbours,
     )
 }

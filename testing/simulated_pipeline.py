@@ -4,10 +4,13 @@
       (perhaps a union of two)          ├─ by key: event-time windows of rows           ─ "windows", "late"
                                         └─ by key: event-time windows of columns        ─ "columns", "late columns"
 
-A seed draws which branches there are, and everything else that can be chosen. Records have an id, so that the
-checkers see each of them on its way. Timestamps are out of order by less than the watermark's bound, except for some
-that are late by far, in seeds that have such: they must be in their window or in the late output, never in neither,
-and never open a window a second time.
+    source, many small splits ─ map ─ "strands"
+
+A seed draws which branches there are, whether two sources are united or have a pipeline each, whether there is the
+second part, of which each subtask is a region of its own, and everything else that can be chosen. Records have an id,
+so that the checkers see each of them on its way. Timestamps are out of order by less than the watermark's bound, except
+for some that are late by far, in seeds that have such: they must be in their window or in the late output, never in
+neither, and never open a window a second time.
 
 `Warehouse` is the world behind the sinks: transactions that were prepared, and what has been committed.
 """
@@ -137,6 +140,12 @@ class Workload:
     late: bool
     rebalanced: bool
     """Between source and map every record may go anywhere."""
+    separate: bool
+    """Each source has a pipeline, and with it a region, of its own; their keys differ."""
+    strands: tuple[Any, ...]
+    """Readings and FAIL marks of the source whose records are only passed on; empty: there is none."""
+    own_slots: bool
+    """Pipelines that have nothing to do with each other share no slots."""
     batch_rows: int
     pause_ms: int
     config: dict[str, str]
@@ -171,20 +180,33 @@ def draw_workload(random: Random, failing: bool, stormy: bool = False) -> Worklo
         if failing:
             records.insert(Random(next_id).randrange(len(records)), FAIL)
         sources.append(tuple(records))
+    records_in_all = next_id
     batch_rows, lasts_ms = random.choice((2, 5, 12)), random.randint(500, 5_000)
     config = _draw_config(random)
     if stormy:
         branches, batch_rows, lasts_ms = tuple(odds), 2, 3_000
         config.update(STORMY)
+    splits, rebalanced = 15 if stormy else random.randint(1, 9), random.random() < 0.3
+    separate = len(sources) > 1 and random.random() < 0.5
+    if separate:
+        sources[1] = tuple(_other_key(record) for record in sources[1])
+    strands: list[Any] = []
+    if random.random() < 0.4:
+        strands = _readings(random, next_id, random.randint(40, 160), bound_ms, 0.0)
+        if failing:
+            strands.insert(len(strands) // 2, FAIL)
     return Workload(
         sources=tuple(sources),
-        splits=15 if stormy else random.randint(1, 9),
+        splits=splits,
         bound_ms=bound_ms,
         branches=branches or ("running",),
         late=late,
-        rebalanced=random.random() < 0.3,
+        rebalanced=rebalanced,
+        separate=separate,
+        strands=tuple(strands),
+        own_slots=random.random() < 0.75,
         batch_rows=batch_rows,
-        pause_ms=lasts_ms * batch_rows * 2 // next_id,
+        pause_ms=lasts_ms * batch_rows * 2 // records_in_all,
         config=config,
         lasts_ms=lasts_ms,
     )
@@ -200,6 +222,10 @@ def _readings(random: Random, first: int, count: int, bound_ms: int, late: float
             time -= bound_ms + random.randint(1, 5 * WINDOW_MS)
         records.append(Reading(first + i, random.randrange(keys), random.randint(-9, 99), time))
     return records
+
+
+def _other_key(record: Any) -> Any:
+    return record._replace(key=record.key + 100) if isinstance(record, Reading) else record
 
 
 def _draw_config(random: Random) -> dict[str, str]:
@@ -237,7 +263,16 @@ def build_job(workload: Workload, warehouse: Warehouse, parallelism: int) -> Job
     env = StreamExecutionEnvironment(Configuration(workload.config)).set_parallelism(parallelism)
     strategy = WatermarkStrategy.for_bounded_out_of_orderness(workload.bound_ms)
     streams = [env.from_source(source, strategy) for source in warehouse.sources(workload)]
-    stream = streams[0] if len(streams) == 1 else streams[0].union(*streams[1:])
+    if workload.own_slots:
+        streams = [stream.slot_sharing_group(f"pipeline {number}") for number, stream in enumerate(streams)]
+    if workload.strands:
+        streams.pop().map(doubled).sink_to(WarehouseSink(warehouse.number, "strands"))
+    for stream in streams if workload.separate else [streams[0].union(*streams[1:]) if streams[1:] else streams[0]]:
+        _build_pipeline(stream, workload, warehouse)
+    return env.job_graph("simulated")
+
+
+def _build_pipeline(stream: DataStream, workload: Workload, warehouse: Warehouse) -> None:
     mapped = (stream.rebalance() if workload.rebalanced else stream).map(doubled)
 
     def write(results: DataStream, name: str) -> None:
@@ -257,7 +292,6 @@ def build_job(workload: Workload, warehouse: Warehouse, parallelism: int) -> Job
         totals = windowed.agg(n=aggregates.count(), total=aggregates.sum("value"), worst=aggregates.max("value"))
         write(totals, "columns")
         write(totals.get_side_output(LATE), "late columns")
-    return env.job_graph("simulated")
 
 
 class CommitFailed(PenstockError):
@@ -289,14 +323,14 @@ class Warehouse:
     _sources: list[ListSource] = field(default_factory=list)
 
     def sources(self, workload: Workload) -> list[ListSource]:
-        """The same ones for every master of the job, so that each mark fails once."""
+        """The same ones for every master of the job, so that each mark fails once. That of the strands is the last."""
         if not self._sources:
             self._sources = [
                 ListSource(
                     values, splits=workload.splits, timestamps=_time, batch_rows=workload.batch_rows,
                     pause_ms=workload.pause_ms, record_type=Reading,
                 )
-                for values in workload.sources
+                for values in (*workload.sources, *([workload.strands] if workload.strands else []))
             ]  # fmt: skip
         return self._sources
 

@@ -114,6 +114,7 @@ class Simulation:
         kinds = sorted(fault.name for fault in self.plan.kinds)
         lines = [
             f"{len(w.records)} records of {len(w.sources)} sources in {w.splits} splits each, {', '.join(w.branches)},",
+            f"{len(w.strands)} in strands{', a pipeline each' if w.separate else ''}{', own slots' * w.own_slots},",
             f"parallelism {self.parallelism}, disorder {w.bound_ms} ms{', late records' if w.late else ''},",
             f"faults: {', '.join(kinds) or 'none'};",
             ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in w.config.items()),
