@@ -94,14 +94,14 @@ class SlotProcess:
         *,
         clock: Clock | None = None,
         output: OutputFile | None = None,
-        exit_process: Callable[[int], None] = os._exit,
+        exit_process: Callable[[int], None] | None = None,
     ) -> None:
-        """`node`: the directory of the task manager. `exit_process`: ends the process at once."""
+        """`node`: the directory of the task manager. `exit_process`: instead of ending this process."""
         self.id = slot_id
         self._node = node
         self._clock = clock or SystemClock()
         self._output = output
-        self._exit_process = exit_process
+        self._exit_process = exit_process or _exit_with_children
         occupy(node)
         self._work = private_directory(node / WORK / slot_id)
         self._mailbox = Mailbox(self._clock, on_error=self._broken)
@@ -300,10 +300,8 @@ class SlotProcess:
         """The process ends at once, whatever else fails, and nothing of it stays but its logs."""
         try:
             self._clean()
-            for child in psutil.Process().children(recursive=True):  # what users' functions have started
-                child.kill()
             logging.shutdown()
-        except (OSError, psutil.Error) as error:
+        except OSError as error:
             logger.error("not all of this slot could be removed: %s", error)
         finally:
             self._exit_process(code)
@@ -330,6 +328,17 @@ class SlotProcess:
 
     def _now_ms(self) -> int:
         return self._clock.monotonic_ns() // 1_000_000
+
+
+def _exit_with_children(code: int) -> None:
+    """Also what users' functions have started."""
+    try:
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+    except psutil.Error:  # it ended meanwhile
+        pass
+    finally:
+        os._exit(code)
 
 
 def _tls(config: Configuration) -> TlsFiles | None:
