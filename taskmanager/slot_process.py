@@ -334,9 +334,10 @@ def _exit_with_children(code: int) -> None:
     """Also what users' functions have started."""
     try:
         for child in psutil.Process().children(recursive=True):
-            child.kill()
-    except psutil.Error:  # it ended meanwhile
-        pass
+            try:
+                child.kill()
+            except psutil.NoSuchProcess:
+                continue
     finally:
         os._exit(code)
 
