@@ -3,6 +3,7 @@
 - `LogChecker`, `StoreChecker`: the log is one legal sequence, written once, and no master believes another one; every
   object of a logged, not subsumed checkpoint is there, whole; what is left at the end is wanted.
 - `CommitChecker`: nothing becomes visible that no logged checkpoint holds.
+- `PendingChecker`: what is not visible when the job has ended is not kept for it either.
 - `ChannelChecker`: watermarks and barriers go forward on every channel, no record follows a watermark that had passed
   it, credit is neither lost nor made.
 - `FailureChecker`: tasks and masters fail only of what was done to them.
@@ -39,8 +40,8 @@ from .lists import InjectedFailure
 from .log_troubles import may_be_deleted
 from .simulated_cluster import JOB, SimulatedCluster, SimulatedMaster
 from .simulated_links import ChannelKey
-from .simulated_pipeline import CommitFailed
 from .simulated_store import SimulatedStore
+from .simulated_warehouse import CommitFailed, Warehouse
 
 
 class Violation(BaseException):
@@ -139,6 +140,8 @@ class StoreChecker:
         if self._log.state.finished is not None:
             if not self._before_end:
                 self._before_end = {name for name in self._store.objects if attempt_of(name) is not None}
+            if isinstance(op, Delete) and effective:  # a put that comes late may bring it back, and nobody looks again
+                self._before_end -= set(op.names)
             return
         last = self._log.state.last_completed
         fresh = last is not None and last.checkpoint_id != self._checked
@@ -183,6 +186,28 @@ class CommitChecker:
                 self._allowed.update(_committables(metadata))
         if name not in self._allowed:
             raise Violation(f"transaction {name} is committed, and no logged checkpoint holds it")
+
+
+class PendingChecker:
+    """Transactions that dead subtasks left are aborted when the job has ended, if not before."""
+
+    def __init__(self, warehouse: Warehouse, store: SimulatedStore, log: LogChecker, cluster: SimulatedCluster) -> None:
+        self._warehouse = warehouse
+        self._log = log
+        self._cluster = cluster
+        self._before_end: frozenset[str] | None = None
+        """Pending when the end of the job was logged; what somebody prepares later is his who does not obey."""
+        store.observers.append(self._changed)
+
+    def _changed(self, op: StoreOp, effective: bool) -> None:
+        if self._log.state.finished is not None and self._before_end is None:
+            self._before_end = frozenset(self._warehouse.pending)
+
+    def check(self) -> None:
+        """For a job that one master led from its beginning to its end. (One that dies at its end cleans up nothing.)"""
+        left = sorted((self._before_end or frozenset()) & self._warehouse.pending.keys())
+        if left and len(self._cluster.masters) == 1:
+            raise Violation(f"{len(left)} transactions are pending after the end of the job, for example {left[0]}")
 
 
 def _committables(metadata: CheckpointMetadata) -> Iterator[str]:

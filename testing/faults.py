@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from random import Random
 
 from .simulated_cluster import SimulatedCluster, SimulatedMaster, SimulatedSlot
-from .simulated_pipeline import Warehouse
 from .simulated_store import StoreTrouble
+from .simulated_warehouse import Warehouse
 from .virtual_time import MS, Process
 
 

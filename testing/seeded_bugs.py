@@ -32,7 +32,7 @@ from ..state.snapshots import FileHandle, KeyedHandle, OperatorSnapshot
 from ..taskmanager import deployment
 from ..taskmanager.alignment import Alignment, BarrierAligner
 from ..taskmanager.messages import RestoreOperator
-from .simulated_pipeline import Warehouse
+from .simulated_warehouse import Warehouse
 
 
 @contextmanager

@@ -13,7 +13,8 @@ the last event, in every process; a violation is found again by its seed.
 | simulated_cluster.py  | slots and masters: the shell around the real ones                                        |
 | simulated_links.py    | connections between slots, control messages                                              |
 | simulated_store.py    | the object store, programs op by op                                                      |
-| simulated_pipeline.py | the job, and the world behind its sinks                                                  |
+| simulated_pipeline.py | the job                                                                                  |
+| simulated_warehouse.py | the world behind its sinks                                                             |
 | faults.py             | what goes wrong, and when                                                                |
 | log_troubles.py       | old entries of the log are gone, hints are wrong                                         |
 | checkers.py           | what must hold on the way; output_oracle.py: what must be written in the end             |
@@ -39,14 +40,15 @@ from ..jobmanager.options import JobMasterOptions
 from ..jobmanager.settings import job_master_options
 from ..runtime.config import Configuration
 from ..runtime.graph.job_graph import JobGraph
-from .checkers import ChannelChecker, CommitChecker, FailureChecker, LogChecker, StoreChecker, Violation
+from .checkers import ChannelChecker, CommitChecker, FailureChecker, LogChecker, PendingChecker, StoreChecker, Violation
 from .faults import Fault, FaultInjector, FaultPlan, draw_faults, draw_storm
 from .log_troubles import LOG_KEPT_MS, WrongHints, short_memory
 from .output_oracle import check_output
 from .simulated_cluster import JOB, SimulatedCluster
 from .simulated_links import Network
-from .simulated_pipeline import Workload, build_job, close_warehouse, draw_workload, open_warehouse
+from .simulated_pipeline import Workload, build_job, draw_workload
 from .simulated_store import SimulatedStore
+from .simulated_warehouse import close_warehouse, open_warehouse
 from .virtual_time import MS, VirtualTime
 
 CHECK_EVERY_NS = 50 * MS
@@ -90,6 +92,7 @@ class Simulation:
         self.stored = StoreChecker(self.store, self.log, self.cluster)
         self.channels = ChannelChecker(self.cluster, self.workload.late)
         FailureChecker(self.cluster)
+        self.pending = PendingChecker(self.warehouse, self.store, self.log, self.cluster)
         self.hints = WrongHints(self.store, JOB, seed)
         if self.workload.checkpoints:
             self.warehouse.on_commit.append(CommitChecker(self.log).asked)
@@ -131,6 +134,10 @@ class Simulation:
             raise Violation(f"the job is stuck\n{self._states()}")
         self.log.check_beliefs()
         self.stored.check_leftovers()
+        if (
+            Fault.PAUSE_SLOT not in self.plan.kinds
+        ):  # a slot that hangs may prepare something long after it was given up
+            self.pending.check()
         check_output(self.workload, self.warehouse.visible)
 
     def _check(self) -> None:
