@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 .PHONY: demo test check bench simulate clean
 
 demo: $(RUN)
-	$(BIN)/python examples/demo.py
+	$(BIN)/python examples/$(if $(LOCAL),demo_local.py,demo.py)
 
 test: check
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -1,5 +1,5 @@
-"""The process in which a submitted script is executed, up to its pipeline. Started by jobmanager/capture.py, with the
-directory of their exchange as its argument; what holds between the two is written there.
+"""The process in which a submitted script is executed, up to its pipeline. Started by jobmanager/cluster/capture.py,
+with the directory of their exchange as its argument; what holds between the two is written there.
 
 The first execute(), execute_async() or execute_and_collect() writes the outcome, then ends the script by an exception
 that `except Exception` does not catch, so that its `finally` and `with` blocks still run. A script that catches even
@@ -22,7 +22,7 @@ from typing import NoReturn
 
 import msgspec
 
-from ..jobmanager.capture import OUTCOME, REQUEST, CaptureOutcome, CaptureRequest
+from ..jobmanager.cluster.capture import OUTCOME, REQUEST, CaptureOutcome, CaptureRequest
 from ..runtime.config import Configuration
 from ..runtime.graph.describe import describe, plan
 from ..runtime.graph.job_graph import JobGraph

@@ -36,7 +36,7 @@ from .packaging import needs_modules_of, package_directory
 from .steps import Step
 
 if TYPE_CHECKING:
-    from ..jobmanager.embedded_cluster import EmbeddedCluster
+    from ..jobmanager.startup.embedded_cluster import EmbeddedCluster
     from .remote_job import RemoteJob
     from .rest_client import RestClient
 
@@ -115,7 +115,7 @@ def start_job(graph: JobGraph, config: Configuration, bound_here: Sequence[str])
 def embedded_cluster(config: Configuration) -> EmbeddedCluster:
     """That of this process; it is started for the first job, and ends with the process."""
     global _embedded
-    from ..jobmanager.embedded_cluster import EmbeddedCluster
+    from ..jobmanager.startup.embedded_cluster import EmbeddedCluster
 
     if _embedded is None:
         own = Configuration({cluster_options.RESUME_JOBS.key: False})  # the script says with -s what goes on

@@ -1,181 +1,154 @@
-"""`make demo`: the flights job runs, is killed with SIGKILL on the way, continues from its last checkpoint, and shows
-what it has found. Everything it writes is below `.penstock/demo` in the working directory.
+"""`make demo`: a cluster is started on this machine, the flights job is submitted to it over REST, one of its slots is
+killed with SIGKILL on the way, and the job goes on from its last checkpoint; then its results are shown.
+
+Everything is seen through REST, as any other program would see it. Everything it writes is below `.penstock/demo` in
+the working directory. `make demo LOCAL=1` is the form without a cluster (demo_local.py).
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import flight_delays
-import polars as pl
-from rich.console import Console
-from rich.table import Table
+import httpx
+from demo_results import JOB_NAME, console, print_results, progress_line
 
 import penstock as ps
+from penstock.jobmanager.startup.embedded_cluster import EmbeddedCluster
 
-DIRECTORY = Path(".penstock/demo")
-JOB_NAME = "flight delays"
+DIRECTORY = Path(".penstock/demo").absolute()
 KILL_AT = 0.4
-"""Share of the flights after which the first process is killed."""
-
-console = Console(highlight=False)
-
-
-def run_job(restore: str | None) -> None:
-    """The child process: runs the job and writes a line of JSON about it twice a second."""
-    configuration = ps.Configuration({"state.checkpoints.dir": str(DIRECTORY / "checkpoints")})
-    if restore is not None:
-        configuration.set("execution.state-recovery.path", restore)
-    env = ps.StreamExecutionEnvironment(configuration)
-    env.enable_checkpointing("1s")
-    flight_delays.build(env, DIRECTORY / "flights", DIRECTORY / "results", bound="2h")
-    job = env.execute_async(JOB_NAME)
-    while True:
-        try:
-            job.result(timeout_s=0.5)
-        except TimeoutError:
-            report(job.status())
-            continue
-        report(job.status())
-        return
+"""Share of the flights after which a slot is killed."""
+SCRIPT = Path(flight_delays.__file__)
+POLL_S = 0.5
+TIMEOUT_S = 900.0
 
 
-def report(status: Any) -> None:
-    source = status.vertices[0]
-    progress = {
-        "records": source.records_in,
-        "watermark": source.watermark,
-        "checkpoints": status.checkpoints.completed,
-        "checkpoint": status.checkpoints.last_completed,
-        "restored": status.checkpoints.restored,
-        "state": status.state.value,
-    }
-    print("@" + json.dumps(progress), flush=True)
+class Rest:
+    """The cluster, as its REST shows it."""
+
+    def __init__(self, address: str) -> None:
+        self._http = httpx.Client(base_url=address, timeout=30.0)
+
+    def ask(self, method: str, path: str, **content: Any) -> Any:
+        answer = self._http.request(method, path, **content)
+        if answer.is_error:
+            raise SystemExit(f"{method} {path}: {' '.join(answer.json()['errors'])}")
+        return answer.json()
+
+    def submit(self, script: Path, arguments: list[str]) -> str:
+        """Upload the script and run it: the id of the job."""
+        with script.open("rb") as file:
+            uploaded = self.ask("POST", "/jars/upload", files={"jarfile": (script.name, file)})
+        artefact = uploaded["filename"].rpartition("/")[2]
+        body = {
+            "programArgsList": arguments,
+            "parallelism": 2,
+            "flinkConfiguration": {"execution.checkpointing.interval": "1s", "pipeline.name": JOB_NAME},
+        }
+        job_id: str = self.ask("POST", f"/jars/{artefact}/run", json=body)["jobid"]
+        return job_id
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        job = self.ask("GET", f"/jobs/{job_id}")
+        checkpoints = self.ask("GET", f"/jobs/{job_id}/checkpoints")
+        watermarks, records = [], 0
+        if job["vertices"]:  # otherwise it is still being loaded
+            records = job["vertices"][0]["metrics"]["read-records"]
+            watermarks = self.ask("GET", f"/jobs/{job_id}/vertices/{job['vertices'][-1]['id']}/watermarks")
+        return {
+            "state": job["state"],
+            "records": records,
+            "watermark": min((int(mark["value"]) for mark in watermarks), default=-(2**63)),
+            "checkpoints": checkpoints["counts"]["completed"],
+            "restored": (checkpoints["latest"]["restored"] or {}).get("id"),
+        }
+
+    def slot_pid(self, job_id: str) -> int:
+        """Of a process that runs subtasks of the job."""
+        for task_manager in self.ask("GET", "/taskmanagers")["taskmanagers"]:
+            for slot in self.ask("GET", f"/taskmanagers/{task_manager['id']}")["slots"]:
+                if slot["jobId"] == job_id:
+                    pid: int = slot["pid"]
+                    return pid
+        raise SystemExit("no slot runs the job")
 
 
-def watch(restore: str | None, kill_at_records: int | None) -> dict[str, Any]:
-    """Run the child and show its progress. Its last report; SIGKILL once it has read so many records."""
-    command = [sys.executable, __file__, "--child", *(["--restore", restore] if restore else [])]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    began_s, last = time.monotonic(), {"records": 0, "checkpoints": 0}
+def watch(rest: Rest, job_id: str, kill_at: int) -> dict[str, Any]:
+    """Show the job's progress to its end; kill a slot once it has read so many records. Its last progress."""
+    began_s, shown, killed = time.monotonic(), -1, False
     with console.status("starting") as line:
-        for text in child.stdout:
-            if not text.startswith("@"):
-                continue
-            before, last = last, json.loads(text[1:])
-            if last["records"] != before["records"]:
-                show(line.update if console.is_terminal else console.print, last, time.monotonic() - began_s)
-            if kill_at_records is not None and last["records"] >= kill_at_records and last["checkpoints"] >= 2:
-                child.send_signal(signal.SIGKILL)
-                break
-    code = child.wait()
-    if kill_at_records is None and code != 0:
-        raise SystemExit(f"the job failed with exit code {code}")
-    return last
+        while time.monotonic() - began_s < TIMEOUT_S:
+            now = rest.job(job_id)
+            if now["records"] != shown and now["state"] == "RUNNING":
+                shown = now["records"]
+                write = line.update if console.is_terminal else console.print
+                write(progress_line(shown, now["watermark"], now["checkpoints"], time.monotonic() - began_s))
+            if not killed and now["records"] >= kill_at and now["checkpoints"] >= 2:
+                killed = True
+                pid = rest.slot_pid(job_id)
+                os.kill(pid, signal.SIGKILL)
+                console.print(f"Killed the slot with process id {pid} with SIGKILL, after {now['records']:,} flights.")
+                show_recovery(rest, job_id)
+            if now["state"] in ("FINISHED", "FAILED", "CANCELED"):
+                return now
+            time.sleep(POLL_S)
+    raise SystemExit(f"the job has not finished within {TIMEOUT_S:.0f} s")
 
 
-def show(write: Any, progress: dict[str, Any], seconds: float) -> None:
-    watermark = progress["watermark"]
-    known = abs(watermark) < 2**62
-    at = datetime.fromtimestamp(watermark / 1000, UTC).strftime("%Y-%m-%d %H:%M") if known else "-"
-    write(
-        f"  {progress['records']:>9,} flights   {progress['records'] / max(seconds, 0.1):>7,.0f}/s   "
-        f"watermark {at:<16}   {progress['checkpoints']} checkpoints"
-    )
-
-
-def print_results(results: Path) -> None:
-    delays = pl.read_parquet(results / "delays" / "*" / "*.parquet")
-    console.print(
-        table(
-            "Departures per airport (1 h windows, vectorised)",
-            delays.group_by("origin")
-            .agg(
-                windows=pl.len(),
-                departures=pl.col("departures").sum(),
-                mean_delay=((pl.col("mean_delay") * pl.col("departures")).sum() / pl.col("departures").sum()).round(2),
-                worst_delay=pl.col("worst_delay").max(),
+def show_recovery(rest: Rest, job_id: str) -> None:
+    """Until the job runs again."""
+    began_s = time.monotonic()
+    while time.monotonic() - began_s < TIMEOUT_S:
+        history = rest.ask("GET", f"/jobs/{job_id}/exceptions")["exceptionHistory"]["entries"]
+        now = rest.job(job_id)
+        if history and now["state"] == "RUNNING":
+            console.print(
+                f"  {history[0]['stacktrace'].splitlines()[-1]}\n"
+                f"It runs again {time.monotonic() - began_s:.1f} s later, from checkpoint {now['restored']}."
             )
-            .sort("origin"),
-        )
-    )
-    carriers = pl.read_parquet(results / "carriers" / "*" / "*.parquet")
-    latest = carriers.sort("flights").group_by("carrier").last().sort("flights", descending=True)
-    console.print(table("Carriers (keyed running state)", latest.drop("at", "streak").head(8)))
-    turnarounds = pl.concat([pl.read_ndjson(path) for path in files(results / "turnarounds")])
-    console.print(
-        table(
-            f"Turnarounds under 45 minutes (timers): {len(turnarounds)}, the tightest",
-            turnarounds.with_columns(
-                minutes=(pl.col("left") - pl.col("due")) // 60_000, left=pl.from_epoch("left", time_unit="ms")
-            )
-            .sort("minutes", "tailnum")
-            .drop("due")
-            .head(5),
-        )
-    )
-    late = {name: sum(count_lines(path) for path in files(results / "late" / name)) for name in ("delays", "carriers")}
-    counted = int(latest["flights"].sum()) + late["carriers"]
-    console.print(f"Late: {late['carriers']} flights, {late['delays']} of them departed and missed their window.")
-    console.print(
-        f"Flights counted, on time and late: {counted:,} of {flight_delays.FLIGHTS_IN_FILE:,}. "
-        + ("None lost, none doubled." if counted == flight_delays.FLIGHTS_IN_FILE else "[red]That is wrong.[/red]")
-    )
-    if counted != flight_delays.FLIGHTS_IN_FILE:
-        raise SystemExit(1)
-
-
-def files(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith(("_", ".")))
-
-
-def count_lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
-
-
-def table(title: str, frame: pl.DataFrame) -> Table:
-    drawn = Table(title=title, title_justify="left")
-    for name in frame.columns:
-        drawn.add_column(name.replace("_", " "), justify="right" if frame[name].dtype.is_numeric() else "left")
-    for row in frame.iter_rows():
-        drawn.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
-    return drawn
+            return
+        time.sleep(POLL_S / 10)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--restore")
-    arguments = parser.parse_args()
-    if arguments.child:
-        run_job(arguments.restore)
-        return
     began_s = time.monotonic()
     shutil.rmtree(DIRECTORY, ignore_errors=True)
-    flight_delays.monthly_files(DIRECTORY / "flights")
-    console.print(f"Running examples/flight_delays.py: {flight_delays.FLIGHTS_IN_FILE:,} flights of 2013.")
-    killed = watch(None, int(KILL_AT * flight_delays.FLIGHTS_IN_FILE))
-    console.print(
-        f"Killed with SIGKILL after {killed['records']:,} flights and {killed['checkpoints']} checkpoints. "
-        "Continuing with `-s latest`:"
+    data = flight_delays.monthly_files(DIRECTORY / "flights")
+    configuration = ps.Configuration(
+        {
+            "cluster.id": "demo",
+            "high-availability.storageDir": str(DIRECTORY / "cluster"),
+            "taskmanager.numberOfTaskSlots": 2,
+            "taskmanager.warm-slots": 1,
+        }
     )
-    finished = watch("latest", None)
-    console.print(f"{finished['state']}, restored from checkpoint {finished['restored']}.\n")
-    print_results(DIRECTORY / "results")
-    console.print(f"\nResults:     {os.path.relpath(DIRECTORY / 'results')}/{{delays,carriers,turnarounds,late}}")
-    console.print(f"Checkpoints: {os.path.relpath(DIRECTORY / 'checkpoints')} (removed when the job finished)")
+    with console.status("starting a cluster"):
+        cluster = EmbeddedCluster.start(configuration)
+    try:
+        for note in cluster.notes:
+            console.print(f"note: {note}")
+        rest = Rest(cluster.address)
+        arguments = ["--data", str(data), "--out", str(DIRECTORY / "results")]
+        job_id = rest.submit(SCRIPT, arguments)
+        console.print(f"A cluster runs at {cluster.address} since {time.monotonic() - began_s:.0f} s.")
+        console.print(f"Running examples/flight_delays.py on it: {flight_delays.FLIGHTS_IN_FILE:,} flights of 2013.")
+        finished = watch(rest, job_id, int(KILL_AT * flight_delays.FLIGHTS_IN_FILE))
+        console.print(f"{finished['state']}, restored from checkpoint {finished['restored']}.\n")
+        if finished["state"] != "FINISHED":
+            raise SystemExit(1)
+        print_results(DIRECTORY / "results")
+        console.print(f"\nResults: {os.path.relpath(DIRECTORY / 'results')}/{{delays,carriers,turnarounds,late}}")
+        console.print("While it ran, this is where it could be seen, also with `penstock list --address …`:")
+        for path in ("/jobs/overview", f"/jobs/{job_id}", f"/jobs/{job_id}/checkpoints", "/taskmanagers", "/metrics"):
+            console.print(f"  {cluster.address}{path}")
+    finally:
+        cluster.stop()
     console.print(f"Took {time.monotonic() - began_s:.0f} s.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import io
 import pickle
 from typing import Any
@@ -27,8 +28,23 @@ def dumps(value: Any) -> bytes:
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, type) and _MSGSPEC_CACHE in value.__dict__:
-            delattr(value, _MSGSPEC_CACHE)
+        if isinstance(value, type):
+            if _MSGSPEC_CACHE in value.__dict__:
+                delattr(value, _MSGSPEC_CACHE)
+            if value.__module__ == "__main__":
+                _explain_annotations(value)
         if id(value) in _SENTINELS:
             return _SENTINELS[id(value)]
         return super().reducer_override(value)
+
+
+def _explain_annotations(script_class: type) -> None:
+    """A class of the script arrives in processes where its module is another one. Annotations that are text (`from
+    __future__ import annotations`) mean nothing there, so they are made what they stand for, as far as that can be
+    found here: whoever unpickles the class sees the types of its fields."""
+    annotations = inspect.get_annotations(script_class)
+    if any(isinstance(annotation, str) for annotation in annotations.values()):
+        try:
+            script_class.__annotations__ = inspect.get_annotations(script_class, eval_str=True)
+        except Exception:  # a name that exists for type checkers only: the type stays unknown, as it was
+            return

@@ -17,7 +17,7 @@ from . import common
 from .common import AddressFlag, ConfigFlag, Output, OutputFlag, YesFlag, show_time, telling
 
 if TYPE_CHECKING:
-    from ...jobmanager.cluster_state import ClusterState
+    from ...jobmanager.startup.cluster_state import ClusterState
 
 app = typer.Typer(name="cluster", help="Start, stop and look at clusters on this machine.", no_args_is_help=True)
 
@@ -43,7 +43,7 @@ def start(
     """Start a cluster on this machine, and keep it until Ctrl-C; jobs it had are resumed."""
     configuration = _config(config, port, slots)
     if detach:
-        from ...jobmanager.cluster_control import start_in_background
+        from ...jobmanager.startup.cluster_control import start_in_background
 
         started = start_in_background(configuration)
         assert started.state is not None, "a cluster that was started has a state"
@@ -55,7 +55,7 @@ def start(
 
 
 def _run_here(configuration: Configuration, output: Output) -> None:
-    from ...jobmanager.cluster_supervisor import Supervisor, handle_signals
+    from ...jobmanager.startup.cluster_supervisor import Supervisor, handle_signals
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -92,7 +92,7 @@ def stop(
             client.shut_down()
         session.say(f"the cluster at {client.address} stops")
         return
-    from ...jobmanager import cluster_control
+    from ...jobmanager.startup import cluster_control
 
     configuration = _config(config)
     state = cluster_control.status(configuration)
@@ -118,7 +118,7 @@ def status(address: AddressFlag = None, config: ConfigFlag = None, output: Outpu
             for name, value in counts.items():
                 typer.echo(f"{name}: {value}")
         return
-    from ...jobmanager.cluster_state import running_clusters
+    from ...jobmanager.startup.cluster_state import running_clusters
 
     states = running_clusters(_config(config))
     if output is Output.JSON:
@@ -142,8 +142,8 @@ def join(
     config: ConfigFlag = None,
 ) -> None:
     """Make this machine a node of a cluster, until Ctrl-C. Its token is read as for ray.address."""
-    from ...jobmanager.node_supervisor import NodeSupervisor
-    from ...jobmanager.ray_address import RayAddress, find_token
+    from ...jobmanager.startup.node_supervisor import NodeSupervisor
+    from ...jobmanager.startup.ray_address import RayAddress, find_token
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     configuration = _config(config, slots=slots)

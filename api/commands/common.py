@@ -130,7 +130,7 @@ def _configured_address() -> str:
     config = configuration()
     if address := config.get(cluster_options.ADDRESS):
         return address
-    from ...jobmanager.cluster_control import status
+    from ...jobmanager.startup.cluster_control import status
 
     state = status(config)
     if state is not None and state.rest_url:

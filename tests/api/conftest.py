@@ -14,7 +14,8 @@ import pytest
 
 from penstock.api import session
 from penstock.connectors.collect import keep_collected
-from penstock.jobmanager import collected
+from penstock.jobmanager.cluster import collected
+from penstock.jobmanager.cluster.submission import Prepared, Submissions
 from penstock.jobmanager.gateway import (
     ArtefactView,
     Captured,
@@ -29,7 +30,6 @@ from penstock.jobmanager.gateway import (
 from penstock.jobmanager.local_job import LocalJob
 from penstock.jobmanager.rest import server
 from penstock.jobmanager.rest.app import create_app
-from penstock.jobmanager.submission import Prepared, Submissions
 from penstock.jobmanager.views import JobOverview, JobView, LogFile, TaskManagerView
 from penstock.runtime import options
 from penstock.runtime.config import Configuration
@@ -175,7 +175,7 @@ class LocalGateway:
 
 @pytest.fixture
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalGateway]:
-    config = Configuration({"jobmanager.capture-timeout": "60s"})
+    config = Configuration({"jobmanager.cluster.capture-timeout": "60s"})
     made = LocalGateway(tmp_path_factory.mktemp("cluster"), config)
     yield made
     keep_collected(None)

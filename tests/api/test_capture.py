@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from penstock.jobmanager.capture import MAX_PRINTED_BYTES, CaptureOutcome, CaptureRequest, run_capture
+from penstock.jobmanager.cluster.capture import MAX_PRINTED_BYTES, CaptureOutcome, CaptureRequest, run_capture
 from penstock.runtime.graph.job_graph import JobGraph
 
 PIPELINE = """

@@ -27,11 +27,11 @@ from typing import Any, Protocol, TypeVar
 import psutil
 import pytest
 
-from penstock.jobmanager import node_processes
-from penstock.jobmanager.cluster_state import ClusterFiles, ClusterState
-from penstock.jobmanager.embedded_cluster import EmbeddedCluster
-from penstock.jobmanager.ray_address import RayAddress
-from penstock.jobmanager.ray_cluster import RayNode, connect, disconnect, join, start_head
+from penstock.jobmanager.startup import node_processes
+from penstock.jobmanager.startup.cluster_state import ClusterFiles, ClusterState
+from penstock.jobmanager.startup.embedded_cluster import EmbeddedCluster
+from penstock.jobmanager.startup.ray_address import RayAddress
+from penstock.jobmanager.startup.ray_cluster import RayNode, connect, disconnect, join, start_head
 from penstock.runtime.config import Configuration
 
 T = TypeVar("T")

@@ -16,10 +16,10 @@ import psutil
 import pytest
 import ray
 
-from penstock.jobmanager import node_processes, ray_address, ray_cluster
-from penstock.jobmanager.node_processes import is_alive
-from penstock.jobmanager.ray_address import ClusterError, RayAddress
-from penstock.jobmanager.ray_cluster import RayNode, connect, disconnect, join, start_head
+from penstock.jobmanager.startup import node_processes, ray_address, ray_cluster
+from penstock.jobmanager.startup.node_processes import is_alive
+from penstock.jobmanager.startup.ray_address import ClusterError, RayAddress
+from penstock.jobmanager.startup.ray_cluster import RayNode, connect, disconnect, join, start_head
 from penstock.runtime.config import Configuration
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def test_when_the_gcs_is_killed_all_of_the_node_dies(head: RayNode, wait_for: Wa
 OWNER = """
     import os, signal, sys, threading
     from pathlib import Path
-    from penstock.jobmanager.ray_cluster import start_head
+    from penstock.jobmanager.startup.ray_cluster import start_head
     from penstock.runtime.config import Configuration
 
     nodes = []
@@ -230,7 +230,7 @@ def test_signals_reach_the_owner_of_a_node_that_died_with_its_parent(tmp_path: P
     marker = tmp_path / "noticed"
     child = f"""
         import os, pathlib, signal, threading
-        from penstock.jobmanager.node_processes import on_death_of
+        from penstock.jobmanager.startup.node_processes import on_death_of
         owner = os.getppid()
         os.kill(owner, signal.SIGKILL)
         on_death_of(owner, lambda: pathlib.Path({str(marker)!r}).touch() or os._exit(0))

@@ -13,8 +13,8 @@ import psutil
 import pytest
 import ray
 
-from penstock.jobmanager import node_processes
-from penstock.jobmanager.ray_cluster import connect, disconnect, start_head
+from penstock.jobmanager.startup import node_processes
+from penstock.jobmanager.startup.ray_cluster import connect, disconnect, start_head
 from penstock.runtime.config import Configuration
 from penstock.runtime.versions import own_versions
 from penstock.state.ids import Generation, JobId, SlotId, new_job_id

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from penstock.jobmanager import cluster_control, node_processes
-from penstock.jobmanager.cluster_rest import answers, delete_cluster, settle_rest_port
-from penstock.jobmanager.cluster_state import ClusterFiles, ClusterState, running_clusters
-from penstock.jobmanager.embedded_cluster import EmbeddedCluster, unclaimed
-from penstock.jobmanager.node_processes import is_alive
-from penstock.jobmanager.ray_address import ClusterError
-from penstock.jobmanager.restart_budget import Remedy, RestartBudget, Vigil
+from penstock.jobmanager.startup import cluster_control, node_processes
+from penstock.jobmanager.startup.cluster_rest import answers, delete_cluster, settle_rest_port
+from penstock.jobmanager.startup.cluster_state import ClusterFiles, ClusterState, running_clusters
+from penstock.jobmanager.startup.embedded_cluster import EmbeddedCluster, unclaimed
+from penstock.jobmanager.startup.node_processes import is_alive
+from penstock.jobmanager.startup.ray_address import ClusterError
+from penstock.jobmanager.startup.restart_budget import Remedy, RestartBudget, Vigil
 from penstock.runtime.config import Configuration
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def test_when_the_supervisor_is_killed_nothing_lives(new_cluster: NewCluster, wa
 
 SCRIPT = """
     import os, signal, sys
-    from penstock.jobmanager.embedded_cluster import EmbeddedCluster
+    from penstock.jobmanager.startup.embedded_cluster import EmbeddedCluster
     from penstock.runtime.config import Configuration
 
     cluster = EmbeddedCluster.start(Configuration(dict(pair.split("=", 1) for pair in sys.argv[1:])))
@@ -219,7 +219,8 @@ def test_a_claim_ends_with_its_process_and_survives_the_removal_of_its_directory
     assert files.is_claimed()
     assert others.is_claimed()
     assert not others.claim()
-    holder = "import sys; from pathlib import Path; from penstock.jobmanager.cluster_state import ClusterFiles\n"
+    holder = "import sys; from pathlib import Path\n"
+    holder += "from penstock.jobmanager.startup.cluster_state import ClusterFiles\n"
     holder += "print(ClusterFiles(Path(sys.argv[1])).claim())"
     command = [sys.executable, "-c", holder, str(files.directory)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"

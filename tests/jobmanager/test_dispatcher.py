@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from penstock.jobmanager.dispatcher import START_MS, Command, Dispatcher, EndMaster, Forget, StartMaster
+from penstock.jobmanager.cluster.dispatcher import START_MS, Command, Dispatcher, EndMaster, Forget, StartMaster
 from penstock.jobmanager.views import NEVER, JobOverview
 from penstock.state.cluster_store import JobSubmission
 from penstock.state.ids import JobId

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.jobmanager.resource_manager import Room, place, shortage
+from penstock.jobmanager.cluster.resource_manager import Room, place, shortage
 
 
 def test_slots_are_spread_over_the_nodes() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from penstock.jobmanager.collected import CollectedPages, fetch
+from penstock.jobmanager.cluster.collected import CollectedPages, fetch
 from penstock.state.cluster_store import (
     EndedJob,
     JobSubmission,

@@ -7,9 +7,9 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..runtime import cluster_options as options
-from ..runtime.config import Configuration
-from ..state.errors import PenstockError
+from ...runtime import cluster_options as options
+from ...runtime.config import Configuration
+from ...state.errors import PenstockError
 
 LOOPBACK = "127.0.0.1"
 CONNECT_TIMEOUT_S = 10.0

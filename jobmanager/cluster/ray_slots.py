@@ -29,15 +29,15 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle as RayHandle
 
-from ..state.errors import PenstockError
-from ..state.ids import Generation, JobId, SlotId
-from ..taskmanager.leases import JobLease, SupersededError
-from ..taskmanager.messages import FromSlot, ToSlot
-from ..taskmanager.task_manager import SlotOffer
-from . import events
-from .master_loop import MasterLoop
+from ...state.errors import PenstockError
+from ...state.ids import Generation, JobId, SlotId
+from ...taskmanager.leases import JobLease, SupersededError
+from ...taskmanager.messages import FromSlot, ToSlot
+from ...taskmanager.task_manager import SlotOffer
+from .. import events
+from ..master_loop import MasterLoop
+from ..views import TaskManagerView
 from .resource_manager import Room, place, shortage
-from .views import TaskManagerView
 
 TASK_MANAGER_PREFIX = "taskmanager-"
 RETRY_S = 0.25

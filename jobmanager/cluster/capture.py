@@ -31,7 +31,7 @@ from typing import IO, Any
 import msgspec
 import psutil
 
-from ..runtime.units import format_duration
+from ...runtime.units import format_duration
 
 REQUEST, OUTCOME = "request.json", "outcome.msgpack"
 MAX_PRINTED_BYTES = 64 * 1024
@@ -189,7 +189,7 @@ def _why_none(request: CaptureRequest, code: int, timeout_ms: int | None) -> str
     if timeout_ms is not None:
         return (
             f"{name} did not come to env.execute() within {format_duration(timeout_ms)}, and was ended "
-            "(jobmanager.capture-timeout); what takes long belongs into functions of the pipeline"
+            "(jobmanager.cluster.capture-timeout); what takes long belongs into functions of the pipeline"
         )
     if code < 0:
         try:

@@ -31,10 +31,10 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from ..runtime import cluster_options as options
-from ..runtime.config import Configuration
-from ..runtime.logs import setup_logging
-from ..state.errors import PenstockError
+from ...runtime import cluster_options as options
+from ...runtime.config import Configuration
+from ...runtime.logs import setup_logging
+from ...state.errors import PenstockError
 from .cluster_control import DEFAULT_STORAGE, STARTER, Order, Started
 from .cluster_rest import RestProbe, answers, delete_cluster, listens, port_of, settle_rest_port
 from .cluster_state import LOCK, ClusterFiles, ClusterState, Phase

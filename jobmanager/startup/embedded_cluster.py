@@ -14,8 +14,8 @@ import os
 import signal
 import subprocess
 
-from ..runtime import cluster_options as options
-from ..runtime.config import Configuration
+from ...runtime import cluster_options as options
+from ...runtime.config import Configuration
 from .cluster_control import DEFAULT_STORAGE, STARTER, STOP_TIMEOUT_S, Order, read_started, spawn_supervisor
 from .cluster_state import ClusterFiles, ClusterState
 from .ray_address import ClusterError

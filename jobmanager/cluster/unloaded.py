@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ..runtime import options
-from ..runtime.config import Configuration
-from ..runtime.masking import masked
-from ..runtime.tracebacks import qualified_name, user_traceback
-from ..state.cluster_store import JobSubmission
-from .job_states import JobState
-from .views import NEVER, CheckpointsView, ExceptionView, JobOverview, JobView
+from ...runtime import options
+from ...runtime.config import Configuration
+from ...runtime.masking import masked
+from ...runtime.tracebacks import qualified_name, user_traceback
+from ...state.cluster_store import JobSubmission
+from ..job_states import JobState
+from ..views import NEVER, CheckpointsView, ExceptionView, JobOverview, JobView
 
 
 def created(submission: JobSubmission) -> JobOverview:

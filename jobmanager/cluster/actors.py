@@ -18,24 +18,24 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ..runtime import cluster_options
-from ..runtime.config import Configuration
-from ..runtime.directories import node_directory
-from ..runtime.logs import setup_logging
-from ..state.cluster_store import JobSubmission
-from ..state.errors import PenstockError
-from ..state.obstore_objects import ObstoreObjects
+from ...runtime import cluster_options
+from ...runtime.config import Configuration
+from ...runtime.directories import node_directory
+from ...runtime.logs import setup_logging
+from ...state.cluster_store import JobSubmission
+from ...state.errors import PenstockError
+from ...state.obstore_objects import ObstoreObjects
+from ..rest.app import create_app
+from ..rest.parameters import RestOptions
+from ..rest.server import RunningServer
+from ..rest.server import start as start_rest
+from ..views import JobOverview, JobView
 from .cluster_gateway import ClusterGateway
 from .dispatcher_service import DispatcherService
 from .job_process import JobProcess, JobProcessSettings
 from .ray_processes import RayProcesses
 from .ray_slots import ActorHandle, RaySlots
-from .rest.app import create_app
-from .rest.parameters import RestOptions
-from .rest.server import RunningServer
-from .rest.server import start as start_rest
 from .submission import Submissions
-from .views import JobOverview, JobView
 
 DISPATCHER = "dispatcher"
 NODE = "jobmanager"

@@ -13,9 +13,9 @@ import shutil
 import threading
 import time
 
-from ..runtime import cluster_options as options
-from ..runtime.config import Configuration
-from ..runtime.directories import private_directory
+from ...runtime import cluster_options as options
+from ...runtime.config import Configuration
+from ...runtime.directories import private_directory
 from .cluster_state import ClusterFiles
 from .ray_address import ClusterError, RayAddress, reachable
 from .ray_cluster import RayNode, clear_remains, join, slots_of

@@ -10,11 +10,11 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from ..state.cluster_store import Page, empty_pages, get_page, list_pages, put_page
-from ..state.errors import ObjectNotFound
-from ..state.ids import JobId
-from ..state.objects import ObjectStore, run_program
-from ..state.pickling import dumps
+from ...state.cluster_store import Page, empty_pages, get_page, list_pages, put_page
+from ...state.errors import ObjectNotFound
+from ...state.ids import JobId
+from ...state.objects import ObjectStore, run_program
+from ...state.pickling import dumps
 
 REMEMBERED_PAGES = 10_000
 """Ids of fetched pages that are kept. Only committables of unconfirmed checkpoints are committed again."""

@@ -20,20 +20,20 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runtime import cluster_options, options
-from ..runtime.config import Configuration
-from ..runtime.directories import CODE
-from ..runtime.versions import differences, own_versions
-from ..state import artefacts
-from ..state.cluster_store import JobSubmission, forget, list_records, put_job
-from ..state.errors import ConfigurationError, ObjectNotFound, PenstockError
-from ..state.ids import JobId, new_nonce
-from ..state.objects import ObjectStore, run_program
-from ..state.obstore_objects import ObstoreObjects
-from ..taskmanager.user_code import UserCode, install, unpack
+from ...runtime import cluster_options, options
+from ...runtime.config import Configuration
+from ...runtime.directories import CODE
+from ...runtime.versions import differences, own_versions
+from ...state import artefacts
+from ...state.cluster_store import JobSubmission, forget, list_records, put_job
+from ...state.errors import ConfigurationError, ObjectNotFound, PenstockError
+from ...state.ids import JobId, new_nonce
+from ...state.objects import ObjectStore, run_program
+from ...state.obstore_objects import ObstoreObjects
+from ...taskmanager.user_code import UserCode, install, unpack
+from ..gateway import ArtefactView, Captured, GraphRequest, RefusedError, RunRequest, UnknownError
+from ..identity import identify
 from .capture import CaptureOutcome, CaptureRequest, run_capture
-from .gateway import ArtefactView, Captured, GraphRequest, RefusedError, RunRequest, UnknownError
-from .identity import identify
 
 MAX_CAPTURES = 2
 """Scripts that are captured at once: each is a process."""

@@ -22,8 +22,8 @@ from typing import Literal
 
 import msgspec
 
-from ..runtime.config import Configuration
-from ..runtime.directories import cluster_directory, private_directory
+from ...runtime.config import Configuration
+from ...runtime.directories import cluster_directory, private_directory
 from .node_processes import MARK
 
 LOCK, STATE, STOP, SECRET = "lock", "cluster.json", "stop", "secret"

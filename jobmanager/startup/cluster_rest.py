@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from ..runtime import cluster_options as options
-from ..runtime.config import Configuration
+from ...runtime import cluster_options as options
+from ...runtime.config import Configuration
 from .ray_address import LOOPBACK, ClusterError
 from .restart_budget import Remedy, Vigil
 

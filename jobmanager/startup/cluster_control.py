@@ -15,14 +15,14 @@ import time
 
 import msgspec
 
-from ..runtime import cluster_options as options
-from ..runtime.config import Configuration
+from ...runtime import cluster_options as options
+from ...runtime.config import Configuration
 from .cluster_state import ClusterFiles, ClusterState, forget_if_empty
 from .node_processes import MARK
 from .ray_address import ClusterError
 from .ray_cluster import clear_remains
 
-STARTER = "penstock.jobmanager.actors:start_dispatcher"
+STARTER = "penstock.jobmanager.cluster.actors:start_dispatcher"
 DEFAULT_STORAGE = ".penstock/cluster"
 START_TIMEOUT_S = 400.0
 """Two starts of Ray on a busy machine, and the dispatcher's."""

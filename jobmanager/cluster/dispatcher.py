@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from ..state.cluster_store import JobSubmission
-from ..state.ids import JobId
-from .job_states import TERMINAL_STATES, JobState
+from ...state.cluster_store import JobSubmission
+from ...state.ids import JobId
+from ..job_states import TERMINAL_STATES, JobState
+from ..views import JobOverview
 from .unloaded import created
-from .views import JobOverview
 
 FIRST_PAUSE_MS = 200
 MAX_PAUSE_MS = 30_000

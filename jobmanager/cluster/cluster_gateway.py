@@ -9,17 +9,15 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ..runtime import cluster_options
-from ..runtime.config import Configuration
-from ..runtime.logs import list_logs, read_log
-from ..runtime.masking import masked
-from ..runtime.versions import own_versions
-from ..state.ids import JobId
-from ..state.objects import ObjectStore
-from ..taskmanager.process_metrics import process_metrics, thread_dump
-from . import collected
-from .dispatcher_service import DispatcherService
-from .gateway import (
+from ...runtime import cluster_options
+from ...runtime.config import Configuration
+from ...runtime.logs import list_logs, read_log
+from ...runtime.masking import masked
+from ...runtime.versions import own_versions
+from ...state.ids import JobId
+from ...state.objects import ObjectStore
+from ...taskmanager.process_metrics import process_metrics, thread_dump
+from ..gateway import (
     ArtefactView,
     Captured,
     ClusterInfo,
@@ -31,9 +29,11 @@ from .gateway import (
     UnavailableError,
     UnknownError,
 )
-from .job_states import JobState
+from ..job_states import JobState
+from ..views import JobOverview, JobView, LogFile, TaskManagerView
+from . import collected
+from .dispatcher_service import DispatcherService
 from .submission import Prepared, Submissions
-from .views import JobOverview, JobView, LogFile, TaskManagerView
 
 COLLECTED_POLL_S = 0.2
 

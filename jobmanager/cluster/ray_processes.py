@@ -17,15 +17,15 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ..runtime import cluster_options
-from ..runtime.config import Configuration
-from ..state.cluster_store import JobSubmission
-from ..state.ids import JobId
-from ..taskmanager.actor import SLOT_PREFIX, TaskManagerActor
-from .cluster_state import say_stopped
-from .gateway import UnavailableError, UnknownError
+from ...runtime import cluster_options
+from ...runtime.config import Configuration
+from ...state.cluster_store import JobSubmission
+from ...state.ids import JobId
+from ...taskmanager.actor import SLOT_PREFIX, TaskManagerActor
+from ..gateway import UnavailableError, UnknownError
+from ..startup.cluster_state import say_stopped
+from ..views import JobOverview, JobView, LogFile, TaskManagerView
 from .ray_slots import TASK_MANAGER_PREFIX, ActorHandle, describe_task_managers
-from .views import JobOverview, JobView, LogFile, TaskManagerView
 
 SLOT_RESOURCE = "penstock_slot"
 JOB_PREFIX = "job-"

@@ -15,9 +15,9 @@ from typing import Literal
 
 import msgspec
 
-from ..runtime.cluster_options import CLUSTER_ID
-from ..runtime.config import Configuration
-from ..state.errors import PenstockError
+from ...runtime.cluster_options import CLUSTER_ID
+from ...runtime.config import Configuration
+from ...state.errors import PenstockError
 from .node_processes import on_death_of
 from .ray_address import ClusterError, RayAddress
 from .ray_cluster import connect, disconnect, kill_named_actors
@@ -107,7 +107,7 @@ class StarterProcess:
 
 
 def main(owner: int, starter: str) -> None:
-    """`starter` is module:function, called as jobmanager.actors.start_dispatcher is."""
+    """`starter` is module:function, called as jobmanager.cluster.actors.start_dispatcher is."""
     on_death_of(owner, lambda: os._exit(1))
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever else prints must not get between

@@ -20,17 +20,17 @@ from typing import Protocol
 
 import msgspec
 
-from ..runtime import cluster_options
-from ..runtime.config import Configuration
-from ..state.cluster_store import EndedJob, JobSubmission, forget, get_ended, list_ended, list_records, put_ended
-from ..state.errors import ObjectStoreError, PenstockError
-from ..state.ids import JobId, new_nonce
-from ..state.objects import ObjectStore, run_program
+from ...runtime import cluster_options
+from ...runtime.config import Configuration
+from ...state.cluster_store import EndedJob, JobSubmission, forget, get_ended, list_ended, list_records, put_ended
+from ...state.errors import ObjectStoreError, PenstockError
+from ...state.ids import JobId, new_nonce
+from ...state.objects import ObjectStore, run_program
+from ..job_states import JobState
+from ..views import JobOverview, JobView, LogFile, TaskManagerView
 from . import dispatcher
 from .dispatcher import Dispatcher
-from .job_states import JobState
 from .unloaded import loading, suspended
-from .views import JobOverview, JobView, LogFile, TaskManagerView
 
 TICK_S = 0.1
 NODES_S = 1.0

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import psutil
 
-from ..runtime.directories import private_directory
+from ...runtime.directories import private_directory
 
 MARK = "PENSTOCK_NODE_DIRECTORY"
 """Environment variable with the directory of the node that a process belongs to."""

@@ -23,29 +23,29 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from ..connectors.collect import keep_collected
-from ..runtime import cluster_options
-from ..runtime.config import Configuration
-from ..runtime.directories import CODE, node_directory
-from ..runtime.graph.job_graph import JobGraph
-from ..state import pickling
-from ..state.cluster_store import EndedJob, JobSubmission, get_graph, put_ended
-from ..state.errors import ObjectStoreUnavailable, PenstockError
-from ..state.ids import Generation, JobId, new_nonce
-from ..state.objects import ObjectStore, run_program
-from ..state.obstore_objects import ObstoreObjects
-from ..taskmanager.leases import JobLease
-from ..taskmanager.user_code import UserCode, activate, install
+from ...connectors.collect import keep_collected
+from ...runtime import cluster_options
+from ...runtime.config import Configuration
+from ...runtime.directories import CODE, node_directory
+from ...runtime.graph.job_graph import JobGraph
+from ...state import pickling
+from ...state.cluster_store import EndedJob, JobSubmission, get_graph, put_ended
+from ...state.errors import ObjectStoreUnavailable, PenstockError
+from ...state.ids import Generation, JobId, new_nonce
+from ...state.objects import ObjectStore, run_program
+from ...state.obstore_objects import ObstoreObjects
+from ...taskmanager.leases import JobLease
+from ...taskmanager.user_code import UserCode, activate, install
+from ..events import CancelRequested, StopRequested
+from ..job_master import JobMaster
+from ..job_states import JobState
+from ..master_loop import MasterLoop, SlotGateway
+from ..options import RestoreRequest
+from ..process_identity import this_process
+from ..settings import job_master_options
+from ..views import JobOverview, JobView
 from .collected import CollectedPages
-from .events import CancelRequested, StopRequested
-from .job_master import JobMaster
-from .job_states import JobState
-from .master_loop import MasterLoop, SlotGateway
-from .options import RestoreRequest
-from .process_identity import this_process
-from .settings import job_master_options
 from .unloaded import failed_to_load
-from .views import JobOverview, JobView
 
 T = TypeVar("T")
 ANSWER_TIMEOUT_S = 10.0

@@ -37,8 +37,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..runtime import cluster_options as options
-from ..runtime.config import Configuration
+from ...runtime import cluster_options as options
+from ...runtime.config import Configuration
 from .node_processes import (
     MARK,
     kill_agents,
