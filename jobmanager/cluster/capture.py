@@ -34,6 +34,8 @@ import psutil
 from ...runtime.units import format_duration
 
 REQUEST, OUTCOME = "request.json", "outcome.msgpack"
+CAPTURE = f"{__package__.partition('.')[0]}.api.capture"
+"""The module of the child, one floor above this one."""
 MAX_PRINTED_BYTES = 64 * 1024
 """Of what a script prints, the last so many bytes are kept."""
 MAX_OUTCOME_BYTES = 512 * 2**20
@@ -108,7 +110,7 @@ def _start(exchange: Path, working_directory: Path) -> subprocess.Popen[bytes]:
     """-P: a file of the working directory must not be imported in the place of a module of ours or of Python's."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_HIDDEN_VARIABLES)}
     return subprocess.Popen(
-        [sys.executable, "-P", "-u", "-m", f"{__package__.rpartition('.')[0]}.api.capture", str(exchange)],
+        [sys.executable, "-P", "-u", "-m", CAPTURE, str(exchange)],
         cwd=working_directory,
         env=environment,
         stdin=subprocess.DEVNULL,
