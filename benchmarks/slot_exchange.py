@@ -124,7 +124,7 @@ class End:
         self.output.window.granted(nbytes)
         self.output.pump()
 
-    def disconnected(self, peer: SlotId) -> None:
+    def disconnected(self, peer: SlotId, newest: Attempt | None) -> None:
         self.mailbox.stop()
 
     def step(self) -> bool:

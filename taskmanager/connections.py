@@ -6,8 +6,10 @@
     OPEN        frames flow
     CLOSED      lost or given up
 
-A connection knows nothing of tasks and attempts beyond the newest attempt it has carried. It raises, and whoever owns
-it (socket_transport.py) closes it: OSError when the network failed, WireError when the peer did.
+A connection knows nothing of tasks. Of attempts it knows the newest that it has carried, and that of each channel:
+regions restart alone, so channels of several attempts share it; what is older than its channel's attempt is not sent
+any more, and not decoded. It raises, and whoever owns it (socket_transport.py) closes it: OSError when the network
+failed, WireError when the peer did.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import socket
 import ssl
 import struct
+from dataclasses import dataclass
 
 from ..runtime.batch import Batch
 from ..runtime.elements import Watermark
@@ -63,6 +66,15 @@ class Stage(enum.Enum):
     CLOSED = enum.auto()
 
 
+@dataclass(slots=True)
+class _Decoding:
+    """What arrives on one channel."""
+
+    attempt: Attempt
+    channel: ChannelId
+    decoder: BatchDecoder | None = None
+
+
 class Connection:
     """Owned by the slot's thread."""
 
@@ -91,10 +103,10 @@ class Connection:
         self.tcp = connection.family != socket.AF_UNIX
         self._words = SendQueue()
         """Of the handshake."""
-        self._encoders: dict[ChannelId, BatchEncoder] = {}
-        self._decoders: dict[tuple[int, int, int], tuple[ChannelId, BatchDecoder | None]] = {}
-        self._grants: dict[ChannelId, int] = {}
-        """Not sent yet, of the newest attempt."""
+        self._encoders: dict[ChannelId, tuple[Attempt, BatchEncoder]] = {}
+        self._decoders: dict[tuple[int, int, int], _Decoding] = {}
+        self._grants: dict[tuple[Attempt, ChannelId], int] = {}
+        """Not sent yet."""
         self._socket = connection
         self._context = context
         self._stream: ByteStream = PlainStream(connection)
@@ -165,70 +177,72 @@ class Connection:
 
     # frames
 
-    def _use(self, attempt: Attempt) -> None:
-        """A frame of this attempt goes or comes: what was remembered of older ones is of no use any more."""
-        if attempt > self.newest:
-            self.newest = attempt
-            self.queue.drop_before(attempt)
-            self._forget()
-
-    def _forget(self) -> None:
-        self._encoders.clear()
-        self._decoders.clear()
-        self._grants.clear()
+    def _encoder(self, attempt: Attempt, channel: ChannelId) -> BatchEncoder | None:
+        """Of what goes out on the channel, which is of this attempt now. None: it has gone on to a later one."""
+        known, encoder = self._encoders.get(channel, (Attempt(0), None))
+        if encoder is not None and attempt <= known:
+            return encoder if attempt == known else None
+        if encoder is not None:
+            self.queue.drop_before(attempt, channel)
+        self.newest = max(self.newest, attempt)
+        encoder = BatchEncoder()
+        self._encoders[channel] = (attempt, encoder)
+        return encoder
 
     def put(self, frame: Frame, priority: bool) -> None:
         """Encode and queue it. What encoding raises; ProtocolError for a batch that is to overtake."""
         element, channel, attempt = frame.element, frame.channel, frame.attempt
-        self._use(attempt)
+        encoder = self._encoder(attempt, channel)
+        if encoder is None:
+            return
         if isinstance(element, Batch):
             if priority:
                 raise ProtocolError(f"{channel}: a batch cannot overtake")
-            self._put_batch(element, frame)
+            self._put_batch(element, frame, encoder)
             return
         if isinstance(element, Watermark):
             kind, body = Kind.WATERMARK, WORD.pack(element.timestamp)
         else:
             kind, body = Kind.CONTROL, encode_control(element)
         head = header(channel, kind, PRIORITY if priority else 0, attempt, len(body))
-        self.queue.append(Outgoing(attempt, [head + body], priority))
+        self.queue.append(Outgoing(attempt, [head + body], priority, channel))
 
-    def _put_batch(self, batch: Batch, frame: Frame) -> None:
+    def _put_batch(self, batch: Batch, frame: Frame, encoder: BatchEncoder) -> None:
         channel, attempt = frame.channel, frame.attempt
-        encoder = self._encoders.get(channel)
-        if encoder is None:
-            encoder = self._encoders[channel] = BatchEncoder()
         schema, flags, parts = encoder.encode(batch, frame.nbytes)
         head = header(channel, Kind.BATCH, flags, attempt, sum(map(len, parts)))
         if schema is not None:
-            self.queue.append(Outgoing(attempt, [header(channel, Kind.SCHEMA, 0, attempt, len(schema)) + schema]))
-        self.queue.append(Outgoing(attempt, [head + memoryview(parts[0]), *parts[1:]]))
+            intro = header(channel, Kind.SCHEMA, 0, attempt, len(schema)) + schema
+            self.queue.append(Outgoing(attempt, [intro], channel=channel))
+        self.queue.append(Outgoing(attempt, [head + memoryview(parts[0]), *parts[1:]], channel=channel))
 
     def put_grant(self, attempt: Attempt, channel: ChannelId, nbytes: int) -> None:
         """Credit, sent with the next `write`."""
-        self._use(attempt)
-        if attempt == self.newest:
-            self._grants[channel] = self._grants.get(channel, 0) + nbytes
+        self.newest = max(self.newest, attempt)
+        self._grants[attempt, channel] = self._grants.get((attempt, channel), 0) + nbytes
 
     def arrived(self, received: Received) -> Frame | None:
-        """Of the sender of data. None when it is not an element, or one of an older attempt. WireError."""
+        """Of the sender of data. None when it is not an element, or older than its channel's attempt. WireError."""
         attempt = Attempt(received.attempt)
-        if attempt < self.newest:
+        decoding = self._decoders.get(received.channel)
+        if decoding is None or attempt > decoding.attempt:
+            decoding = self._decoders[received.channel] = _Decoding(attempt, ChannelId(*received.channel))
+            self.newest = max(self.newest, attempt)
+        elif attempt < decoding.attempt:
             return None
-        self._use(attempt)
-        channel, decoder = self._decoders.get(received.channel) or (ChannelId(*received.channel), None)
+        channel = decoding.channel
         match received.kind:
             case Kind.BATCH:
-                if decoder is None:
+                if decoding.decoder is None:
                     raise WireError(f"a batch of {channel} came before its schema")
-                batch, credit = decoder.decode(received.flags, received.body)
+                batch, credit = decoding.decoder.decode(received.flags, received.body)
                 return Frame(attempt, channel, batch, credit)
             case Kind.WATERMARK:
                 return Frame(attempt, channel, Watermark(_word(received)), 0)
             case Kind.CONTROL:
                 return Frame(attempt, channel, decode_control(received.body), 0)
             case Kind.SCHEMA:
-                self._decoders[received.channel] = (channel, BatchDecoder(received.body))
+                decoding.decoder = BatchDecoder(received.body)
                 return None
             case other:
                 raise WireError(f"a {Kind(other).name} frame came from the sender of data")
@@ -283,8 +297,8 @@ class Connection:
 
     def _queue_grants(self) -> None:
         frames = [
-            header(channel, Kind.GRANT, 0, self.newest, WORD.size) + WORD.pack(nbytes)
-            for channel, nbytes in self._grants.items()
+            header(channel, Kind.GRANT, 0, attempt, WORD.size) + WORD.pack(nbytes)
+            for (attempt, channel), nbytes in self._grants.items()
         ]
         self._grants.clear()
         self.queue.append(Outgoing(self.newest, [b"".join(frames)]))
@@ -315,7 +329,9 @@ class Connection:
         if self.stage is not Stage.CLOSED:
             self.stage = Stage.CLOSED
             self.queue.clear()
-            self._forget()
+            self._encoders.clear()
+            self._decoders.clear()
+            self._grants.clear()
             self._socket.close()
 
 

@@ -20,7 +20,7 @@ class LocalTransport:
         """The slot is gone; all others learn that."""
         if self._receivers.pop(slot, None) is not None:
             for receiver in self._receivers.values():
-                receiver.disconnected(slot)
+                receiver.disconnected(slot, None)
 
     def send(self, target: SlotId, frame: Frame) -> None:
         receiver = self._receivers.get(target)

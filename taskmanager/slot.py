@@ -132,9 +132,11 @@ class Slot:
         if task is not None and task.attempt == attempt:
             task.writers.granted(channel, nbytes)
 
-    def disconnected(self, peer: SlotId) -> None:
+    def disconnected(self, peer: SlotId, newest: Attempt | None) -> None:
         at_ns = self._services.clock.monotonic_ns() + LOST_CONNECTION_NS
-        self._doomed += [(at_ns, peer, task) for task in self.tasks if peer in task.peers]
+        for task in self.tasks:
+            if peer in task.peers and (newest is None or task.attempt <= newest):
+                self._doomed.append((at_ns, peer, task))
 
     def _fail_doomed(self) -> None:
         if not self._doomed:

@@ -215,7 +215,7 @@ class SlotProcess:
         for message in messages:
             fence = (message.generation, message.attempt)
             if fence >= self._fence and isinstance(message, Deploy):
-                self._transport.meet(message.peers, message.attempt)
+                self._transport.meet(message.peers)
             self._fence = max(self._fence, fence)
             slot.deliver(message)
 

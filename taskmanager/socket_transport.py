@@ -6,16 +6,17 @@ ports, under mutual TLS where that is configured. Everything happens on the slot
 written in few system calls. What a connection queues is bounded by the credit of its channels: it never grows because
 the receiver is slow.
 
-**What a lost connection means.** Frames may be lost, so both ends fail the attempts that used it, and it must not look
+**What a lost connection means.** Frames may be lost, so both ends fail the tasks that used it, and it must not look
 whole again to either of them. When a connection is lost, the one in the other direction is closed with it, the
-receiver is told once, and frames of attempts that had used either of them are dropped from then on; the first frame of
-a later attempt connects anew. A connection that only older attempts have used is lost in silence. A connection that
-cannot be opened (refused, wrong secret, no answer in 10 s) counts as lost. A second connection from a peer replaces the
-first: the peer knows that that one is lost.
+receiver is told once, with the newest attempt that had used either of them, and frames of attempts up to that one are
+dropped from then on; the first frame of a later attempt connects anew. (A task that is deployed after that has a later
+one: nobody of an attempt sends before all of it is deployed.) A connection that was never used is lost in silence. A
+connection that cannot be opened (refused, wrong secret, no answer in 10 s) counts as lost. A second connection from a
+peer replaces the first: the peer knows that that one is lost.
 
-**Attempts.** The newest attempt that the slot has sent, granted or been introduced for is its floor: frames below it
-are not decoded when they arrive, and not sent any more when they are still queued. Schemas and encoders belong to an
-attempt and go with it.
+**Attempts.** Regions restart alone, so channels of several attempts share a connection. Schemas, encoders and decoders
+belong to a channel and its attempt; when a later one begins on the channel, what is queued of the older one is not sent
+any more, and what arrives of it is not decoded (connections.py).
 """
 
 from __future__ import annotations
@@ -74,7 +75,6 @@ class SocketTransport:
         self._listeners = Listeners(me, directory, host)
         self.address = SlotAddress(task_manager, host, self._listeners.port, self._listeners.unix_path, os.getpid())
         self._receiver: Receiver | None = None
-        self._floor = Attempt(0)
         self._peers: dict[SlotId, Peer] = {}
         self._connections: dict[int, Connection] = {}
         self._dirty: set[Connection] = set()
@@ -95,12 +95,11 @@ class SocketTransport:
     def attach(self, receiver: Receiver) -> None:
         self._receiver = receiver
 
-    def meet(self, peers: Mapping[SlotId, SlotAddress], attempt: Attempt = Attempt(0)) -> None:  # noqa: B008 - an int
-        """These are the slots of the attempt, before anything is sent to them. A slot that is not among them any more
+    def meet(self, peers: Mapping[SlotId, SlotAddress]) -> None:
+        """These are the job's slots, before anything is sent to them. A slot that is not among them any more
         is forgotten; one whose address has changed is another one. Nothing changes when there are none."""
         if not peers:
             return
-        self._advance(attempt)
         for slot, peer in list(self._peers.items()):
             if slot not in peers or (peer.address is not None and peer.address != peers[slot]):
                 self._forget(slot)
@@ -125,11 +124,10 @@ class SocketTransport:
         if target == self._me:
             self._attached.receive(frame)
             return
-        self._advance(frame.attempt)
         peer = self._peers.get(target)
         if peer is None or (peer.address is None and peer.outgoing is None):
             raise ProtocolError(f"slot {self._me} sends to slot {target}, whose address it was not told")
-        if frame.attempt < self._floor or frame.attempt <= peer.broken:
+        if frame.attempt <= peer.broken:
             return
         connection = peer.outgoing or self._connect(target, peer)
         connection.put(frame, priority)
@@ -141,9 +139,8 @@ class SocketTransport:
         if source == self._me:
             self._attached.granted(attempt, channel, nbytes)
             return
-        self._advance(attempt)
         peer = self._peers.get(source)
-        if peer is None or peer.incoming is None or attempt < self._floor or attempt <= peer.broken:
+        if peer is None or peer.incoming is None or attempt <= peer.broken:
             return
         peer.incoming.put_grant(attempt, channel, nbytes)
         self._dirty.add(peer.incoming)
@@ -166,12 +163,6 @@ class SocketTransport:
         except OSError as error:
             self._fail(connection, error)
         self._watch(connection)
-
-    def _advance(self, attempt: Attempt) -> None:
-        if attempt > self._floor:
-            self._floor = attempt
-            for connection in self._connections.values():
-                connection.queue.drop_before(attempt)
 
     # the loop
 
@@ -243,8 +234,6 @@ class SocketTransport:
         for frame in frames:
             if connection.stage is Stage.GREETING:
                 self._greet(connection, frame)
-            elif frame.attempt < self._floor:
-                continue
             elif connection.accepted:
                 element = connection.arrived(frame)
                 if element is not None:
@@ -352,11 +341,10 @@ class SocketTransport:
             self._drop(other)
         peer.outgoing = peer.incoming = None
         peer.broken = max(peer.broken, newest)
-        in_use = 0 < newest >= self._floor
-        level = logging.WARNING if in_use else logging.INFO
+        level = logging.WARNING if newest else logging.INFO
         logger.log(level, "slot %s lost its connection to slot %s: %s", self._me, slot, reason)
-        if in_use:
-            self._attached.disconnected(slot)
+        if newest:
+            self._attached.disconnected(slot, newest)
 
     def _forget(self, slot: SlotId) -> None:
         for connection in self._peers.pop(slot).connections():

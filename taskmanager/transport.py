@@ -34,8 +34,9 @@ class Receiver(Protocol):
 
     def granted(self, attempt: Attempt, channel: ChannelId, nbytes: int) -> None: ...
 
-    def disconnected(self, peer: SlotId) -> None:
-        """The connection to that slot is lost, and with it, perhaps, frames and grants of attempts so far."""
+    def disconnected(self, peer: SlotId, newest: Attempt | None) -> None:
+        """The connection to that slot is lost, and with it, perhaps, frames and grants of attempts up to this one;
+        None: the slot is gone."""
         ...
 
 

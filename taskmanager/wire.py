@@ -187,12 +187,15 @@ def _not_a_frame(kind: int, length: int, limit: int) -> str:
 class Outgoing:
     """One frame to be sent."""
 
-    __slots__ = ("attempt", "begun", "parts", "priority", "size")
+    __slots__ = ("attempt", "begun", "channel", "parts", "priority", "size")
 
-    def __init__(self, attempt: int, parts: Iterable[Bytes], priority: bool = False) -> None:
-        """Empty parts are left out."""
+    def __init__(
+        self, attempt: int, parts: Iterable[Bytes], priority: bool = False, channel: ChannelId | None = None
+    ) -> None:
+        """Empty parts are left out. channel: whose later attempts make the frame superfluous."""
         views = (memoryview(part) for part in parts)
         self.attempt = attempt
+        self.channel = channel
         self.parts = [view if view.format == "B" else view.cast("B") for view in views if view.nbytes]
         self.size = sum(map(len, self.parts))
         self.begun = False
@@ -260,11 +263,13 @@ class SendQueue:
                 frame.parts[0] = frame.parts[0][nbytes:]
             return
 
-    def drop_before(self, attempt: int) -> None:
-        """Frames of older attempts that have not begun are not sent any more."""
+    def drop_before(self, attempt: int, channel: ChannelId | None = None) -> None:
+        """The channel's frames of older attempts that have not begun are not sent any more."""
         keep = self._first_free()
         frames = list(self._frames)
-        self._frames = deque(f for i, f in enumerate(frames) if i < keep or f.attempt >= attempt)
+        self._frames = deque(
+            f for i, f in enumerate(frames) if i < keep or f.attempt >= attempt or f.channel != channel
+        )
         self.nbytes = sum(frame.size for frame in self._frames)
 
     def clear(self) -> None:

@@ -114,21 +114,21 @@ class Network:
         connection = self.connection(a, b)
         connection.broken = connection.newest
         for end, peer in ((a, b), (b, a)):
-            self._tell(end, peer)
+            self._tell(end, peer, connection.broken)
 
     def slot_died(self, dead: SlotId) -> None:
         self.stations.pop(dead, None)
         for a, b in list(self._connections):
             if dead in (a, b) and a != b:
-                self._tell(b if a == dead else a, dead)
+                self._tell(b if a == dead else a, dead, None)
 
     def intact(self, a: SlotId, b: SlotId, attempt: Attempt) -> bool:
         return a in self.stations and b in self.stations and attempt > self.connection(a, b).broken
 
-    def _tell(self, end: SlotId, peer: SlotId) -> None:
+    def _tell(self, end: SlotId, peer: SlotId, newest: Attempt | None) -> None:
         station = self.stations.get(end)
         if station is not None:
-            call = lambda: station.receive(lambda: station.slot.disconnected(peer))  # noqa: E731
+            call = lambda: station.receive(lambda: station.slot.disconnected(peer, newest))  # noqa: E731
             self._time.after(self._time.between(MS, 200 * MS), station.process, f"lost connection to {peer}", call)
 
     # control

@@ -55,6 +55,7 @@ class Station:
         self.frames: list[Frame] = []
         self.grants: list[tuple[Attempt, ChannelId, int]] = []
         self.lost: list[SlotId] = []
+        self.lost_attempts: list[Attempt | None] = []
 
     def receive(self, frame: Frame) -> None:
         self.frames.append(frame)
@@ -62,8 +63,9 @@ class Station:
     def granted(self, attempt: Attempt, channel: ChannelId, nbytes: int) -> None:
         self.grants.append((attempt, channel, nbytes))
 
-    def disconnected(self, peer: SlotId) -> None:
+    def disconnected(self, peer: SlotId, newest: Attempt | None) -> None:
         self.lost.append(peer)
+        self.lost_attempts.append(newest)
 
     @property
     def elements(self) -> list[Element]:
@@ -92,10 +94,10 @@ class Stations:
         self.all.append(station)
         return station
 
-    def introduce(self, attempt: int = 0) -> None:
+    def introduce(self) -> None:
         peers = {station.id: station.transport.address for station in self.all}
         for station in self.all:
-            station.transport.meet(peers, Attempt(attempt))
+            station.transport.meet(peers)
 
     def run(self, until: Callable[[], bool]) -> None:
         """Turns of all, until this holds."""

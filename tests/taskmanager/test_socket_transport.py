@@ -117,23 +117,27 @@ def test_frames_of_older_attempts_are_dropped_at_both_ends_and_schemas_start_ane
     a.transport.send(b.id, frame(Watermark(2), 2))
     stations.run(lambda: bool(b.frames))
     assert b.elements == [Watermark(2)]
-    stations.introduce(attempt=3)
-    a.transport.send(b.id, frame(Watermark(2), 2))
-    b.transport.grant(a.id, Attempt(2), CHANNEL, 1)
-    a.transport.send(b.id, frame(Watermark(3), 3))
-    stations.run(lambda: len(b.frames) == 2)
-    assert b.elements[1:] == [Watermark(3)]
-    assert a.grants == []
 
 
-def test_a_receiver_that_is_further_does_not_decode_what_is_old(stations: Any) -> None:
+def test_channels_of_several_attempts_share_a_connection(stations: Any) -> None:
+    """A region that restarts leaves the channels of others alone: their schemas, queued frames and credit."""
     a, b = stations.start("a"), stations.start("b")
     stations.introduce()
-    b.transport.meet({a.id: a.transport.address}, Attempt(5))
-    a.transport.send(b.id, frame(batch(10), 4))
-    a.transport.send(b.id, frame(batch(20), 5))
-    stations.run(lambda: bool(b.frames))
-    assert [(f.attempt, len(f.element)) for f in b.frames] == [(5, 20)]
+    a.transport.send(b.id, frame(batch(10), 1))
+    a.transport.send(b.id, frame(batch(10), 1, OTHER))
+    stations.run(lambda: len(b.frames) == 2)
+    a.transport.send(b.id, frame(batch(11), 1))
+    a.transport.send(b.id, frame(batch(12), 1, OTHER))
+    a.transport.send(b.id, frame(batch(13), 7, OTHER))
+    a.transport.send(b.id, frame(batch(14), 1))
+    b.transport.grant(a.id, Attempt(1), CHANNEL, 5)
+    b.transport.grant(a.id, Attempt(7), OTHER, 6)
+    b.transport.grant(a.id, Attempt(1), CHANNEL, 7)
+    stations.run(lambda: len(b.frames) == 5 and len(a.grants) == 2)
+    assert [(f.attempt, f.channel, len(f.element)) for f in b.frames[2:]] == [
+        (1, CHANNEL, 11), (7, OTHER, 13), (1, CHANNEL, 14),
+    ]  # fmt: skip
+    assert a.grants == [(1, CHANNEL, 12), (7, OTHER, 6)]
 
 
 # loss
@@ -163,17 +167,16 @@ def cut(peer: Peer) -> None:
         connection._socket.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_loss_that_concerns_only_older_attempts_is_silent(stations: Any) -> None:
+def test_who_used_a_connection_that_was_lost_is_told_by_attempt(stations: Any) -> None:
     a, b = stations.start("a"), stations.start("b")
     stations.introduce()
     a.transport.send(b.id, frame(Watermark(1)))
     stations.run(lambda: bool(b.frames))
-    stations.introduce(attempt=2)
     cut(a.transport.peer(b.id))
     stations.run(lambda: not a.transport.peer(b.id).connections() and not b.transport.peer(a.id).connections())
     a.transport.send(b.id, frame(Watermark(2), 2))
     stations.run(lambda: len(b.frames) == 2)
-    assert (a.lost, b.lost) == ([], [])
+    assert (a.lost_attempts, b.lost_attempts) == ([1], [1])
 
 
 @NEAR_AND_FAR

@@ -142,9 +142,9 @@ def test_what_does_not_fit_into_a_header_is_named() -> None:
 # what waits to be sent
 
 
-def frame(text: bytes, attempt: int = 1, priority: bool = False) -> Outgoing:
+def frame(text: bytes, attempt: int = 1, priority: bool = False, channel: ChannelId | None = None) -> Outgoing:
     half = len(text) // 2
-    return Outgoing(attempt, [text[:half], b"", text[half:]], priority)
+    return Outgoing(attempt, [text[:half], b"", text[half:]], priority, channel)
 
 
 def drained(queue: SendQueue) -> bytes:
@@ -200,6 +200,14 @@ def test_frames_of_older_attempts_are_not_sent_unless_they_have_begun() -> None:
     queue.drop_before(2)
     assert queue.nbytes == 8
     assert drained(queue) == b"gun new "
+
+
+def test_a_later_attempt_of_one_channel_leaves_others_alone() -> None:
+    queue, one, other = SendQueue(), ChannelId(0, 0, 0), ChannelId(1, 0, 0)
+    for text, channel in ((b"stale ", one), (b"good ", other)):
+        queue.append(frame(text, channel=channel))
+    queue.drop_before(2, one)
+    assert drained(queue) == b"good "
 
 
 # the handshake
