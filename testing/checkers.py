@@ -118,7 +118,7 @@ class StoreChecker:
         self._store = store
         self._log = log
         self._checked: CheckpointId | None = None
-        self._before_end: set[str] = set()
+        self._before_end: set[str] | None = None
         """Objects of state that were there when the end of the job was logged."""
         self._clear_failed = False
         self._cluster = cluster
@@ -138,7 +138,7 @@ class StoreChecker:
 
     def _changed(self, op: StoreOp, effective: bool) -> None:
         if self._log.state.finished is not None:
-            if not self._before_end:
+            if self._before_end is None:
                 self._before_end = {name for name in self._store.objects if attempt_of(name) is not None}
             if isinstance(op, Delete) and effective:  # a put that comes late may bring it back, and nobody looks again
                 self._before_end -= set(op.names)
@@ -161,7 +161,7 @@ class StoreChecker:
         """After the end nothing is left but what had not been written yet; a dead master clears nothing."""
         wrote_last = self._log.entries[self._log.state.seq].writer
         cleared = wrote_last in self._ended_writers()
-        left = sorted(self._before_end & self._store.objects.keys())
+        left = sorted((self._before_end or set()) & self._store.objects.keys())
         if cleared and left and not self._clear_failed:
             raise Violation(f"{len(left)} objects are left after the end of the job, for example {left[0]}")
 

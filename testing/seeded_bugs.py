@@ -18,6 +18,7 @@ import xxhash
 
 from ..jobmanager.attempt_setup import AttemptSetup
 from ..jobmanager.checkpointing import Checkpointing
+from ..jobmanager.ending import Ending
 from ..jobmanager.regions import Regions
 from ..jobmanager.splits import SplitCoordinator
 from ..runtime.elements import MIN_WATERMARK, Barrier
@@ -205,6 +206,11 @@ def output_of_survivors_cleaned_up() -> Any:
     return _replaced(AttemptSetup, "_deploy", make)
 
 
+def output_of_the_dead_left_pending() -> Any:
+    """Nobody removes at the end of the job what subtasks of restarted regions had left."""
+    return _replaced(Ending, "_clean_sinks", lambda original: lambda self: None)
+
+
 def region_without_its_neighbours() -> Any:
     """Only what has failed restarts, and not what it is connected with."""
     return _replaced(Regions, "of", lambda original: lambda self, failed: frozenset(failed))
@@ -223,6 +229,7 @@ BUGS: dict[str, Callable[[], Any]] = {
         committable_handed_out_once,
         splits_of_a_restarted_reader_forgotten,
         output_of_survivors_cleaned_up,
+        output_of_the_dead_left_pending,
         region_without_its_neighbours,
     )
 }

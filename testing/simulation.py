@@ -134,9 +134,7 @@ class Simulation:
             raise Violation(f"the job is stuck\n{self._states()}")
         self.log.check_beliefs()
         self.stored.check_leftovers()
-        if (
-            Fault.PAUSE_SLOT not in self.plan.kinds
-        ):  # a slot that hangs may prepare something long after it was given up
+        if Fault.PAUSE_SLOT not in self.plan.kinds:  # one that hung may prepare something after it was given up
             self.pending.check()
         check_output(self.workload, self.warehouse.visible)
 
