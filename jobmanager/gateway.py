@@ -130,6 +130,8 @@ class ClusterInfo:
 
 
 class Gateway(Protocol):
+    """Everything REST can ask for; see the module's text for what is raised."""
+
     def info(self) -> ClusterInfo: ...
 
     # jobs

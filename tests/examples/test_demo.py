@@ -1,4 +1,4 @@
-"""What `make demo` runs: progress is shown, the first process is killed, the second one finishes, nothing is lost."""
+"""What `make demo` runs, on a cluster and in one process: progress is shown, something is killed, nothing is lost."""
 
 from __future__ import annotations
 
@@ -8,16 +8,33 @@ from pathlib import Path
 
 import pytest
 
-DEMO = Path(__file__).parents[2] / "examples" / "demo_local.py"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.timeout(400)
-def test_the_demo_is_killed_on_the_way_and_counts_every_flight(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, str(DEMO)], cwd=tmp_path, capture_output=True, text=True, timeout=380)
-    assert done.returncode == 0, done.stderr
-    shown = " ".join(done.stdout.split())
+def shown_by(demo: str, directory: Path) -> str:
+    command = [sys.executable, str(EXAMPLES / demo)]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=560)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name for path in directory.iterdir()] == [".penstock"], "it leaves nothing else behind"
+    return " ".join(done.stdout.split())
+
+
+@pytest.mark.timeout(600)
+def test_a_slot_of_the_cluster_is_killed_and_every_flight_is_counted(tmp_path: Path) -> None:
+    shown = shown_by("demo.py", tmp_path)
+    assert "A cluster runs at http://127.0.0.1:" in shown
+    assert "watermark 2013-" in shown
+    assert "with SIGKILL, after" in shown
+    assert "It runs again" in shown
+    assert "FINISHED, restored from checkpoint" in shown
+    assert "336,776 of 336,776. None lost, none doubled." in shown
+    assert "/jobs/overview" in shown
+
+
+@pytest.mark.timeout(600)
+def test_the_process_of_a_local_job_is_killed_and_every_flight_is_counted(tmp_path: Path) -> None:
+    shown = shown_by("demo_local.py", tmp_path)
     assert "watermark 2013-" in shown
     assert "Killed with SIGKILL after" in shown
     assert "FINISHED, restored from checkpoint" in shown
     assert "336,776 of 336,776. None lost, none doubled." in shown
-    assert [path.name for path in tmp_path.iterdir()] == [".penstock"], "it leaves nothing else behind"
