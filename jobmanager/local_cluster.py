@@ -93,7 +93,7 @@ class LocalCluster:
         due_ns = [at for slot in self.slots.values() if (at := slot.next_wakeup_ns()) is not None]
         if due_ns:
             wait_s = (min(due_ns) - self.loop.clock.monotonic_ns()) / 1e9
-        self.loop.sleep(wait_s)
+        self.loop.wait(wait_s)
 
     # the job master's commands
 

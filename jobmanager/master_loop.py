@@ -44,7 +44,7 @@ class SlotGateway(Protocol):
 
 
 class MasterLoop:
-    """`start`, then `turn` and `sleep` until `ended`; in the end `close`."""
+    """`start`, then `turn` and `wait` until `ended`; in the end `close`."""
 
     def __init__(self, master: JobMaster, objects: ObjectStore, slots: SlotGateway, clock: Clock | None = None) -> None:
         self.master = master
@@ -118,7 +118,7 @@ class MasterLoop:
             self._carry_out(self.master.handle(self._events.popleft(), self.now_ms()))
         return progressed
 
-    def sleep(self, at_most_s: float = LONGEST_WAIT_S) -> None:
+    def wait(self, at_most_s: float = LONGEST_WAIT_S) -> None:
         """Until mail comes or a timer is due."""
         wait_s = min(at_most_s, LONGEST_WAIT_S)
         if self._timers:

@@ -191,7 +191,7 @@ class JobProcess:
         next_check_s = 0.0
         while loop.ended is None:
             if not loop.turn():
-                loop.sleep()
+                loop.wait()
             if time.monotonic() >= next_check_s:
                 next_check_s = time.monotonic() + CHECK_S
                 slots.check(loop.now_ms())

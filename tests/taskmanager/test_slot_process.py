@@ -76,7 +76,7 @@ class Driver:
     def run_until(self, condition: Callable[[], Any], what: str) -> None:
         def turn() -> bool:
             if not self.loop.turn():
-                self.loop.sleep(0.01)
+                self.loop.wait(0.01)
             return bool(condition())
 
         wait_for(turn, what)
