@@ -243,22 +243,26 @@ class JobLog:
         return self.state.seq != before
 
     def read(self) -> Program[list[LogEntry]]:
-        """The entries after those already read or written here, in order; they are folded into `state`. Where some of
-        them are deleted: the newest ones only."""
+        """The entries after those already read or written here, in order; in the end they are folded into `state`, not
+        before: one of ours that was written where entries are deleted must not be believed. Where some of them are
+        deleted: the newest ones only."""
         entries: list[LogEntry] = []
+        state = self.state
         while True:
-            seq = self.state.seq
+            seq = state.seq
             entry = yield from self._entry(seq + 1)
             if entry is None:
                 if is_milestone(seq + 1) or not (yield from self._stands(next_milestone(seq))):
+                    self.state = state
                     return entries
                 entry = yield from self._entry(seq + 1)  # it may have come to stand since we asked
-            if entry is not None and self._fits(entry):
-                self.state = self.state.apply(entry)
+            if entry is not None and _fits(state, entry):
+                state = state.apply(entry)
                 entries.append(entry)
                 continue
             entries = yield from self._begin_at((yield from newest(self._stands)))
-            if self.state.seq <= seq:
+            state = self.state
+            if state.seq <= seq:
                 raise DamagedCheckpointError(
                     f"{log_entry_name(self.job_id, seq + 1)} is missing, and later ones stand."
                 )
@@ -273,15 +277,6 @@ class JobLog:
 
     def _stands(self, seq: int) -> Program[bool]:
         return (yield from self._entry(seq)) is not None
-
-    def _fits(self, entry: LogEntry) -> bool:
-        """False if what was read last is not what this entry follows: it was written where entries are deleted."""
-        if entry.before in (None, self.state.summary):
-            return True
-        if is_milestone(self.state.seq):
-            self.state.apply(entry)  # which says more, if it finds something illegal
-            raise ProtocolError(f"{log_entry_name(self.job_id, entry.seq)} says that before it {entry.before} held.")
-        return False
 
     def _begin_at(self, seq: int) -> Program[list[LogEntry]]:
         """Forget what was read. Nothing is begun if the entry is of a version that does not say what held before."""
@@ -320,6 +315,16 @@ class JobLog:
             for entry in answer.entries:
                 if entry.writer == self.writer and entry.record == record:
                     return entry
+
+
+def _fits(state: LogState, entry: LogEntry) -> bool:
+    """False if what was read last is not what this entry follows: it was written where entries are deleted."""
+    if entry.before in (None, state.summary):
+        return True
+    if is_milestone(state.seq):
+        state.apply(entry)  # which says more, if it finds something illegal
+        raise ProtocolError(f"Entry {entry.seq} of the job's log says that before it {entry.before} held.")
+    return False
 
 
 def log_entry_name(job_id: JobId, seq: int) -> str:
