@@ -22,9 +22,9 @@ from penstock.jobmanager.options import CheckpointOptions, JobMasterOptions
 from penstock.jobmanager.restarts import FixedDelay
 from penstock.runtime.connector import Committer, Sink, SinkWriter, WriterContext
 from penstock.runtime.graph.job_graph import ChainedOperator, Edge, JobGraph, Vertex
-from penstock.runtime.graph.partitioning import Rebalance
+from penstock.runtime.graph.partitioning import Forward, Partitioning, Rebalance
 from penstock.state.errors import ObjectStoreUnavailable
-from penstock.state.ids import CheckpointId, JobId, OperatorId, SlotId, VertexId
+from penstock.state.ids import Attempt, CheckpointId, JobId, OperatorId, SlotId, VertexId
 from penstock.state.job_log import CheckpointCompleted, JobLog
 from penstock.state.objects import ObjectStore, Pause, StoreOp, run_program
 from penstock.state.obstore_objects import ObstoreObjects
@@ -52,17 +52,17 @@ class TracingSink(Sink):
     def create_committer(self) -> Committer:
         return TracingCommitter()
 
-    def cleanup(self, job_id: str, live: frozenset[str]) -> None:
+    def cleanup(self, job_id: str, attempt: Attempt) -> None:
         committed.append("cleanup")
 
 
-def job_graph() -> JobGraph:
+def job_graph(partitioning: Partitioning) -> JobGraph:
     read = ChainedOperator(OperatorId("read"), "read", None, "source", b"", None, is_source=True)
     write = ChainedOperator(OperatorId("write"), "write", None, "sink", b"", None, is_sink=True)
     return JobGraph(
         "numbers",
         (Vertex(SOURCE, "read", (read,), 2, 128), Vertex(SINK, "write", (write,), 2, 128)),
-        (Edge(SOURCE, 0, None, SINK, 0, Rebalance()),),
+        (Edge(SOURCE, 0, None, SINK, 0, partitioning),),
         {read.id: cloudpickle.dumps(SequenceSource(1, 100))},
         {write.id: cloudpickle.dumps(TracingSink())},
     )
@@ -81,7 +81,8 @@ class Mute:
 
 
 class World:
-    def __init__(self, store: ObjectStore | None = None, **options: Any) -> None:
+    def __init__(self, store: ObjectStore | None = None, *, strands: bool = False, **options: Any) -> None:
+        """`strands`: source[i] and sink[i] are a region."""
         committed.clear()
         options.setdefault("restarts", FixedDelay(3, 1_000))
         options.setdefault("checkpoints", CheckpointOptions(interval_ms=1_000))
@@ -89,7 +90,10 @@ class World:
         names = map(str, itertools.count(World.names))
         World.names += 1_000_000
         self.master = JobMaster(
-            job_graph(), job_id=JOB, options=JobMasterOptions(**options), new_name=lambda: next(names)
+            job_graph(Forward() if strands else Rebalance()),
+            job_id=JOB,
+            options=JobMasterOptions(**options),
+            new_name=lambda: next(names),
         )
         self.now = 0
         self.work: deque[events.RunProgram | events.RunBlocking] = deque()
@@ -97,6 +101,7 @@ class World:
         self.timers: list[tuple[int, events.Tag]] = []
         self.sent: list[tuple[SlotId, m.ToSlot]] = []
         self.deployed: dict[SlotId, dict[SubtaskId, m.Deploy]] = {}
+        self.started: set[tuple[SubtaskId, int]] = set()
         self.wanted_slots = 0
         self.discarded: list[SlotId] = []
         self.ended: events.EndJob | None = None
@@ -192,21 +197,22 @@ class World:
                 tasks[subtask] = message
                 self.say(slot, m.Initialized(message.attempt, subtask))
             case m.Start():
-                for subtask in tasks:
-                    self.say(slot, m.Running(message.attempt, subtask))
-            case m.Cancel():
-                for subtask in tasks:
-                    self.say(slot, m.Canceled(message.attempt, subtask))
-                tasks.clear()
+                for subtask, deploy in tasks.items():
+                    if (subtask, deploy.attempt) not in self.started:
+                        self.started.add((subtask, deploy.attempt))
+                        self.say(slot, m.Running(deploy.attempt, subtask))
+            case m.Cancel(subtasks=subtasks):
+                for subtask in [each for each in tasks if not subtasks or each in subtasks]:
+                    self.say(slot, m.Canceled(tasks.pop(subtask).attempt, subtask))
             case m.FinishTasks():
-                for subtask in tasks:
-                    self.say(slot, m.Finished(message.attempt, subtask))
+                for subtask, deploy in tasks.items():
+                    self.say(slot, m.Finished(deploy.attempt, subtask))
                 tasks.clear()
             case m.TriggerCheckpoint():
-                for subtask in tasks:
+                for subtask, deploy in tasks.items():
                     if subtask.vertex == SOURCE:
-                        self.say(slot, m.BarrierInjected(message.attempt, subtask, message.checkpoint_id))
-                    self.say(slot, self.acknowledgement(subtask, message.attempt, message.checkpoint_id))
+                        self.say(slot, m.BarrierInjected(deploy.attempt, subtask, message.checkpoint_id))
+                    self.say(slot, self.acknowledgement(subtask, deploy.attempt, message.checkpoint_id))
 
     def acknowledgement(self, subtask: SubtaskId, attempt: Any, checkpoint_id: CheckpointId) -> m.Acknowledge:
         committable = f"{checkpoint_id}.{subtask.index}".encode()
@@ -238,11 +244,19 @@ class World:
     def slot_of(self, subtask: SubtaskId) -> SlotId:
         return next(slot for slot, tasks in self.deployed.items() if subtask in tasks)
 
+    def attempt_of(self, subtask: SubtaskId) -> Any:
+        """The one it was deployed with."""
+        return self.deployed[self.slot_of(subtask)][subtask].attempt
+
+    def hear(self, kind: Any, subtask: SubtaskId, *fields: Any) -> None:
+        """A message of the running subtask."""
+        self.tell(events.SlotMessage(self.slot_of(subtask), kind(self.attempt_of(subtask), subtask, *fields)))
+
     def fail_task(self, subtask: SubtaskId, cause: Exception | None = None) -> None:
         slot = self.slot_of(subtask)
-        self.deployed[slot].pop(subtask)
+        attempt = self.deployed[slot].pop(subtask).attempt
         cause = cause or ValueError("boom")
-        message = m.Failed(self.attempt, subtask, "map", str(cause), "traceback", cloudpickle.dumps(cause))
+        message = m.Failed(attempt, subtask, "map", str(cause), "traceback", cloudpickle.dumps(cause))
         self.tell(events.SlotMessage(slot, message))
         self.settle()
 
@@ -253,7 +267,7 @@ class World:
 
     def drain(self) -> None:
         for subtask in ALL:
-            self.tell(events.SlotMessage(self.slot_of(subtask), m.Drained(self.attempt, subtask)))
+            self.hear(m.Drained, subtask)
         self.settle()
 
     def count(self, kind: type) -> int:

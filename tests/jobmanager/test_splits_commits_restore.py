@@ -97,6 +97,81 @@ def test_nothing_is_assigned_between_the_snapshot_and_the_last_barrier() -> None
     assert c.injected(ONE, 1) == []
 
 
+READERS = (0, 1)
+
+
+class Readers:
+    """Two readers that never come to the end of a split, the checkpoints, and the failures of one reader alone."""
+
+    def __init__(self) -> None:
+        self.coordinator = splits()
+        self.coordinator.discovered(list("abcdefgh"))
+        self.held: list[list[str]] = [[], []]
+        self.completed: list[list[str]] = [[], []]
+        self.under_way: dict[CheckpointId, dict[int, list[str]]] = {}
+        self.triggered = 0
+
+    def take(self, assignments: list[Assignment]) -> None:
+        for assignment in assignments:
+            self.held[assignment.subtask] += [split.split_id for split in assignment.splits]
+
+    def ask(self, reader: int) -> None:
+        self.take(self.coordinator.requested(reader))
+
+    def trigger(self, reader: int) -> None:
+        self.triggered += 1
+        self.coordinator.snapshot(CheckpointId(self.triggered))
+        self.under_way[CheckpointId(self.triggered)] = {}
+
+    def inject(self, reader: int) -> None:
+        checkpoint = next((each for each, injected in self.under_way.items() if reader not in injected), None)
+        if checkpoint is not None:
+            self.under_way[checkpoint][reader] = list(self.held[reader])
+            self.take(self.coordinator.injected(checkpoint, reader))
+
+    def complete(self, reader: int) -> None:
+        """The oldest that all have injected; older ones are subsumed."""
+        whole = next((each for each, injected in self.under_way.items() if len(injected) == 2), None)
+        if whole is not None:
+            self.completed = [self.under_way[whole][each] for each in READERS]
+            self.coordinator.completed(whole)
+            for older in [each for each in self.under_way if each < whole]:
+                self.abort(older)
+            del self.under_way[whole]
+
+    def abort(self, checkpoint: CheckpointId) -> None:
+        del self.under_way[checkpoint]
+        self.take(self.coordinator.released(checkpoint))
+
+    def fail(self, reader: int) -> None:
+        """What is under way ends; the reader goes back to the last completed checkpoint."""
+        self.coordinator.failed(reader)
+        for checkpoint in list(self.under_way):
+            self.abort(checkpoint)
+        self.held[reader] = list(self.completed[reader])
+        self.take(self.coordinator.restarted(reader))
+
+
+ACTIONS = st.tuples(st.sampled_from(["ask", "trigger", "inject", "complete", "fail"]), st.sampled_from(READERS))
+
+
+@given(st.lists(ACTIONS, max_size=60))
+def test_a_split_is_in_one_place_whoever_fails(actions: list[tuple[str, int]]) -> None:
+    readers = Readers()
+    for action, reader in actions:
+        getattr(readers, action)(reader)
+        left: list[str] = readers.coordinator._enumerator.left  # type: ignore[attr-defined]
+        assert sorted([*left, *readers.held[0], *readers.held[1]]) == list("abcdefgh")
+
+
+def test_a_reader_that_has_failed_waits_for_nothing() -> None:
+    c = splits()
+    c.requested(0)
+    c.requested(1)
+    c.failed(0)
+    assert c.discovered(["a", "b"]) == [given_split(1, "a")]
+
+
 def test_every_checkpoint_under_way_holds_assignments_back() -> None:
     c = splits()
     c.discovered(["a"])
