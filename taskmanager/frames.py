@@ -1,16 +1,16 @@
 """Elements as bytes: what a socket carries, and what the edge mode of the testing kit does on every edge.
 
 Batches of one channel look alike, so how they look is sent once, and again when it changes: the SCHEMA frame holds
-the record type, whose keys the key groups are, and the Arrow schema. Its columns are those of the records and behind
-them those that travel with every record: timestamp, key group, row kind, where a batch has them (flags say which). A
-BATCH frame is
+the record type, whose keys the key groups are, and the Arrow schema of the records' columns. A BATCH frame is
 
-    credit u64 | length of the Arrow messages u32 | flags' room u32 | Arrow IPC messages | pickled rows
+    credit u64 | rows u32 | length of the Arrow messages u32 | messages | timestamps | key groups | row kinds | pickle
 
-One stream writer per channel makes the messages, so that dictionaries, too, go once and again when they change. The
-buffers of its columns are sent from where they are, and those of the receiver are views of the buffer the frame was
-received into. Opaque records are one pickle of the whole row list instead of columns. Keys do not travel, the receiver
-derives them anew; key groups do, with whose they are.
+What travels with every record is a plain array (i64, u16, i8, little endian) where a batch has it; flags say which. A
+small batch is one Arrow message, copied together. The buffers of a large one are sent from where they are; and where
+columns have dictionaries one stream writer per channel makes the messages, so that dictionaries, too, go once and again
+when they change. What the receiver makes are views of the buffer the frame was received into. Opaque records are one
+pickle of the whole row list instead of columns. Keys do not travel, the receiver derives them anew; key groups do, with
+whose they are.
 
 Both halves belong to one channel and one attempt: a later attempt starts with new ones.
 """
@@ -22,6 +22,8 @@ import struct
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ..runtime.batch import Batch
@@ -35,13 +37,15 @@ _PREFIX = struct.Struct("<QII")
 _TIMESTAMPS, _KEY_GROUPS, _ROW_KINDS, _PICKLED, _DICTIONARIES = 1, 2, 4, 8, 16
 """Flags of a batch. The first three: the column is there. Pickled: the rows are. Dictionaries: some columns have one,
 so that there may be more than one message."""
-_EXTRA = (
-    (_TIMESTAMPS, pa.field("timestamp", pa.int64(), nullable=False)),
-    (_KEY_GROUPS, pa.field("key_group", pa.uint16(), nullable=False)),
-    (_ROW_KINDS, pa.field("row_kind", pa.int8(), nullable=False)),
+_JOINED_BYTES = 256 * 1024
+"""Batches up to this size are one part: handing many small parts to the kernel is dearer than copying them."""
+
+
+_EXTRA: tuple[tuple[int, np.dtype[Any]], ...] = (
+    (_TIMESTAMPS, np.dtype("<i8")),
+    (_KEY_GROUPS, np.dtype("<u2")),
+    (_ROW_KINDS, np.dtype("i1")),
 )
-_JOINED_BYTES = 64 * 1024
-"""Messages up to this length are one part: handing many small parts to the kernel is dearer than copying them."""
 
 
 def encode_control(element: Element) -> bytes:
@@ -90,17 +94,14 @@ class BatchEncoder:
         columns = None if batch.record_type.opaque else batch.columns()
         if columns is not None and columns.num_columns == 0:
             columns = None
-        extra, flags = _extra_columns(batch)
-        flags |= _PICKLED if columns is None else 0
-        described = self._describe(batch, columns, flags)
-        rows: list[Bytes] = [self._pickled(batch.rows())] if columns is None else []
-        arrays = extra if columns is None else [*columns.columns, *extra]
-        messages: list[Bytes] = []
-        if arrays:
-            messages = self._serialized(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        extra, flags = _extra(batch)
+        described = self._describe(batch, columns, flags if columns is not None else flags | _PICKLED)
+        if columns is None:
+            prefix = _PREFIX.pack(credit, len(batch), 0)
+            return described, self._flags, [b"".join((prefix, *extra)), self._pickled(batch.rows())]
+        messages = self._serialized(columns, batch.nbytes)
         length = sum(map(len, messages))
-        prefix = _PREFIX.pack(credit, length, 0)
-        return described, self._flags, [prefix, *messages, *rows]
+        return described, self._flags, [_PREFIX.pack(credit, len(batch), length), *messages, *extra]
 
     def _describe(self, batch: Batch, columns: pa.RecordBatch | None, flags: int) -> bytes | None:
         """Adopt how this batch looks; the SCHEMA frame's body if that is new."""
@@ -117,27 +118,27 @@ class BatchEncoder:
         ):
             return None
         self._record_type, self._columns, self._keyed_by = batch.record_type, schema, keyed_by
-        fields = [] if schema is None else list(schema)
-        fields += [field for flag, field in _EXTRA if flags & flag]
-        self._schema = pa.schema(fields, None if schema is None else schema.metadata)
-        self._flags = flags | (_DICTIONARIES if any(_has_dictionary(field.type) for field in fields) else 0)
+        self._schema = pa.schema([]) if schema is None else schema
+        self._flags = flags | (_DICTIONARIES if any(_has_dictionary(field.type) for field in self._schema) else 0)
         self._messages = _Messages()
         self._writer = None
         self._message = self._schema.serialize().to_pybytes()
         return pickle.dumps((_described(batch.record_type), keyed_by, self._message), protocol=5)
 
-    def _serialized(self, batch: pa.RecordBatch) -> list[Bytes]:
+    def _serialized(self, columns: pa.RecordBatch, nbytes: int) -> list[Bytes]:
+        dictionaries = bool(self._flags & _DICTIONARIES)
+        if not dictionaries and nbytes <= _JOINED_BYTES:
+            return [columns.serialize()]
         begins = self._writer is None
         if begins:
             self._writer = pa.ipc.new_stream(pa.PythonFile(self._messages, "w"), self._schema)
-        self._writer.write_batch(batch)
+        self._writer.write_batch(columns)
         parts = self._messages.take()
         if begins:  # with the schema, which has gone in a frame of its own
             parts = _without(parts, self._message)
         nbytes = sum(map(len, parts))
-        if nbytes <= _JOINED_BYTES:
-            return [b"".join(map(memoryview, parts))]
-        if batch.get_total_buffer_size() > 2 * nbytes:  # a slice: what waits to be sent must not keep the whole alive
+        # a slice is copied: what waits to be sent must not keep the whole alive
+        if nbytes <= _JOINED_BYTES or columns.get_total_buffer_size() > 2 * nbytes:
             return [b"".join(map(memoryview, parts))]
         return parts
 
@@ -211,13 +212,22 @@ class BatchDecoder:
     def decode(self, flags: int, body: pa.Buffer) -> tuple[Batch, int]:
         """The batch, a view of the body, and the credit it costs. WireError when it is not one of this schema."""
         try:
-            credit, length, _ = _PREFIX.unpack_from(body)
-            messages = body.slice(_PREFIX.size, length)
-            if messages.size != length:
-                raise ValueError(f"{length} bytes of columns are announced, {messages.size} came")
-            received = self._read(flags, messages) if length else None
-            rows = pickle.loads(body.slice(_PREFIX.size + length)) if flags & _PICKLED else None
-            return self._batch(flags, received, rows), credit
+            credit, count, length = _PREFIX.unpack_from(body)
+            position = _PREFIX.size + length
+            if position > body.size:
+                raise ValueError(f"{length} bytes of columns are announced, {body.size - _PREFIX.size} came")
+            columns = self._read(flags, body.slice(_PREFIX.size, length)) if length else None
+            extra: list[npt.NDArray[Any] | None] = []
+            for flag, kind in _EXTRA:
+                if flags & flag:
+                    extra.append(np.frombuffer(body, kind, count, position))
+                    position += count * kind.itemsize
+                else:
+                    extra.append(None)
+            rows = pickle.loads(body.slice(position)) if flags & _PICKLED else None
+            if count != (columns.num_rows if rows is None and columns is not None else len(rows or ())):
+                raise ValueError(f"it is not of {count} rows, as it says")
+            return self._batch(columns, rows, *extra), credit
         except Exception as error:
             raise WireError(f"a batch cannot be read: {type(error).__name__}: {error}") from error
 
@@ -230,22 +240,22 @@ class BatchDecoder:
         self._stream.feed(messages)
         return self._reader.read_next_batch()
 
-    def _batch(self, flags: int, received: pa.RecordBatch | None, rows: list[Any] | None) -> Batch:
-        extra: dict[int, Any] = {}
-        if received is not None:
-            width = received.num_columns - sum(bool(flags & flag) for flag, _ in _EXTRA)
-            present = [flag for flag, _ in _EXTRA if flags & flag]
-            extra = {flag: received.column(width + i).to_numpy() for i, flag in enumerate(present)}
-        timestamps = extra.get(_TIMESTAMPS)
+    def _batch(
+        self,
+        columns: pa.RecordBatch | None,
+        rows: list[Any] | None,
+        timestamps: npt.NDArray[np.int64] | None,
+        key_groups: npt.NDArray[np.uint16] | None,
+        row_kinds: npt.NDArray[np.int8] | None,
+    ) -> Batch:
         if rows is not None:
             batch = Batch.of_rows(self._record_type, rows, timestamps)
         else:
-            assert received is not None
-            columns = received if not extra else received.select(list(range(width)))
+            assert columns is not None
             batch = Batch.of_columns(self._record_type, columns, timestamps)
-        if _KEY_GROUPS in extra:
-            batch.key_groups, batch.keyed_by = extra[_KEY_GROUPS], self._keyed_by
-        batch.row_kinds = extra.get(_ROW_KINDS)
+        if key_groups is not None:
+            batch.key_groups, batch.keyed_by = key_groups, self._keyed_by
+        batch.row_kinds = row_kinds
         return batch
 
 
@@ -282,19 +292,21 @@ class _MessageStream:
         return False
 
 
-def _extra_columns(batch: Batch) -> tuple[list[pa.Array], int]:
-    arrays: list[pa.Array] = []
+def _extra(batch: Batch) -> tuple[list[Bytes], int]:
+    """What travels with every record, in the order of the flags."""
+    arrays = (batch.timestamps() if batch.has_timestamps else None, batch.key_groups, batch.row_kinds)
+    parts: list[Bytes] = []
     flags = 0
-    if batch.has_timestamps:
-        arrays.append(pa.array(batch.timestamps()))
-        flags |= _TIMESTAMPS
-    if batch.key_groups is not None:
-        arrays.append(pa.array(batch.key_groups, pa.uint16()))
-        flags |= _KEY_GROUPS
-    if batch.row_kinds is not None:
-        arrays.append(pa.array(batch.row_kinds, pa.int8()))
-        flags |= _ROW_KINDS
-    return arrays, flags
+    for array, (flag, kind) in zip(arrays, _EXTRA, strict=True):
+        if array is not None:
+            parts.append(_bytes_of(array, kind))
+            flags |= flag
+    return parts, flags
+
+
+def _bytes_of(array: npt.NDArray[Any], kind: np.dtype[Any]) -> Bytes:
+    flat = np.ascontiguousarray(array, kind)
+    return flat.tobytes() if flat.nbytes <= _JOINED_BYTES else memoryview(flat.data).cast("B")
 
 
 def _has_dictionary(kind: pa.DataType) -> bool:
