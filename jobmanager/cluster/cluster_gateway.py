@@ -84,12 +84,21 @@ class ClusterGateway:
 
     def job(self, job_id: str) -> JobView:
         known = self._known(job_id)
-        number = self._service.master(known)
-        view = self._service.ended_view(known) if number is None else self._service.processes.view(known, number)
-        view = view or self._service.loading_view(known)
+        view = self._view(known) or self._service.loading_view(known)
         if view is None:
             raise UnknownError(f"there is no job {job_id}")
         return view
+
+    def _view(self, job_id: JobId) -> JobView | None:
+        number = self._service.master(job_id)
+        if number is None:
+            return self._service.ended_view(job_id)
+        try:
+            return self._service.processes.view(job_id, number)
+        except UnavailableError:
+            if self._service.is_live(job_id):
+                raise
+            return self._service.ended_view(job_id)  # it has ended while it was asked
 
     def _known(self, job_id: str) -> JobId:
         if not self._service.is_known(JobId(job_id)):
