@@ -1,9 +1,10 @@
 """What the exchange between two slot processes carries, and how long one row takes there and back.
 
 Two processes, each with a mailbox and a socket transport. Throughput: batches of 8 columns go through an output
-channel, over the socket, and through an input gate, under credit; GB/s of Arrow data, and the ratio to a loop that
-only copies the same bytes through the same kind of socket, in the same run, in turn with it. Latency: a batch of one
-row goes there and back; half of them take longer than the value.
+channel, over the socket, and through an input gate, under credit; its limit is a loop that only copies the same bytes
+through the same kind of socket, in the same run, in turn with it. `ratio` compares seconds of CPU of both ends together
+(docs/decisions/0015), `wall_ratio` the rates. Latency: a batch of one row goes there and back, half of them take longer
+than the value; beside it a bare socket with the same bytes.
 
     python benchmarks/slot_exchange.py [--seconds 0.6] [--kinds unix,tcp,tls]
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
 import shutil
 import socket
@@ -24,6 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +41,7 @@ from penstock.taskmanager.gate import AllEnded, Data, InputChannel, InputGate
 from penstock.taskmanager.mailbox import Mailbox
 from penstock.taskmanager.messages import ChannelId, SlotAddress
 from penstock.taskmanager.socket_transport import SocketTransport
+from penstock.taskmanager.task import STEP_NS
 from penstock.taskmanager.tls import TlsFiles
 from penstock.taskmanager.transport import Frame
 from penstock.taskmanager.writers import OutputChannel, OutputOptions
@@ -155,13 +159,17 @@ class Source(End):
             return False
         if self.sent > self.setup.batches or self.output.queue:
             return False
+        began_ns = time.monotonic_ns()
         if not self.sent:
-            self.began_ns, self.cpu_ns = time.monotonic_ns(), time.process_time_ns()
-        self.sent += 1
-        if self.sent > self.setup.batches:
-            self.output.add_control(EndOfInput())
-        else:
-            self.output.add(Batch.of_columns(self.record_type, self.columns, self.timestamps), 0)
+            self.began_ns, self.cpu_ns = began_ns, time.process_time_ns()
+        while self.sent <= self.setup.batches and not self.output.queue:
+            self.sent += 1
+            if self.sent > self.setup.batches:
+                self.output.add_control(EndOfInput())
+            else:
+                self.output.add(Batch.of_columns(self.record_type, self.columns, self.timestamps), 0)
+            if time.monotonic_ns() - began_ns >= STEP_NS:
+                break
         return True
 
 
@@ -173,14 +181,17 @@ class Sink(End):
         self.rows = 0
 
     def step(self) -> bool:
-        event = self.gate.poll()
-        if isinstance(event, Data):
-            self.rows += event.batch.columns().num_rows
-        elif isinstance(event, AllEnded):
-            if self.rows != self.setup.rows * self.setup.batches:
-                raise AssertionError(f"{self.rows} rows came")
-            self.output.add_control(EndOfInput())
-        return event is not None
+        began_ns = time.monotonic_ns()
+        while (event := self.gate.poll()) is not None:
+            if isinstance(event, Data):
+                self.rows += event.batch.columns().num_rows
+            elif isinstance(event, AllEnded):
+                if self.rows != self.setup.rows * self.setup.batches:
+                    raise AssertionError(f"{self.rows} rows came")
+                self.output.add_control(EndOfInput())
+            if time.monotonic_ns() - began_ns >= STEP_NS:
+                return True
+        return False
 
 
 class Pinger(Source):
@@ -219,14 +230,17 @@ class Echo(End):
 
 
 def _child(end: type[Sink] | type[Echo], setup: Setup, pipe: Connection) -> None:
+    logging.disable(logging.WARNING)  # that the other end closes is how it ends
     slot = end(setup)
     pipe.send(slot.transport.address)
     slot.transport.meet(pipe.recv())
+    began_ns = time.process_time_ns()
     slot.run()
+    pipe.send(time.process_time_ns() - began_ns)
 
 
-def together(near: Source, far: type[Sink] | type[Echo], setup: Setup) -> None:
-    """Run `near` here and `far` in another process."""
+def together(near: Source, far: type[Sink] | type[Echo], setup: Setup) -> int:
+    """Run `near` here and `far` in another process; its CPU time, in ns."""
     context = multiprocessing.get_context("fork")
     pipe, theirs = context.Pipe()
     process = context.Process(target=_child, args=(far, setup, theirs))
@@ -235,7 +249,9 @@ def together(near: Source, far: type[Sink] | type[Echo], setup: Setup) -> None:
     pipe.send(addresses)
     near.transport.meet(addresses)
     near.run()
+    far_ns: int = pipe.recv()
     process.join(WAIT_S)
+    return far_ns
 
 
 # the bare copy -------------------------------------------------------------------------------------------------
@@ -259,77 +275,114 @@ def _secured(end: socket.socket, setup: Setup, server: bool) -> socket.socket:
     return context.wrap_socket(end, server_side=server)
 
 
-def _drain(end: socket.socket, setup: Setup, nbytes: int) -> None:
+def _drain(end: socket.socket, setup: Setup, nbytes: int, pipe: Connection) -> None:
     end = _secured(end, setup, True)
     room = memoryview(bytearray(nbytes))
+    began_ns = time.process_time_ns()
     for _ in range(setup.batches):
         got = 0
         while got < nbytes:
             got += end.recv_into(room[got:])
     end.sendall(b"done")
+    pipe.send(time.process_time_ns() - began_ns)
 
 
-def copied_s(setup: Setup) -> float:
-    """Seconds for as many blocks of the batch's size, from one buffer into one buffer."""
+def _bounce(end: socket.socket, setup: Setup, nbytes: int, pipe: Connection) -> None:
+    end = _secured(end, setup, True)
+    for _ in range(setup.batches):
+        end.sendall(_exactly(end, nbytes))
+    pipe.send(0)
+
+
+def _exactly(end: socket.socket, nbytes: int) -> bytes:
+    got = b""
+    while len(got) < nbytes:
+        got += end.recv(nbytes - len(got))
+    return got
+
+
+class Costs(NamedTuple):
+    took_ns: int
+    cpu_ns: int
+    """Of both ends together."""
+
+
+def bare(setup: Setup, far: Callable[[socket.socket, Setup, int, Connection], None]) -> tuple[Costs, list[int]]:
+    """As many blocks of the batch's size, from one buffer into one buffer; every time there and back if it bounces."""
     block = record_batch(setup.rows).serialize().to_pybytes()
     ours, theirs = _connected(setup)
-    process = multiprocessing.get_context("fork").Process(target=_drain, args=(theirs, setup, len(block)))
+    context = multiprocessing.get_context("fork")
+    pipe, other = context.Pipe()
+    process = context.Process(target=far, args=(theirs, setup, len(block), other))
     process.start()
     ours = _secured(ours, setup, False)
-    began_ns = time.monotonic_ns()
+    round_trips_ns: list[int] = []
+    began_ns, cpu_ns = time.monotonic_ns(), time.process_time_ns()
     for _ in range(setup.batches):
+        at_ns = time.monotonic_ns()
         ours.sendall(block)
-    ours.recv(4)
-    took_ns = time.monotonic_ns() - began_ns
+        if far is _bounce:
+            _exactly(ours, len(block))
+            round_trips_ns.append(time.monotonic_ns() - at_ns)
+    if far is _drain:
+        ours.recv(4)
+    took_ns, cpu_ns = time.monotonic_ns() - began_ns, time.process_time_ns() - cpu_ns
+    cpu_ns += pipe.recv()
     process.join(WAIT_S)
     ours.close()
     theirs.close()
-    return took_ns / 1e9
+    return Costs(took_ns, cpu_ns), round_trips_ns
 
 
 # results -------------------------------------------------------------------------------------------------------
 
 
-def exchanged(setup: Setup) -> Source:
+def exchanged(setup: Setup) -> tuple[Costs, int]:
+    """Of both ends, and the sender's CPU."""
     source = Source(setup)
-    together(source, Sink, setup)
-    return source
+    far_ns = together(source, Sink, setup)
+    return Costs(source.took_ns, source.cpu_ns + far_ns), source.cpu_ns
 
 
 def throughput(setup: Setup, make: Callable[[int], Setup], seconds: float) -> None:
-    trial_s = exchanged(setup).took_ns / 1e9
+    trial_s = exchanged(setup)[0].took_ns / 1e9
     setup = make(max(20, int(setup.batches * seconds / trial_s)))
-    runs = [(exchanged(setup), copied_s(setup)) for _ in range(ROUNDS)]
-    source = min((run for run, _ in runs), key=lambda run: run.took_ns)
-    bare_s = min(bare for _, bare in runs)
-    nbytes = source.columns.nbytes * setup.batches
-    took_s = source.took_ns / 1e9
+    runs = [(exchanged(setup), bare(setup, _drain)[0]) for _ in range(ROUNDS)]
+    cpu_ns = min(costs.cpu_ns for (costs, _), _ in runs)
+    took_ns = min(costs.took_ns for (costs, _), _ in runs)
+    bare_cpu_ns, bare_took_ns = min(costs.cpu_ns for _, costs in runs), min(costs.took_ns for _, costs in runs)
+    nbytes = record_batch(setup.rows).nbytes * setup.batches
     result = {
         "benchmark": "slot_exchange",
         "kind": setup.kind,
         "rows_per_batch": setup.rows,
-        "value": round(nbytes / took_s / 1e9, 2),
+        "value": round(nbytes / took_ns, 2),
         "unit": "GB/s",
-        "rows_per_s": round(setup.rows * setup.batches / took_s),
-        "sender_cpu_us_per_batch": round(source.cpu_ns / setup.batches / 1_000, 1),
-        "bare_copy": round(nbytes / bare_s / 1e9, 2),
-        "ratio": round(bare_s / took_s, 2),
+        "rows_per_s": round(setup.rows * setup.batches / took_ns * 1e9),
+        "bare_copy": round(nbytes / bare_took_ns, 2),
+        "wall_ratio": round(bare_took_ns / took_ns, 2),
+        "cpu_us_per_batch": round(cpu_ns / setup.batches / 1_000, 1),
+        "sender_cpu_us_per_batch": round(min(sender for (_, sender), _ in runs) / setup.batches / 1_000, 1),
+        "bare_cpu_us_per_batch": round(bare_cpu_ns / setup.batches / 1_000, 1),
+        "ratio": round(bare_cpu_ns / cpu_ns, 2),
     }
     if setup.rows > 10_000:
-        result["least_ratio"] = LEAST_RATIO
+        result["limit"] = LEAST_RATIO
     print(json.dumps(result), flush=True)
 
 
 def latency(setup: Setup) -> None:
     pinger = Pinger(setup)
     together(pinger, Echo, setup)
-    value = statistics.median(pinger.round_trips_ns) / 1_000
-    print(
-        json.dumps(
-            {"benchmark": "slot_round_trip", "kind": setup.kind, "value": round(value, 1), "unit": "us, p50, one row"}
-        ),
-        flush=True,
-    )
+    _, bare_ns = bare(setup, _bounce)
+    result = {
+        "benchmark": "slot_round_trip",
+        "kind": setup.kind,
+        "value": round(statistics.median(pinger.round_trips_ns) / 1_000, 1),
+        "unit": "us, p50, one row",
+        "bare": round(statistics.median(bare_ns) / 1_000, 1),
+    }
+    print(json.dumps(result), flush=True)
 
 
 def certificates(directory: str) -> TlsFiles:

@@ -52,6 +52,9 @@ MAX_BODY_BYTES = 1 << 30
 SCRATCH_BYTES = 64 * 1024
 DIRECT_BYTES = 16 * 1024
 """A body of at least this length is received where it will stay, unless it is there already."""
+READ_AHEAD_BYTES = 4 * 1024
+"""What is read beyond the end of such a body: the next one is probably as large, and what is read of it here is copied.
+"""
 PARTS_PER_SEND = 256
 BYTES_PER_SEND = 4 << 20
 """What one system call is given at most (the kernel takes 1,024 parts)."""
@@ -124,7 +127,7 @@ class FrameParser:
     def buffers(self) -> list[memoryview]:
         """Where the next bytes go, in this order; never empty, none of them is."""
         if self._body is not None:
-            return [self._rest, self._view]
+            return [self._rest, self._view[:READ_AHEAD_BYTES]]
         return [self._view[self._filled :]]
 
     @property
