@@ -1,0 +1,148 @@
+"""Which tasks of a slot an order concerns, when regions restart alone and masters are replaced."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import penstock as ps
+from penstock.connectors.discard import DiscardingSink
+from penstock.jobmanager.execution_graph import ExecutionGraph
+from penstock.runtime.clock import SystemClock
+from penstock.state.ids import Attempt, CheckpointId, Generation, JobId, SlotId, new_nonce
+from penstock.state.obstore_objects import ObstoreObjects
+from penstock.taskmanager import messages as m
+from penstock.taskmanager.deployment import SlotServices
+from penstock.taskmanager.executor import ThreadExecutor
+from penstock.taskmanager.local_transport import LocalTransport
+from penstock.taskmanager.messages import SubtaskId
+from penstock.taskmanager.slot import Slot
+
+SLOT, JOB = SlotId("slot"), JobId("job")
+FIRST = Generation(1)
+
+
+class Home:
+    """A slot with the mail it gets and what it says; its job has two subtasks that have nothing in common."""
+
+    def __init__(self, directory: Path) -> None:
+        self.mail: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.said: list[m.FromSlot] = []
+        self.objects = ObstoreObjects("memory://")
+        self.executor = ThreadExecutor(self.objects, self.mail.put)
+        transport = LocalTransport()
+        services = SlotServices(
+            SystemClock(), transport, self.executor, self.said.append, self.mail.put, new_nonce, directory
+        )
+        self.slot = Slot(SLOT, services)
+        transport.attach(SLOT, self.slot)
+        env = ps.StreamExecutionEnvironment().set_parallelism(2)
+        env.from_sequence(1, 10).sink_to(DiscardingSink())
+        self.graph = ExecutionGraph(env.job_graph("two"))
+        self.one, self.other = self.graph.subtasks
+
+    def deploy(self, subtask: SubtaskId, attempt: int, generation: int = 1) -> None:
+        if attempt > self.graph.attempt:
+            self.graph.begin_attempt(Attempt(attempt), [subtask])
+        self.graph._slots = [SLOT] * 2
+        self.graph._attempts[subtask] = Attempt(attempt)
+        deploy = self.graph.deployment(
+            subtask, generation=Generation(generation), job_id=JOB, restore=(), reusable_checkpoint=None, peers={}
+        )
+        self.slot.deliver(deploy)
+        self.until(lambda: m.Initialized(Attempt(attempt), subtask) in self.said)
+
+    def start(self, attempt: int) -> None:
+        self.slot.deliver(m.Start(FIRST, Attempt(attempt)))
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline_s = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline_s, self.said
+            self.slot.step()
+            try:
+                self.mail.get(timeout=0.01)()
+            except queue.Empty:
+                continue
+
+    def running(self) -> set[tuple[SubtaskId, int]]:
+        return {(task.id, task.attempt) for task in self.slot.tasks if task.active}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    made = Home(tmp_path)
+    yield made
+    made.executor.shutdown()
+
+
+def test_tasks_of_several_attempts_live_side_by_side(home: Home) -> None:
+    home.deploy(home.one, 1)
+    home.deploy(home.other, 1)
+    home.start(1)
+    home.slot.deliver(m.Cancel(FIRST, Attempt(1), (home.one,)))
+    home.until(lambda: m.Canceled(Attempt(1), home.one) in home.said)
+    home.deploy(home.one, 2)
+    assert home.running() == {(home.other, 1)}
+    home.start(2)
+    assert home.running() == {(home.one, 2), (home.other, 1)}
+    assert home.said.count(m.Running(Attempt(1), home.other)) == 1
+
+
+def test_a_deployment_ends_an_older_task_of_its_own_subtask(home: Home) -> None:
+    home.deploy(home.one, 1)
+    home.deploy(home.other, 1)
+    home.start(1)
+    home.deploy(home.one, 2)
+    home.until(lambda: m.Canceled(Attempt(1), home.one) in home.said)
+    assert home.running() == {(home.other, 1)}
+
+
+def test_a_new_master_ends_everything_older_and_the_old_one_is_refused(home: Home) -> None:
+    home.deploy(home.one, 1)
+    home.deploy(home.other, 2)
+    home.start(2)
+    home.deploy(home.one, 3, generation=2)
+    home.until(lambda: m.Canceled(Attempt(2), home.other) in home.said)
+    home.slot.deliver(m.Cancel(FIRST, Attempt(9)))
+    assert [(task.id, task.attempt) for task in home.slot.tasks] == [(home.one, 3)]
+
+
+def test_an_order_of_a_lower_attempt_is_refused(home: Home) -> None:
+    home.deploy(home.one, 2)
+    home.start(2)
+    home.slot.deliver(m.Cancel(FIRST, Attempt(1)))
+    assert home.running() == {(home.one, 2)}
+
+
+def test_files_carry_the_attempt_of_their_checkpoint(home: Home) -> None:
+    """The task may be older: its region has not been restarted."""
+    home.deploy(home.one, 1)
+    home.start(1)
+    (task,) = home.slot.tasks
+    trigger = m.TriggerCheckpoint(FIRST, Attempt(7), CheckpointId(4), 0, exactly_once=True, persist=True)
+    home.slot.deliver(trigger)
+    home.until(lambda: any(isinstance(each, m.Acknowledge) for each in home.said))
+    (acknowledged,) = [each for each in home.said if isinstance(each, m.Acknowledge)]
+    assert (acknowledged.attempt, acknowledged.checkpoint_id) == (1, 4)
+    assert task.attempt_of(CheckpointId(4)) == 7
+    home.slot.deliver(m.CheckpointCompleted(FIRST, Attempt(7), CheckpointId(4)))
+    assert task.attempt_of(CheckpointId(5)) == 1
+
+
+def test_a_lost_connection_dooms_those_who_may_have_used_it(home: Home) -> None:
+    home.deploy(home.one, 1)
+    home.deploy(home.other, 2)
+    home.start(2)
+    peer = SlotId("peer")
+    for task in home.slot.tasks:
+        task.peers = frozenset([peer])
+    home.slot.disconnected(peer, Attempt(1))
+    home.until(lambda: any(isinstance(each, m.Failed) for each in home.said))
+    assert home.running() == {(home.other, 2)}
+    home.slot.disconnected(peer, None)
+    home.until(lambda: not home.slot.tasks)
