@@ -162,8 +162,17 @@ def cluster_config(directory: Path, storage: Path, **options: object) -> Configu
 
 
 @pytest.fixture(scope="module")
-def cluster(short_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    config = cluster_config(short_directory, tmp_path_factory.mktemp("cluster"), cluster__id="shared")
+def cluster_settings() -> dict[str, object]:
+    """Of `cluster`, as of `cluster_config`; modules may override it."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    short_directory: Path, tmp_path_factory: pytest.TempPathFactory, cluster_settings: dict[str, object]
+) -> Iterator[Cluster]:
+    settings = {"cluster__id": "shared", **cluster_settings}
+    config = cluster_config(short_directory, tmp_path_factory.mktemp("cluster"), **settings)
     running = Cluster(EmbeddedCluster.start(config), config)
     yield running
     running.stop()
@@ -187,7 +196,7 @@ def new_cluster(short_directory: Path, tmp_path: Path) -> Iterator[NewCluster]:
 # several nodes -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(name="own_address")
+@pytest.fixture(scope="session", name="own_address")
 def _own_address() -> str:
     """For ray__host of `new_cluster`."""
     return own_address()

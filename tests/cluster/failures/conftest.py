@@ -1,0 +1,216 @@
+"""The golden job on a cluster: submitted over REST, disturbed in mid-stream, and its output compared to what it must be.
+
+    golden         submits golden_job.py to a cluster; gives a Golden
+    cluster        of the module, with short timeouts; after each test nothing of its jobs may be left in it
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from penstock.api.rest_client import RestClient
+from penstock.jobmanager.gateway import RunRequest
+from penstock.jobmanager.views import ExceptionView, JobView
+from penstock.state.errors import PenstockError
+
+if TYPE_CHECKING:
+    from conftest import Cluster, WaitFor
+
+SCRIPT = Path(__file__).with_name("golden_job.py")
+KEYS, LONG = 31, 1_000
+"""As in the script."""
+ROWS, RATE = 120_000, 500
+"""Without the gate it runs for two minutes; with it, for a second or two."""
+PATIENCE_S = 120.0
+"""The machine may be busy with other things."""
+SETTINGS: dict[str, object] = {
+    "heartbeat__interval": "500 ms",
+    "heartbeat__timeout": "3 s",
+    "high_availability__lease_timeout": "4 s",
+    "high_availability__beat_interval": "500 ms",
+    "taskmanager__numberOfTaskSlots": 4,
+}
+ENDED = ("FINISHED", "CANCELED", "FAILED", "SUSPENDED")
+
+
+@pytest.fixture(scope="module")
+def cluster_settings() -> dict[str, object]:
+    return {"cluster__id": "golden", **SETTINGS}
+
+
+class Golden:
+    """One run of the golden job."""
+
+    def __init__(self, cluster: Cluster, directory: Path, wait_for: WaitFor, rows: int) -> None:
+        self.cluster, self.rows, self._wait_for = cluster, rows, wait_for
+        self.gate, self.out = directory / "gate", directory / "out"
+        self.rest = RestClient(cluster.address)
+        self.job_id = ""
+
+    def submit(self, arguments: tuple[str, ...], config: dict[str, str]) -> Golden:
+        artefact = self.rest.upload(SCRIPT, SCRIPT.name)
+        given = ("--rows", str(self.rows), "--rate", str(RATE), "--gate", str(self.gate), "--out", str(self.out))
+        options = {
+            "pipeline.name": f"golden {self.out.parent.name}",
+            "execution.checkpointing.interval": "300 ms",
+            "restart-strategy.type": "fixed-delay",
+            "restart-strategy.fixed-delay.attempts": "1000",
+            "restart-strategy.fixed-delay.delay": "100 ms",
+            **config,
+        }
+        request = RunRequest(artefact, arguments=(*given, *arguments), parallelism=2, config=options)
+        self.job_id = self.rest.run(request).job_id
+        return self
+
+    # what is seen of it
+
+    @property
+    def view(self) -> JobView:
+        return self.rest.job(self.job_id)
+
+    @property
+    def state(self) -> str:
+        return self.view.overview.state
+
+    @property
+    def exceptions(self) -> tuple[ExceptionView, ...]:
+        return self.view.exceptions
+
+    def slots(self) -> list[psutil.Process]:
+        """Processes that run its subtasks."""
+        pids = [
+            slot["pid"]
+            for manager in self.rest.task_managers()
+            for slot in self.cluster.get(f"/taskmanagers/{manager['id']}")["slots"]
+            if slot["jobId"] == self.job_id
+        ]
+        return [psutil.Process(pid) for pid in pids]
+
+    def masters(self) -> list[psutil.Process]:
+        return self.cluster.actors("JobMaster")
+
+    # waiting
+
+    def until(self, condition: Callable[[JobView], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:
+        """Of the job's view; masters may be dead for a while."""
+
+        def holds() -> Any:
+            try:
+                view = self.view
+            except PenstockError:
+                return None
+            if view.overview.state == "FAILED":
+                pytest.fail(f"the job has failed: {view.exceptions[:1]}")
+            return condition(view)
+
+        try:
+            return self._wait_for(holds, f"{what}; the job: {self._shown()}", timeout_s)
+        except pytest.fail.Exception:
+            pytest.fail(f"not within {timeout_s:.0f} s: {what}; the job: {self._shown()}")
+
+    def _shown(self) -> str:
+        try:
+            view = self.view
+        except PenstockError as error:
+            return str(error)
+        first = [f"{found.exception}: {found.message}" for found in view.exceptions[:3]]
+        return f"{view.overview.state}, attempt {view.attempt}, generation {view.generation}, {first}"
+
+    def in_mid_stream(self) -> Golden:
+        """It runs, and a checkpoint of this attempt, with records in it, is complete."""
+
+        def flows(view: JobView) -> bool:
+            done = view.checkpoints.latest_completed
+            read = sum(subtask.metrics.records_out for subtask in view.vertices[0].subtasks) if view.vertices else 0
+            running = view.overview.state == "RUNNING" and done is not None
+            return running and done is not None and done.attempt == view.attempt and read > 0
+
+        self.until(flows, "it is in mid-stream")
+        return self
+
+    def restarted(self, before: JobView) -> JobView:
+        """It runs again, in a later attempt."""
+        after: JobView = self.until(
+            lambda view: view if view.attempt > before.attempt and view.overview.state == "RUNNING" else None,
+            "it runs again",
+        )
+        return after
+
+    # its end
+
+    def finish(self) -> JobView:
+        """The rest of its input comes; it finishes, and its output is right."""
+        self.gate.touch()
+        ended: JobView = self.until(lambda view: view if view.overview.state in ENDED else None, "it ends")
+        assert ended.overview.state == "FINISHED"
+        self.check_output()
+        return ended
+
+    def check_output(self) -> None:
+        """No number is lost or doubled, no state was lost or counted twice, every timer fired once."""
+        half = self.rows // 2
+        counted = _rows(self.out / "counted")
+        doubled = [number for number, times in Counter(row["number"] for row in counted).items() if times > 1]
+        missing = set(range(self.rows)) - {row["number"] for row in counted}
+        assert (len(missing), len(doubled)) == (0, 0), f"missing {sorted(missing)[:10]}, doubled {sorted(doubled)[:10]}"
+        seen: defaultdict[int, list[int]] = defaultdict(list)
+        for row in counted:
+            assert row["key"] == row["number"] % KEYS
+            seen[row["key"]].append(row["seen"])
+        assert {key for key, counts in seen.items() if sorted(counts) != list(range(1, len(counts) + 1))} == set()
+        came = Counter((number % KEYS, (number % half // LONG + 1) * LONG) for number in range(self.rows))
+        fired = [((row["key"], row["at"]), row["came"]) for row in _rows(self.out / "quiet")]
+        assert len(fired) == len(came)
+        assert dict(fired) == dict(came)
+        assert [path.name for path in self.out.rglob("*.pending")] == []
+
+
+def _rows(directory: Path) -> list[dict[str, int]]:
+    lines = itertools.chain.from_iterable(path.read_text().splitlines() for path in directory.glob("part-*.json"))
+    return [json.loads(line) for line in lines]
+
+
+def nothing_is_left_of_jobs(cluster: Cluster, wait_for: WaitFor) -> None:
+    """In a cluster that goes on: no master, no slot that is let, no process that runs nothing."""
+    wait_for(lambda: not cluster.actors("JobMaster"), "no master is left", PATIENCE_S)
+    wait_for(lambda: _all_free(cluster), "all slots are free", PATIENCE_S)
+    warm = 2
+    wait_for(lambda: len(cluster.actors("Slot")) == warm, f"{warm} blank slots are there", PATIENCE_S)
+
+
+def _all_free(cluster: Cluster) -> bool:
+    overview = cluster.get("/overview")
+    return bool(overview["slots-total"] == overview["slots-available"] == SETTINGS["taskmanager__numberOfTaskSlots"])
+
+
+NewGolden = Callable[..., Golden]
+
+
+@pytest.fixture
+def start_golden(tmp_path: Path, wait_for: WaitFor) -> NewGolden:
+    """Call it with a cluster; `rows`, `config` (of the job), and arguments of the script."""
+
+    def start(
+        cluster: Cluster, *arguments: str, rows: int = ROWS, config: dict[str, str] | None = None
+    ) -> Golden:
+        return Golden(cluster, tmp_path, wait_for, rows).submit(arguments, config or {})
+
+    return start
+
+
+@pytest.fixture
+def golden(cluster: Cluster, start_golden: NewGolden, wait_for: WaitFor) -> Iterator[Golden]:
+    """In mid-stream on the module's cluster."""
+    yield start_golden(cluster).in_mid_stream()
+    nothing_is_left_of_jobs(cluster, wait_for)

@@ -1,0 +1,104 @@
+"""What dies of a running cluster, and how: the job's output is that of a run in which nothing happened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from penstock.jobmanager.startup.node_processes import is_alive
+
+if TYPE_CHECKING:
+    from conftest import Cluster, Golden, WaitFor
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def test_nothing(golden: Golden) -> None:
+    assert golden.view.restarts == 0
+    golden.finish()
+
+
+def test_a_slot_is_killed(golden: Golden) -> None:
+    before, slot = golden.view, golden.slots()[0]
+    slot.kill()
+    after = golden.restarted(before)
+    print(after.exceptions)
+    golden.in_mid_stream().finish()
+
+
+def test_both_slots_are_killed_at_once(golden: Golden) -> None:
+    before = golden.view
+    for slot in golden.slots():
+        slot.kill()
+    golden.restarted(before)
+    golden.in_mid_stream().finish()
+
+
+def test_the_job_master_is_killed(golden: Golden) -> None:
+    before = golden.view
+    golden.masters()[0].kill()
+    after = golden.restarted(before)
+    assert after.generation > before.generation
+    print(after.exceptions)
+    golden.in_mid_stream().finish()
+
+
+def test_the_dispatcher_is_killed(golden: Golden, wait_for: WaitFor) -> None:
+    before, dispatcher = golden.view, golden.cluster.actor("Dispatcher")
+    dispatcher.kill()
+    wait_for(lambda: not is_alive(dispatcher), "it is dead")
+    after = golden.until(lambda view: view, "REST is back")
+    assert (after.attempt, after.generation) == (before.attempt, before.generation)
+    golden.in_mid_stream()
+    ended = golden.finish()
+    assert (ended.attempt, ended.generation) == (before.attempt, before.generation)
+
+
+def test_dispatcher_and_job_master_are_killed(golden: Golden) -> None:
+    before = golden.view
+    for process in (golden.cluster.actor("Dispatcher"), *golden.masters()):
+        process.kill()
+    after = golden.restarted(before)
+    assert after.generation > before.generation
+    golden.in_mid_stream().finish()
+
+
+def test_the_task_manager_is_killed(golden: Golden, wait_for: WaitFor) -> None:
+    before, manager, slots = golden.view, golden.cluster.actor("TaskManager"), golden.slots()
+    manager.kill()
+    wait_for(lambda: not is_alive(manager), "it is dead")
+    wait_for(lambda: {slot.pid for slot in golden.slots()} == {slot.pid for slot in slots}, "its slots are found")
+    golden.in_mid_stream()
+    ended = golden.finish()
+    assert ended.attempt == before.attempt
+
+
+def test_a_slot_stands_still(golden: Golden, wait_for: WaitFor) -> None:
+    before, slot = golden.view, golden.slots()[0]
+    slot.suspend()
+    wait_for(lambda: not is_alive(slot), "it is given up, and killed")
+    after = golden.restarted(before)
+    print(after.exceptions)
+    golden.in_mid_stream().finish()
+
+
+def test_the_job_master_stands_still_until_another_one_leads(golden: Golden, wait_for: WaitFor) -> None:
+    before, (sleeper,) = golden.view, golden.masters()
+    sleeper.suspend()
+    after = golden.restarted(before)
+    assert after.generation > before.generation
+    golden.in_mid_stream()
+    sleeper.resume()
+    wait_for(lambda: not is_alive(sleeper), "the one that slept finds that it leads no more, and ends")
+    ended = golden.in_mid_stream().finish()
+    assert (ended.attempt, ended.generation) == (after.attempt, after.generation)
+
+
+def test_ray_itself_is_killed(golden: Golden) -> None:
+    before = golden.view
+    golden.cluster.ray_process("gcs_server").kill()
+    after = golden.restarted(before)
+    assert after.generation > before.generation
+    golden.in_mid_stream().finish()
