@@ -88,9 +88,6 @@ class RangeEnumerator(SplitEnumerator[RangeSplit]):
             self._waiting = self._source.cut(parallelism)
         return [self._waiting.pop(0)] if self._waiting else None
 
-    def add_back(self, splits: Sequence[RangeSplit]) -> None:
-        self._waiting = [*splits, *(self._waiting or ())]
-
     def snapshot(self) -> bytes:
         return msgspec.json.encode(self._waiting)
 

@@ -98,10 +98,13 @@ class SourceReader(ABC, Generic[S]):
 
 
 class SplitEnumerator(ABC, Generic[S]):
-    """Knows the splits of one source. Pure: called on the job master's thread, does no I/O except in discover()."""
+    """Knows the splits of one source. Pure: called on the job master's thread, does no I/O except in discover().
+
+    What it has given out never comes back to it: a split of a reader that restarts is given to that reader again
+    (jobmanager/splits.py), or, at another parallelism, to others (jobmanager/restore.py)."""
 
     discovery_interval_ms: int | None = None
-    """None: discover() runs once, when the job starts afresh or is restored."""
+    """None: discover() runs once, when the whole job starts afresh or is restored."""
 
     @abstractmethod
     def discover(self) -> Any:
@@ -114,11 +117,6 @@ class SplitEnumerator(ABC, Generic[S]):
     @abstractmethod
     def next_splits(self, subtask: int, parallelism: int) -> list[S] | None:
         """Splits for a reader that asks: empty = none now (ask again after discovery), None = never again."""
-
-    @abstractmethod
-    def add_back(self, splits: Sequence[S]) -> None:
-        """Splits of a reader that is gone while others go on: hand them out anew, first. (A restart of the whole job
-        needs no enumerator for that: jobmanager/restore.py gives splits to the new readers directly.)"""
 
     @abstractmethod
     def snapshot(self) -> bytes: ...

@@ -17,7 +17,7 @@ import pickle
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ..connectors.collections import RangeEnumerator, RangeReader, RangeSource, RangeSplit, infer_record_type
+from ..connectors.collections import RangeReader, RangeSource, RangeSplit, infer_record_type
 from ..runtime.batch import Batch
 from ..runtime.connector import (
     Committer,
@@ -28,7 +28,6 @@ from ..runtime.connector import (
     SinkWriter,
     SourceReader,
     SplitBatch,
-    SplitEnumerator,
     WriterContext,
 )
 from ..runtime.record_types import record_type_of
@@ -94,9 +93,6 @@ class ListSource(RangeSource):
         bounds = [len(self.values) * i // self.splits for i in range(self.splits + 1)]
         return [RangeSplit(str(i), bounds[i], bounds[i + 1]) for i in range(self.splits)]
 
-    def create_enumerator(self, restored: bytes | None) -> SplitEnumerator[RangeSplit]:
-        return _InOrder(self, restored)
-
     def create_reader(self, context: ReaderContext) -> SourceReader[RangeSplit]:
         return _ListReader(self, context)
 
@@ -115,15 +111,6 @@ class ListSource(RangeSource):
                 _failed.add((self.number, position))
                 raise InjectedFailure(f"the mark at position {position} of the list")
         return end
-
-
-class _InOrder(RangeEnumerator):
-    """Splits that come back go to their old place: what was cut first is read first, so event time goes on in order."""
-
-    def add_back(self, splits: Sequence[RangeSplit]) -> None:
-        super().add_back(splits)
-        if self._waiting is not None:
-            self._waiting.sort(key=lambda split: split.start)
 
 
 class _ListReader(RangeReader):

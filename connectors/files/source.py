@@ -176,9 +176,6 @@ class FileEnumerator(SplitEnumerator[FileSplit]):
             return [self._waiting.popleft()]
         return None if self._source.bounded and self._discovered else []
 
-    def add_back(self, splits: Sequence[FileSplit]) -> None:
-        self._waiting.extendleft(reversed(splits))
-
     def snapshot(self) -> bytes:
         return msgspec.json.encode(_EnumeratorState(list(self._waiting), list(self._seen), self._discovered))
 

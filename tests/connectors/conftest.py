@@ -68,8 +68,8 @@ def read_source(source: FileSource, max_rows: int = 100, stops: set[int] | None 
             source = pickle.loads(pickle.dumps(source))
             enumerator = source.create_enumerator(state)
             enumerator.discovered(enumerator.discover())
-            enumerator.add_back([source.decode_split(split) for split in left])
             reader = open_reader(source)
+            reader.add_splits([source.decode_split(split) for split in left])
     raise AssertionError("the source never ends")
 
 

@@ -81,8 +81,10 @@ def read_all(source: RangeSource, parallelism: int, batch_size: int, stops: set[
                 left = [[source.encode_split(s) for s in reader.snapshot()] for reader in readers]
                 enumerator = source.create_enumerator(enumerator.snapshot())
                 parallelism = max(1, parallelism - 1)
-                enumerator.add_back([source.decode_split(s) for splits in left for s in splits])
                 readers = [source.create_reader(reader_context(k, parallelism)) for k in range(parallelism)]
+                splits = [source.decode_split(split) for splits in left for split in splits]
+                for k, reader in enumerate(readers):
+                    reader.add_splits(splits[k::parallelism])
                 open_readers = set(range(parallelism))
                 break
     return rows

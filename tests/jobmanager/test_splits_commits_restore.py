@@ -43,9 +43,6 @@ class Letters(SplitEnumerator[str]):
     def next_splits(self, subtask: int, parallelism: int) -> list[str] | None:
         return [self.left.pop(0)] if self.left else None
 
-    def add_back(self, splits: Sequence[str]) -> None:
-        self.left[:0] = splits
-
     def snapshot(self) -> bytes:
         return "".join(self.left).encode()
 
