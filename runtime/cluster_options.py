@@ -24,6 +24,10 @@ REST_PORT = Option("rest.port", INT, 8081, "Port of REST; 0 takes a free one.", 
 UPLOAD_LIMIT = Option("rest.server.max-content-length", SIZE, 256 * 2**20, "Largest upload that is taken.")
 WEB_SUBMIT = Option("web.submit.enable", BOOL, True, "Allow code to be uploaded and run over REST.")
 WEB_CANCEL = Option("web.cancel.enable", BOOL, True, "Shown to dashboards: whether they should offer to cancel jobs.")
+ALLOWED_ORIGINS = Option(
+    "rest.allowed-origins", TEXT, None,
+    "Origins, with commas, whose web pages may submit and cancel jobs; those of REST itself may always.",
+)  # fmt: skip
 WEB_REFRESH = Option("web.refresh-interval", DURATION, 3_000, "How often dashboards ask.")
 EXCEPTION_HISTORY = Option(
     "web.exception-history-size", COUNT, 16, "So many failures of a job are remembered to be shown."

@@ -127,6 +127,7 @@ class DispatcherProcess:
             web_submit=cluster.get(cluster_options.WEB_SUBMIT),
             web_cancel=cluster.get(cluster_options.WEB_CANCEL),
             upload_directory=directory / "work",
+            allowed_origins=tuple(filter(None, (cluster.get(cluster_options.ALLOWED_ORIGINS) or "").split(","))),
         )
         host, port = cluster.get(cluster_options.REST_BIND_ADDRESS), cluster.get(cluster_options.REST_PORT)
         return start_rest(create_app(self._gateway, rest), host or "127.0.0.1", port)

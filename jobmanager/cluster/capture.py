@@ -191,7 +191,7 @@ def _why_none(request: CaptureRequest, code: int, timeout_ms: int | None) -> str
     if timeout_ms is not None:
         return (
             f"{name} did not come to env.execute() within {format_duration(timeout_ms)}, and was ended "
-            "(jobmanager.cluster.capture-timeout); what takes long belongs into functions of the pipeline"
+            "(jobmanager.capture-timeout); what takes long belongs into functions of the pipeline"
         )
     if code < 0:
         try:

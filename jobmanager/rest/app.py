@@ -1,6 +1,7 @@
 """Flink's REST interface over a gateway: which paths there are, and what holds for all of them.
 
     middleware.py    /v1, headers, unforeseen exceptions, durations
+    origins.py       which web pages may change something
     body_limit.py    how much a request may send
     errors.py        exceptions -> status and {"errors": [...]}
     parameters.py    ids and filters as OpenAPI knows them; what handlers are given
@@ -44,6 +45,7 @@ from . import (
 from .body_limit import BodyLimit
 from .errors import ErrorBody, install
 from .middleware import Wire
+from .origins import Origins
 from .parameters import RestOptions, Serving
 from .prometheus import ClusterCollector
 from .responses import WireJson
@@ -84,5 +86,6 @@ def create_app(gateway: Gateway, options: RestOptions | None = None) -> FastAPI:
         registry=registry,
     )  # fmt: skip
     app.add_middleware(BodyLimit, upload_limit_bytes=options.upload_limit_bytes)
+    app.add_middleware(Origins, allowed=options.allowed_origins)
     app.add_middleware(Wire, durations=durations)
     return app

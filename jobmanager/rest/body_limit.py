@@ -38,7 +38,7 @@ class BodyLimit:
             limit = self._upload_limit_bytes + ENVELOPE_BYTES
         length = Headers(scope=scope).get("content-length", "0")
         if length.isdecimal() and int(length) > limit:
-            await _drain(receive)
+            await drain(receive)
             await error_response(413, too_large(self._upload_limit_bytes))(scope, receive, send)
             return
         received = 0
@@ -49,14 +49,15 @@ class BodyLimit:
             received += len(message.get("body", b""))
             if received > limit:
                 if message.get("more_body", False):  # else nothing follows, and asking for it would wait for ever
-                    await _drain(receive)
+                    await drain(receive)
                 raise HTTPException(413)
             return message
 
         await self._app(scope, receive_counting, send)
 
 
-async def _drain(receive: Receive) -> None:
+async def drain(receive: Receive) -> None:
+    """What a refused client still sends: cut off while it writes, it would see a broken connection and no reason."""
     drained = 0
     while drained < DRAINED_BYTES:
         message = await receive()

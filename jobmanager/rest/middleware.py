@@ -1,7 +1,8 @@
 """What holds for every answer, whichever handler gives it.
 
 - `/v1/x` is `/x`: the Java client asks the one, dashboards the other. Handlers and OpenAPI know the bare path.
-- Every answer may be read by a page from anywhere (access-control-allow-origin: *), errors too.
+- Every answer may be read by a page from anywhere (access-control-allow-origin: *), errors too. Who may change
+  something is another question (origins.py).
 - HEAD and OPTIONS are unknown, as Flink has it.
 - An exception nobody foresaw becomes a 500 whose text says under which number the log has the traceback; nothing of
   it goes to the client.

@@ -64,6 +64,8 @@ class RestOptions:
     is answered at once with what there is."""
     max_scripts: int = 8
     """Submitted scripts that may build their pipelines at a time; one more is asked to try again (503)."""
+    allowed_origins: tuple[str, ...] = ()
+    """Whose web pages, besides this server's own, may change something."""
     now_ms: Callable[[], int] = _now_ms
 
 

@@ -175,7 +175,7 @@ class LocalGateway:
 
 @pytest.fixture
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalGateway]:
-    config = Configuration({"jobmanager.cluster.capture-timeout": "60s"})
+    config = Configuration({"jobmanager.capture-timeout": "60s"})
     made = LocalGateway(tmp_path_factory.mktemp("cluster"), config)
     yield made
     keep_collected(None)
