@@ -8,16 +8,21 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 
+from penstock.jobmanager.gateway import Gateway
+from penstock.jobmanager.rest.app import create_app
 from penstock.runtime.elements import Element
 from penstock.taskmanager.messages import FromSlot, ToSlot
+from penstock.taskmanager.wire import Kind
 
 ROOT = Path(__file__).parents[2]
 DECISIONS = sorted(f"docs/decisions/{path.name}" for path in (ROOT / "docs" / "decisions").glob("*.md"))
-PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/protocols.md", *DECISIONS)
+PAGES = (
+    "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/protocols.md", "docs/rest.md", *DECISIONS,
+)  # fmt: skip
 
 CLICKS = [
     {"user": "ada", "page": "home", "at": 0},
@@ -100,6 +105,46 @@ def test_every_guarantee_names_its_proof() -> None:
 def test_the_table_of_messages_is_complete() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", section_of("ARCHITECTURE.md", "Every message"), re.MULTILINE)
     assert listed == [message.__name__ for union in (Element, ToSlot, FromSlot) for message in get_args(union)]
+
+
+ACTORS = {
+    "slot": ("taskmanager/actor.py", "SlotShell"),
+    "task manager": ("taskmanager/actor.py", "TaskManagerShell"),
+    "job master": ("jobmanager/cluster/actors.py", "JobMasterProcess"),
+    "dispatcher": ("jobmanager/cluster/actors.py", "DispatcherProcess"),
+}
+
+
+def calls_of(path: str, name: str) -> list[str]:
+    """Methods of an actor that other processes call."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    return sorted(node.name for node in found.body if isinstance(node, ast.FunctionDef) and node.decorator_list)
+
+
+def test_the_table_of_calls_is_complete() -> None:
+    section = section_of("ARCHITECTURE.md", "Calls between processes")
+    rows = re.findall(r"^\| ([a-z ]+) \| (`[^|]*) \|", section, re.MULTILINE)
+    listed: dict[str, list[str]] = {actor: [] for actor, _ in rows}
+    for actor, calls in rows:
+        listed[actor] += re.findall(r"\w+", calls)
+    assert {actor: sorted(calls) for actor, calls in listed.items()} == {
+        actor: calls_of(path, name) for actor, (path, name) in ACTORS.items()
+    }
+
+
+def test_the_table_of_frames_is_complete() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", section_of("ARCHITECTURE.md", "Frames on sockets"), re.MULTILINE)
+    assert listed == [kind.name for kind in Kind]
+
+
+def test_the_table_of_rest_is_complete() -> None:
+    described = create_app(cast(Gateway, None)).openapi()["paths"]
+    paths = sorted(f"{method.upper()} {path}" for path, methods in described.items() for method in methods)
+    text = (ROOT / "docs" / "rest.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /[^`]*)`", text)) == paths
+    files = re.findall(r"^\|.*\| `(\w+\.py)` \|$", text, re.MULTILINE)
+    assert [name for name in files if not (ROOT / "jobmanager" / "rest" / name).exists()] == []
 
 
 def test_all_checkers_of_the_simulator_are_explained() -> None:
