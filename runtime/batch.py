@@ -143,12 +143,26 @@ class Batch:
         other.keyed_by = self.keyed_by
         return other
 
+    def _part(
+        self,
+        length: int,
+        rows: list[Any] | None,
+        columns: pa.RecordBatch | None,
+        timestamps: Int64Array | None,
+        timestamp_list: list[int] | None,
+    ) -> Batch:
+        """Some of these records: where the size of all is known, theirs is their share, so that the sum stays right."""
+        part = self._like(length, rows, columns, timestamps, timestamp_list)
+        if self._nbytes >= 0:
+            part._nbytes = max(1, self._nbytes * length // max(1, self._length))
+        return part
+
     def slice(self, start: int, length: int) -> Batch:
         """Records start .. start + length of every face that exists. Shares memory with this batch."""
         if start == 0 and length >= self._length:
             return self
         end = min(start + length, self._length)
-        part = self._like(
+        part = self._part(
             end - start,
             None if self._rows is None else self._rows[start:end],
             None if self._columns is None else self._columns.slice(start, end - start),
@@ -169,7 +183,7 @@ class Batch:
         if columns is None and self._rows is not None:
             own = self._rows
             rows = [own[i] for i in positions]
-        part = self._like(
+        part = self._part(
             len(indices), rows, columns, self.timestamps()[indices] if self.has_timestamps else None, None
         )
         if self.keys is not None:
@@ -201,7 +215,7 @@ class Batch:
     def keep(self, positions: list[int]) -> Batch:
         """The records at these positions, in this order, on every face that exists."""
         rows, indices = self._rows, np.array(positions, np.int64)
-        part = self._like(
+        part = self._part(
             len(positions),
             None if rows is None else [rows[i] for i in positions],
             None if self._columns is None else self._columns.take(pa.array(indices)),

@@ -126,8 +126,9 @@ class BatchEncoder:
         return pickle.dumps((_described(batch.record_type), keyed_by, self._message), protocol=5)
 
     def _serialized(self, columns: pa.RecordBatch, nbytes: int) -> list[Bytes]:
-        dictionaries = bool(self._flags & _DICTIONARIES)
-        if not dictionaries and nbytes <= _JOINED_BYTES:
+        # a slice is copied: what waits to be sent must not keep the whole alive
+        joined = nbytes <= _JOINED_BYTES or columns.get_total_buffer_size() > 2 * nbytes
+        if joined and not self._flags & _DICTIONARIES:
             return [columns.serialize()]
         begins = self._writer is None
         if begins:
@@ -136,11 +137,7 @@ class BatchEncoder:
         parts = self._messages.take()
         if begins:  # with the schema, which has gone in a frame of its own
             parts = _without(parts, self._message)
-        nbytes = sum(map(len, parts))
-        # a slice is copied: what waits to be sent must not keep the whole alive
-        if nbytes <= _JOINED_BYTES or columns.get_total_buffer_size() > 2 * nbytes:
-            return [b"".join(map(memoryview, parts))]
-        return parts
+        return [b"".join(map(memoryview, parts))] if joined else parts
 
     def _pickled(self, rows: list[Any]) -> bytes:
         if not self._by_value:
