@@ -4,10 +4,15 @@
     LEADING    the loop of the job master (master_loop.py) runs; questions from outside are answered on its thread
     ENDED      the ending is in the cluster's store: the job's last view
 
-What fails while loading and will fail again (code that cannot be imported, a graph that cannot be read, a store that
-refuses) ends the job as FAILED, with the reason in its exceptions. What may go away (a store that does not answer)
-ends the process, and the dispatcher starts the next one. A job that was only suspended, because the cluster stops, gets
-no ending: the next cluster takes it up.
+An ending is written by whom the job's log gives the right to, and by nobody else: this may be a second master, started
+beside one that was silent for a while and leads. So
+
+- the log says Finished: that is the ending. What fails while loading and will fail again (code that cannot be imported,
+  a graph that cannot be read) ends the job as FAILED, but through the log, too (last_word.py);
+- this master leads and the job was suspended: so is the ending, unless it is the cluster that stops: then there is
+  none, and the next cluster takes the job up;
+- everything else ends the process and not the job: deposed, a store that does not answer or refuses. The dispatcher
+  starts the next one.
 """
 
 from __future__ import annotations
@@ -30,22 +35,26 @@ from ...runtime.directories import CODE, node_directory
 from ...runtime.graph.job_graph import JobGraph
 from ...state import pickling
 from ...state.cluster_store import EndedJob, JobSubmission, get_graph, put_ended
-from ...state.errors import ObjectStoreUnavailable, PenstockError
+from ...state.errors import ObjectStoreDenied, ObjectStoreUnavailable, PenstockError
 from ...state.ids import Generation, JobId, new_nonce
+from ...state.job_log import JobLog
 from ...state.objects import ObjectStore, run_program
 from ...state.obstore_objects import ObstoreObjects
 from ...taskmanager.leases import JobLease
 from ...taskmanager.user_code import UserCode, activate, install
 from ..events import CancelRequested, StopRequested
+from ..gateway import UnavailableError
 from ..job_master import JobMaster
 from ..job_states import JobState
+from ..leadership import Leadership
 from ..master_loop import MasterLoop, SlotGateway
-from ..options import RestoreRequest
-from ..process_identity import this_process
+from ..options import JobMasterOptions, RestoreRequest
+from ..process_identity import is_dead, this_process
 from ..settings import job_master_options
 from ..views import JobOverview, JobView
 from .collected import CollectedPages
-from .unloaded import failed_to_load
+from .last_word import end_as_failed
+from .unloaded import ended, failed_to_load
 
 T = TypeVar("T")
 ANSWER_TIMEOUT_S = 10.0
@@ -115,35 +124,63 @@ class JobProcess:
         return loop.ask(lambda: loop.master.view(loop.now_ms()), ANSWER_TIMEOUT_S)
 
     def cancel(self) -> None:
-        self._require_loop().post(CancelRequested())
+        self._own_loop().post(CancelRequested())
 
     def stop(self, remember: bool) -> None:
         """After a last checkpoint. `remember`: as an ended job, not to be taken up by the next cluster."""
+        loop = self._own_loop()
         self._remembered = remember
-        self._require_loop().post(StopRequested())
+        loop.post(StopRequested())
 
-    def _require_loop(self) -> MasterLoop:
-        if self._loop is None:
-            raise PenstockError(f"job {self._submission.job_id} is still being loaded; try again")
-        return self._loop
+    def _own_loop(self) -> MasterLoop:
+        """UnavailableError: the job is not this master's, as far as is known."""
+        loop = self._loop
+        if loop is None:
+            raise UnavailableError(f"job {self._submission.job_id} is still being loaded; try again")
+        log = loop.master.log
+        if log.state.leader not in (None, log.writer):
+            raise UnavailableError(f"another master of job {self._submission.job_id} leads it; try again")
+        return loop
 
     # the life of the process
 
     def run(self) -> None:
-        """To the job's end. Raises ObjectStoreUnavailable, or what is a bug: the process shall end then."""
+        """To the job's end. Raises an error of a store, or what is a bug: the process shall end then."""
         try:
             loop, slots = self._load()
-        except ObjectStoreUnavailable:
+        except (ObjectStoreUnavailable, ObjectStoreDenied):
             raise
         except Exception as error:
             logger.exception("job %s cannot be loaded", self._submission.job_id)
-            self._end(failed_to_load(self._submission, error, _now_ms()))
+            self._end(self._fail(error))
             return
         self._loop = loop
         self._lead(loop, slots)
+        self._require_word(loop)
         self._end(loop.master.view(loop.now_ms()))  # what follows may wait for user code that hangs
         loop.close()
         slots.close()
+
+    def _fail(self, error: Exception) -> JobView:
+        submission, options = self._submission, self._options()
+        log = JobLog(submission.job_id, new_nonce)
+        leader = Leadership(
+            submission.job_id, log, lease_ms=options.lease_ms, beat_interval_ms=options.beat_interval_ms,
+            process=this_process(), is_dead=is_dead,
+        )  # fmt: skip
+        finished = end_as_failed(leader, log, self._job_store())
+        if log.leads:
+            return failed_to_load(submission, error, _now_ms())
+        return ended(submission, JobState(finished.state), _now_ms())
+
+    def _require_word(self, loop: MasterLoop) -> None:
+        """Raises unless this master may say what became of the job."""
+        assert loop.ended is not None, "the loop ends with the job"
+        state, failure, log = loop.ended.state, loop.ended.failure, loop.master.log
+        if state is JobState.DEPOSED or log.state.finished is not None:
+            return
+        if not log.leads or isinstance(failure, ObjectStoreUnavailable):
+            raise failure or PenstockError(f"job {self._submission.job_id} is not this master's to end")
 
     def _load(self) -> tuple[MasterLoop, WatchedSlots]:
         submission, settings = self._submission, self._settings
@@ -151,21 +188,11 @@ class JobProcess:
         activate(install(self._code(), directory / CODE, settings.cluster.to_dict()))
         packaged = self._patiently(lambda: run_program(get_graph(submission.job_id), self._objects))
         graph: JobGraph = pickling.loads(packaged)
-        store = ObstoreObjects(submission.storage, {**settings.cluster.to_dict(), **submission.config})
-        self._patiently(store.probe)
-        config = Configuration.from_dict(submission.config)
-        cluster = settings.cluster
+        store = self._job_store()
         master = JobMaster(
             graph,
             job_id=submission.job_id,
-            options=replace(
-                job_master_options(config),
-                slot_timeout_ms=2 * cluster.get(cluster_options.SLOT_REQUEST_TIMEOUT),
-                lease_ms=cluster.get(cluster_options.LEASE),
-                beat_interval_ms=cluster.get(cluster_options.BEAT),
-                storage=submission.storage,
-                submitted_at_ms=submission.created_at_ms,
-            ),
+            options=self._options(),
             new_name=new_nonce,
             restore=None if submission.restore is None else RestoreRequest(submission.restore),
             process=this_process(),
@@ -175,6 +202,21 @@ class JobProcess:
         loop = MasterLoop(master, store, slots)
         slots.bind(loop)
         return loop, slots
+
+    def _job_store(self) -> ObjectStore:
+        submission = self._submission
+        return ObstoreObjects(submission.storage, {**self._settings.cluster.to_dict(), **submission.config})
+
+    def _options(self) -> JobMasterOptions:
+        cluster, submission = self._settings.cluster, self._submission
+        return replace(
+            job_master_options(Configuration.from_dict(submission.config)),
+            slot_timeout_ms=2 * cluster.get(cluster_options.SLOT_REQUEST_TIMEOUT),
+            lease_ms=cluster.get(cluster_options.LEASE),
+            beat_interval_ms=cluster.get(cluster_options.BEAT),
+            storage=submission.storage,
+            submitted_at_ms=submission.created_at_ms,
+        )
 
     def _patiently(self, call: Callable[[], T]) -> T:
         deadline_s = time.monotonic() + LOADING_TRIES_S
@@ -201,8 +243,8 @@ class JobProcess:
         if state is JobState.DEPOSED or (state is JobState.SUSPENDED and not self._remembered):
             logger.info("job %s: this master ends, the job does not", view.overview.id)
         else:
-            ended = EndedJob(self._submission.job_id, state.value, view.overview.ended_ms, msgspec.json.encode(view))
-            self._patiently(lambda: run_program(put_ended(ended, new_nonce), self._objects))
+            ending = EndedJob(self._submission.job_id, state.value, view.overview.ended_ms, msgspec.json.encode(view))
+            self._patiently(lambda: run_program(put_ended(ending, new_nonce), self._objects))
             logger.info("job %s has ended as %s", view.overview.id, state.value)
         self._last = view
         self.ended.set()

@@ -33,7 +33,12 @@ def failed_to_load(submission: JobSubmission, error: Exception, now_ms: int) -> 
 
 def suspended(submission: JobSubmission, now_ms: int) -> JobView:
     """It was interrupted, and nobody takes it up."""
-    return _view(submission, _overview(submission, JobState.SUSPENDED, now_ms), ())
+    return ended(submission, JobState.SUSPENDED, now_ms)
+
+
+def ended(submission: JobSubmission, state: JobState, now_ms: int) -> JobView:
+    """Brought to its end by a master that did not live to tell more."""
+    return _view(submission, _overview(submission, state, now_ms), ())
 
 
 def _overview(submission: JobSubmission, state: JobState, ended_ms: int) -> JobOverview:
