@@ -4,7 +4,8 @@ A job is live from its record in the cluster's store to its ending there (state/
 one master process runs, numbered 1, 2, 3, ...:
 
     started ── answers ──> healthy ── dies ──────────────> the next number is started, after a pause that grows
-                              │  └──── silent too long ──> the next number is started beside it
+                              │  └──── silent too long ──> the next number is started beside it; when that one leads,
+                              │                            the silent one is ended
                               └── says that the job has ended, which it wrote to the store ──> the job has ended
 
 The dispatcher does not decide who leads a job: the job's log does. So a master that is only slow, or asleep, may be
@@ -65,7 +66,7 @@ class _Master:
     overview: JobOverview | None = None
     spoken: bool = False
     replaced: bool = False
-    """It was silent, and another one was started beside it."""
+    """It is silent: there must be another one beside it."""
 
 
 @dataclass(slots=True)
@@ -148,7 +149,7 @@ class Dispatcher:
         if job is None or number not in job.masters:
             return []
         master = job.masters[number]
-        master.heard_ms, master.overview, master.spoken = now_ms, overview, True
+        master.heard_ms, master.overview, master.spoken, master.replaced = now_ms, overview, True, False
         if now_ms - master.started_ms >= HEALTHY_MS:
             job.pause_ms = FIRST_PAUSE_MS
         state = JobState(overview.state)
@@ -166,7 +167,7 @@ class Dispatcher:
         job = self._live.get(job_id)
         if job is not None and number in job.masters:
             master = job.masters[number]
-            master.heard_ms, master.spoken = now_ms, True
+            master.heard_ms, master.spoken, master.replaced = now_ms, True, False
 
     def died(self, job_id: JobId, number: int, now_ms: int) -> list[Command]:
         job = self._live.get(job_id)
@@ -186,11 +187,21 @@ class Dispatcher:
                     master.replaced = True
                     if all(other.replaced for other in job.masters.values()):
                         commands.append(self._start(job, now_ms))
+            commands += self._end_superseded(job)
         return commands
 
+    def _end_superseded(self, job: _Job) -> list[Command]:
+        """Silent ones, once another one leads: they may hang for ever."""
+        if not any(_leads(master.overview) and not master.replaced for master in job.masters.values()):
+            return []
+        silent = [number for number, master in job.masters.items() if master.replaced]
+        for number in silent:
+            del job.masters[number]
+        return [EndMaster(job.record.job_id, number) for number in silent]
+
     def _ensure(self, job: _Job, now_ms: int) -> list[Command]:
-        """There is, or will be, a master."""
-        if not job.masters and job.start_at_ms is None:
+        """There is, or will be, a master that is not silent."""
+        if all(master.replaced for master in job.masters.values()) and job.start_at_ms is None:
             job.start_at_ms = now_ms + job.pause_ms
             job.pause_ms = min(job.pause_ms * 2, MAX_PAUSE_MS)
         return []

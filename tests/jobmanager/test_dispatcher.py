@@ -73,6 +73,35 @@ def test_a_silent_master_is_joined_once_and_not_ended(dispatcher: Dispatcher) ->
     assert dispatcher.master(JOB) == 1, "the new one does not lead yet"
 
 
+def test_a_master_beside_a_silent_one_is_replaced_when_it_dies(dispatcher: Dispatcher) -> None:
+    dispatcher.submitted(submission(), 0)
+    dispatcher.loading(JOB, 1, 0)
+    assert starts(dispatcher.tick(SILENCE_MS + 1)) == [2]
+    dispatcher.died(JOB, 2, 11_000)
+    assert starts(dispatcher.tick(12_000)) == [3], "the first one may hang for ever"
+
+
+def test_a_master_that_speaks_again_is_joined_again_when_it_falls_silent(dispatcher: Dispatcher) -> None:
+    dispatcher.submitted(submission(), 0)
+    dispatcher.answered(JOB, 1, overview("RUNNING"), 0)
+    assert starts(dispatcher.tick(SILENCE_MS + 1)) == [2]
+    dispatcher.answered(JOB, 1, overview("RUNNING"), 11_000)
+    dispatcher.died(JOB, 2, 12_000)
+    assert dispatcher.tick(12_200) == [], "the first one is well"
+    assert starts(dispatcher.tick(11_001 + SILENCE_MS)) == [3]
+
+
+def test_a_silent_master_is_ended_once_another_one_leads(dispatcher: Dispatcher) -> None:
+    dispatcher.submitted(submission(), 0)
+    dispatcher.answered(JOB, 1, overview("RUNNING"), 0)
+    assert starts(dispatcher.tick(SILENCE_MS + 1)) == [2]
+    dispatcher.answered(JOB, 2, overview("CREATED"), 11_000)
+    assert dispatcher.tick(11_100) == [], "it may still be the leader"
+    dispatcher.answered(JOB, 2, overview("STARTING"), 12_000)
+    assert dispatcher.tick(12_100) == [EndMaster(JOB, 1)]
+    assert dispatcher.masters() == [(JOB, 2)]
+
+
 def test_a_master_that_never_spoke_gets_more_time(dispatcher: Dispatcher) -> None:
     dispatcher.submitted(submission(), 0)
     assert dispatcher.tick(START_MS) == []
