@@ -11,7 +11,9 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from typing import IO
 
 import msgspec
 
@@ -24,6 +26,7 @@ from .ray_cluster import clear_remains
 
 STARTER = "penstock.jobmanager.cluster.actors:start_dispatcher"
 DEFAULT_STORAGE = ".penstock/cluster"
+MAX_COMPLAINT_BYTES = 4_000
 START_TIMEOUT_S = 400.0
 """Two starts of Ray on a busy machine, and the dispatcher's."""
 STOP_TIMEOUT_S = 120.0
@@ -49,14 +52,16 @@ class Started(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
-def spawn_supervisor(order: Order) -> subprocess.Popen[bytes]:
-    """In a session of its own: what ends this one's terminal does not end it."""
+def spawn_supervisor(order: Order, complaints: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    """In a session of its own: what ends this one's terminal does not end it. `complaints`: where its standard error
+    goes; None: where this process's goes."""
     environment = {name: value for name, value in os.environ.items() if name != MARK}
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", f"{__package__}.cluster_supervisor"],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=complaints,
         start_new_session=True,
     )
     assert process.stdin is not None
@@ -85,10 +90,13 @@ def read_started(process: subprocess.Popen[bytes]) -> Started:
 
 def start_in_background(config: Configuration, *, starter: str = STARTER) -> Started:
     """Blocks until REST answers; the cluster outlives this process. ClusterError: it does not start, and why."""
-    process = spawn_supervisor(Order(config.to_dict(), starter=starter))
-    started = read_started(process)
-    if started.state is None:
-        raise ClusterError(started.error or "the cluster did not start")
+    with tempfile.TemporaryFile() as complaints:  # not ours: who reads our output in a pipe would wait for its end
+        process = spawn_supervisor(Order(config.to_dict(), starter=starter), complaints)
+        started = read_started(process)
+        if started.state is None:
+            complaints.seek(0)
+            text = complaints.read()[-MAX_COMPLAINT_BYTES:].decode(errors="replace").rstrip()
+            raise ClusterError("\n".join(filter(None, (started.error or "the cluster did not start", text))))
     process.returncode = 0  # not ours any more: no warning that it still runs
     return started
 

@@ -274,3 +274,15 @@ def test_an_answer_calms_it() -> None:
     assert vigil.silent_ms(2_500) == 500
     assert vigil.remedy(2_999) is Remedy.NONE
     assert vigil.remedy(3_000) is Remedy.KILL
+
+
+def test_a_cluster_in_the_background_does_not_keep_its_starters_pipe(tmp_path: Path) -> None:
+    """`penstock cluster start -d | tee log` must end."""
+    options = ["-c", f"io.tmp.dirs={tmp_path}", "-c", "rest.port=0", "-c", "cluster.id=piped"]
+    penstock = [sys.executable, "-m", "penstock.api.command_line", "cluster"]
+    storage = ["-c", f"high-availability.storageDir={tmp_path / 'store'}"]
+    try:
+        started = subprocess.run([*penstock, "start", "-d", *options, *storage], capture_output=True, timeout=100)
+        assert started.returncode == 0, started.stderr.decode()
+    finally:
+        subprocess.run([*penstock, "stop", "--yes", *options], capture_output=True, timeout=60, check=True)
