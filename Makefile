@@ -1,8 +1,9 @@
 # One command per need. Every target works in a fresh clone with python3.11, pip and make, and nothing else.
 PYTHON ?= python3.11
 SEEDS ?= 300
-# "-n 2" spreads the tests over two processes; "make test PYTEST_ARGS='-x tests/state'" runs a part.
-PYTEST_ARGS ?= -n 2
+# "-n 2 --dist loadfile" spreads the tests over two processes, file by file, because tests of a file share a cluster;
+# "make test PYTEST_ARGS='-x tests/state'" runs a part.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
