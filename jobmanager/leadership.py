@@ -275,6 +275,17 @@ class Leadership:
         return SetTimer(self._due_ms, (TAG, "tick"))
 
 
+def is_abandoned(job_id: JobId, log: JobLog, is_dead: Callable[[str], bool]) -> Program[bool]:
+    """Whether it is certain that nobody leads the job any more: its leader has resigned, or its process is dead."""
+    yield from log.read_newest()
+    name = beat_name(job_id, log.state.generation)
+    try:
+        beat = unseal(name, "beat", BEAT_VERSION, (yield from with_retries(Get(name))), Beat)
+    except (ObjectNotFound, DamagedCheckpointError):
+        return False
+    return beat.resigned or is_dead(beat.process)
+
+
 def beat_name(job_id: JobId, generation: int) -> str:
     return f"{job_id}/beat/{generation}"
 

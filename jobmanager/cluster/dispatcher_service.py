@@ -25,18 +25,24 @@ from ...runtime.config import Configuration
 from ...state.cluster_store import EndedJob, JobSubmission, forget, get_ended, list_ended, list_records, put_ended
 from ...state.errors import ObjectStoreError, PenstockError
 from ...state.ids import JobId, new_nonce
+from ...state.job_log import JobLog
 from ...state.objects import ObjectStore, run_program
+from ...state.obstore_objects import ObstoreObjects
 from ..job_states import JobState
+from ..leadership import is_abandoned
+from ..process_identity import is_dead
 from ..views import JobOverview, JobView, LogFile, TaskManagerView
 from . import dispatcher
 from .dispatcher import Dispatcher
-from .unloaded import loading, suspended
+from .unloaded import loading, without_master
 
 TICK_S = 0.1
 NODES_S = 1.0
 """How often nodes that came or went are looked for."""
 SHUTDOWN_S = 90.0
 """What the last checkpoints of all jobs may take together when the cluster stops."""
+NEVER_LED_MS = 600_000
+"""A job that nobody has begun to lead for so long after its submission is not about to be started."""
 ENDED_VIEWS = 32
 """Views of ended jobs that are kept at hand."""
 
@@ -91,6 +97,7 @@ class DispatcherService:
     """`start` it once; `shut_down` ends the cluster. Questions may come from any thread."""
 
     def __init__(self, config: Configuration, objects: ObjectStore, processes: Processes) -> None:
+        self._config = config
         self._objects = objects
         self.processes = processes
         self._resumes = config.get(cluster_options.RESUME_JOBS)
@@ -113,8 +120,9 @@ class DispatcherService:
             if submission.job_id in ended:
                 self._recall(submission)
             elif submission.job_id not in living and not self._resumes:
-                self._lay_down(submission)
-                self._recall(submission)
+                if (state := self._left_as(submission)) is not None:
+                    self._lay_down(submission, state)
+                    self._recall(submission)
             else:
                 logger.info("job %s (%s) is taken up", submission.job_id, submission.job_name)
                 self.accept(submission, living.get(submission.job_id, []))
@@ -124,10 +132,24 @@ class DispatcherService:
                     self.processes.end_master(job_id, number)
         self._thread.start()
 
-    def _lay_down(self, submission: JobSubmission) -> None:
+    def _left_as(self, submission: JobSubmission) -> JobState | None:
+        """What became of a job that nobody has in hand. None: somebody may. The store can be another cluster's, too."""
+        log = JobLog(submission.job_id, new_nonce)
+        try:
+            store = ObstoreObjects(submission.storage, {**self._config.to_dict(), **submission.config})
+            abandoned = run_program(is_abandoned(submission.job_id, log, is_dead), store)
+        except PenstockError as error:
+            logger.warning("job %s is left as it is: %s", submission.job_id, error)
+            return None
+        if log.state.finished is not None:
+            return JobState(log.state.finished.state)
+        old = submission.created_at_ms < time.time_ns() // 1_000_000 - NEVER_LED_MS
+        return JobState.SUSPENDED if abandoned or (not log.state.generation and old) else None
+
+    def _lay_down(self, submission: JobSubmission, state: JobState) -> None:
         """It was interrupted, and whoever started this cluster says whether it goes on."""
         now_ms = time.time_ns() // 1_000_000
-        view = suspended(submission, now_ms)
+        view = without_master(submission, state, now_ms)
         ended = EndedJob(submission.job_id, view.overview.state, now_ms, msgspec.json.encode(view))
         run_program(put_ended(ended, new_nonce), self._objects)
 
@@ -214,15 +236,21 @@ class DispatcherService:
         for command in commands:
             match command:
                 case dispatcher.StartMaster(submission, number):
-                    if self._stopping.is_set():
-                        continue
-                    self.processes.start_master(submission, number)
-                    self._watch(submission.job_id, number)
+                    if not self._stopping.is_set():
+                        self._start_master(submission, number)
                 case dispatcher.EndMaster(job_id, number):
                     self.processes.end_master(job_id, number)
                 case dispatcher.Forget(submission):
                     self._ended_views.pop(submission.job_id, None)
                     threading.Thread(target=self._forget, args=(submission,), daemon=True).start()
+
+    def _start_master(self, submission: JobSubmission, number: int) -> None:
+        try:
+            self.processes.start_master(submission, number)
+            self._watch(submission.job_id, number)
+        except Exception as error:  # whatever Ray refuses it for, and other jobs' commands follow
+            logger.exception("master %d of job %s cannot be started", number, submission.job_id)
+            self._by_mail(self._over, submission.job_id, number)(f"it cannot be started: {error}")
 
     def _forget(self, submission: JobSubmission) -> None:
         try:

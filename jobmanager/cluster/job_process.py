@@ -54,7 +54,7 @@ from ..settings import job_master_options
 from ..views import JobOverview, JobView
 from .collected import CollectedPages
 from .last_word import end_as_failed
-from .unloaded import ended, failed_to_load
+from .unloaded import failed_to_load, without_master
 
 T = TypeVar("T")
 ANSWER_TIMEOUT_S = 10.0
@@ -171,7 +171,7 @@ class JobProcess:
         finished = end_as_failed(leader, log, self._job_store())
         if log.leads:
             return failed_to_load(submission, error, _now_ms())
-        return ended(submission, JobState(finished.state), _now_ms())
+        return without_master(submission, JobState(finished.state), _now_ms())
 
     def _require_word(self, loop: MasterLoop) -> None:
         """Raises unless this master may say what became of the job."""

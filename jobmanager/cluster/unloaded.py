@@ -31,13 +31,8 @@ def failed_to_load(submission: JobSubmission, error: Exception, now_ms: int) -> 
     return _view(submission, _overview(submission, JobState.FAILED, now_ms), (failure,))
 
 
-def suspended(submission: JobSubmission, now_ms: int) -> JobView:
-    """It was interrupted, and nobody takes it up."""
-    return ended(submission, JobState.SUSPENDED, now_ms)
-
-
-def ended(submission: JobSubmission, state: JobState, now_ms: int) -> JobView:
-    """Brought to its end by a master that did not live to tell more."""
+def without_master(submission: JobSubmission, state: JobState, now_ms: int) -> JobView:
+    """Of which no master lived to tell more: it was brought to its end, or interrupted, and nobody takes it up."""
     return _view(submission, _overview(submission, state, now_ms), ())
 
 

@@ -1,0 +1,164 @@
+"""What the dispatcher does with the jobs that its store knows, and when a process cannot be started."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.jobmanager.cluster.dispatcher_service import NEVER_LED_MS, DispatcherService
+from penstock.jobmanager.leadership import Beat, beat_name
+from penstock.jobmanager.process_identity import this_process
+from penstock.jobmanager.views import JobOverview, JobView, LogFile, TaskManagerView
+from penstock.runtime.config import Configuration
+from penstock.state.cluster_store import JobSubmission, get_ended, put_job
+from penstock.state.documents import seal
+from penstock.state.ids import Generation, JobId, new_nonce
+from penstock.state.job_log import Finished, JobLog, LeaderElected
+from penstock.state.objects import Put, run_program
+from penstock.state.obstore_objects import ObstoreObjects
+
+JOB = JobId("a" * 32)
+WAIT_S = 20.0
+
+
+class Started:
+    """Other processes: which masters were started. The first `refused` starts fail."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.refused = 0
+
+    def masters(self) -> dict[JobId, list[int]]:
+        return {}
+
+    def start_master(self, submission: JobSubmission, number: int) -> None:
+        self.numbers.append(number)
+        if len(self.numbers) <= self.refused:
+            raise RuntimeError("no process can be started")
+
+    def end_master(self, job_id: JobId, number: int) -> None: ...
+    def watch_master(self, job_id: JobId, number: int, over: Callable[[str], None]) -> None: ...
+    def overview(
+        self, job_id: JobId, number: int, answer: Callable[[JobOverview | None, Exception | None], None]
+    ) -> None: ...
+    def view(self, job_id: JobId, number: int) -> JobView | None: ...
+    def cancel(self, job_id: JobId, number: int) -> None: ...
+    def stop(self, job_id: JobId, number: int, remember: bool) -> None: ...
+    def tend_nodes(self) -> None: ...
+    def task_managers(self) -> list[TaskManagerView]:
+        return []
+
+    def task_manager_logs(self, name: str) -> list[LogFile]:
+        return []
+
+    def task_manager_log(self, name: str, file: str, tail_bytes: int) -> bytes:
+        return b""
+
+    def task_manager_threads(self, name: str) -> Mapping[str, str]:
+        return {}
+
+    def end_all(self) -> None: ...
+
+
+class World:
+    def __init__(self, tmp_path: Path) -> None:
+        self.storage = str(tmp_path / "job")
+        self.objects, self.job = ObstoreObjects(str(tmp_path / "cluster")), ObstoreObjects(self.storage)
+        self.processes = Started()
+        self.services: list[DispatcherService] = []
+
+    def record(self, created_at_ms: int = 1_000) -> JobSubmission:
+        submission = JobSubmission(JOB, "clicks", created_at_ms, self.storage)
+        run_program(put_job(submission, b"graph", new_nonce), self.objects)
+        return submission
+
+    def led_by(self, process: str, *, resigned: bool = False) -> None:
+        run_program(JobLog(JOB, new_nonce).append(LeaderElected(Generation(1))), self.job)
+        data = seal("beat", 1, new_nonce(), Beat(Generation(1), 1, process, resigned))
+        self.job.execute(Put(beat_name(JOB, 1), data, create_only=False))
+
+    def start(self, *, resumes: bool) -> DispatcherService:
+        config = Configuration.from_dict({"high-availability.resume-jobs": str(resumes).lower()})
+        service = DispatcherService(config, self.objects, self.processes)
+        self.services.append(service)
+        service.start()
+        return service
+
+    def ending(self) -> str | None:
+        found = run_program(get_ended(JOB), self.objects)
+        return None if found is None else found.state
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    found = World(tmp_path)
+    yield found
+    for service in found.services:
+        service.shut_down()
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> None:
+    deadline_s, pause = time.monotonic() + WAIT_S, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline_s, what
+        pause.wait(0.01)
+
+
+def test_what_has_not_ended_is_taken_up(world: World) -> None:
+    world.record()
+    assert world.start(resumes=True).is_live(JOB)
+    assert world.processes.numbers == [1]
+
+
+@pytest.mark.parametrize("resigned", [False, True])
+def test_what_a_dead_cluster_left_is_laid_down_where_jobs_are_not_resumed(world: World, resigned: bool) -> None:
+    world.record()
+    gone = this_process().replace('"started":', '"started":1')
+    world.led_by(this_process() if resigned else gone, resigned=resigned)
+    service = world.start(resumes=False)
+    ended = service.ended(JOB)
+    assert ended is not None
+    assert ended.state == world.ending() == "SUSPENDED"
+    assert world.processes.numbers == []
+
+
+@pytest.mark.parametrize("leader", ["here", "elsewhere"])
+def test_what_another_cluster_may_run_is_left_alone(world: World, leader: str) -> None:
+    world.record()
+    world.led_by(this_process() if leader == "here" else "a process of another machine")
+    service = world.start(resumes=False)
+    assert world.ending() is None
+    assert not service.is_known(JOB)
+
+
+def test_what_another_cluster_is_about_to_start_is_left_alone(world: World) -> None:
+    world.record(time.time_ns() // 1_000_000)
+    world.start(resumes=False)
+    assert world.ending() is None
+
+
+def test_what_was_never_started_is_laid_down_some_time_later(world: World) -> None:
+    world.record(time.time_ns() // 1_000_000 - NEVER_LED_MS - 1_000)
+    world.start(resumes=False)
+    assert world.ending() == "SUSPENDED"
+
+
+def test_what_had_come_to_its_end_is_remembered_as_it_ended(world: World) -> None:
+    world.record()
+    log = JobLog(JOB, new_nonce)
+    run_program(log.append(LeaderElected(Generation(1))), world.job)
+    run_program(log.append_as_leader(Finished("FINISHED")), world.job)
+    world.start(resumes=False)
+    assert world.ending() == "FINISHED"
+
+
+def test_a_master_that_cannot_be_started_is_tried_again(world: World) -> None:
+    world.processes.refused = 2
+    world.record()
+    world.start(resumes=True)
+    wait_for(lambda: world.processes.numbers == [1, 2, 3], "no further start was tried")
