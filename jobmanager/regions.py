@@ -15,7 +15,7 @@ from ..taskmanager.partitioners import connected
 
 
 class Regions:
-    """Of one job graph, computed once: about one step per channel."""
+    """Of one job graph, computed once: about one step per subtask and edge."""
 
     def __init__(self, graph: JobGraph) -> None:
         self._parent: dict[SubtaskId, SubtaskId] = {}
@@ -27,7 +27,9 @@ class Regions:
         for edge in graph.edges:
             sources, targets = parallelism[edge.source], parallelism[edge.target]
             for source in range(sources):
-                for target in connected(edge.partitioning, source, sources, targets):
+                reached = connected(edge.partitioning, source, sources, targets)
+                for target in reached[:1] if source and len(reached) == targets else reached:
+                    # who reaches all of them is joined with the first: source 0 reaches all, too, and joined them
                     self._join(SubtaskId(edge.source, source), SubtaskId(edge.target, target))
         self._members: dict[SubtaskId, list[SubtaskId]] = {}
         for subtask in self._parent:
