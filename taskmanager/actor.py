@@ -32,10 +32,11 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ..runtime.cluster_options import HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, LOG_LEVEL, WARM_SLOTS
+from ..runtime.cluster_options import DATA_HOST, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, LOG_LEVEL, WARM_SLOTS
 from ..runtime.config import Configuration
 from ..runtime.directories import LOGS, node_directory, occupy, remove_abandoned
 from ..runtime.logs import LogFile, list_logs, read_log, redirect_output, setup_logging
+from ..runtime.node_options import with_node_options
 from ..state.ids import Generation, JobId, SlotId
 
 if TYPE_CHECKING:
@@ -116,8 +117,18 @@ class SlotShell:
 class TaskManagerShell:
     """The slots of one node; the actor must be on that node."""
 
-    def __init__(self, node_id: str, name: str, host: str, slots: int, config: dict[str, str]) -> None:
-        """`host`: how other nodes reach this one."""
+    def __init__(
+        self,
+        node_id: str,
+        name: str,
+        host: str,
+        slots: int,
+        config: dict[str, str],
+        versions: dict[str, str] | None = None,
+    ) -> None:
+        """`host`: how other nodes reach this one. `versions`: of the cluster; a node where others are installed has no
+        slots, and says why."""
+        config = with_node_options(config)
         configuration = Configuration.from_dict(config)
         node = node_directory(configuration, name)
         occupy(node)
@@ -136,9 +147,11 @@ class TaskManagerShell:
             configuration.get(WARM_SLOTS),
             ask_interval_ms=configuration.get(HEARTBEAT_INTERVAL),
             ask_timeout_ms=configuration.get(HEARTBEAT_TIMEOUT),
+            unfit=_unfit(versions or {}),
         )
         for left in remove_abandoned(node.parent):
             logger.info("what node %s has left is removed", left)
+        host = configuration.get(DATA_HOST) or host
         self._name, self._node_id, self._host = name, node_id, host
         self._actors = _RaySlotActors(own, node_id, (name, host, str(node), config))
         self._keeper = SlotKeeper(pool, self._actors, node, SystemClock(), output)
@@ -198,6 +211,19 @@ SlotActor = _remote(
     num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups={"run": 4, "deliver": 1, "lease": 2, "ctl": 4}
 )(SlotShell)
 TaskManagerActor = _remote(num_cpus=0, max_restarts=-1, concurrency_groups={"allocate": 8, "ctl": 8})(TaskManagerShell)
+
+
+def _unfit(cluster: dict[str, str]) -> str:
+    """Why slots of this node could not work with the cluster's other processes."""
+    from ..runtime.versions import differences, own_versions
+
+    found = differences(own_versions(), cluster, them="this node")
+    for sentence in found.warnings:
+        logger.warning("%s", sentence)
+    reason = "; ".join(found.errors)
+    if reason:
+        logger.error("this node is not used: %s", reason)
+    return reason
 
 
 class _RaySlotActors:

@@ -120,13 +120,17 @@ class PooledSlot:
 class TaskManager:
     """Methods answer the commands to carry out."""
 
-    def __init__(self, prefix: str, total: int, warm: int, *, ask_interval_ms: int, ask_timeout_ms: int) -> None:
-        """Slots are called `<prefix><number>`: the prefix is of this life of the task manager alone."""
-        self.total = total
+    def __init__(
+        self, prefix: str, total: int, warm: int, *, ask_interval_ms: int, ask_timeout_ms: int, unfit: str = ""
+    ) -> None:
+        """Slots are called `<prefix><number>`: the prefix is of this life of the task manager alone. `unfit`: why this
+        node must have no slots."""
+        self.total = 0 if unfit else total
+        self.unfit = unfit
         self.slots: dict[SlotId, PooledSlot] = {}
         """Oldest first."""
-        self.problem = ""
-        """Why slots cannot be started, the last time."""
+        self.problem = unfit
+        """Why there are no slots, or why they could not be started the last time."""
         self._prefix = prefix
         self._warm = warm
         self._ask_interval_ms, self._ask_timeout_ms = ask_interval_ms, ask_timeout_ms
@@ -215,7 +219,7 @@ class TaskManager:
         if slot is None:
             return [KillSlot(slot_id, "it came up too late")]
         slot.address, slot.pid = address, address.pid
-        self._failures, self.problem = 0, ""
+        self._failures, self.problem = 0, self.unfit
         self._settle(slot, job_id, now_ms)
         return self._fill(now_ms)
 
@@ -277,6 +281,8 @@ class TaskManager:
 
     def _target(self) -> int:
         """How many processes there should be that are nobody's."""
+        if self.unfit:
+            return 0
         free = self._room()
         wanted = sum(count for count, _ in self._wanted.values())
         return max(1, min(self._warm, free), min(wanted, free))

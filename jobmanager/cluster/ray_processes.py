@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ...runtime import cluster_options
 from ...runtime.config import Configuration
+from ...runtime.versions import own_versions
 from ...state.cluster_store import JobSubmission
 from ...state.ids import JobId
 from ...taskmanager.actor import SLOT_PREFIX, TaskManagerActor
@@ -147,7 +148,7 @@ class RayProcesses:
             max_restarts=-1,
             resources={SLOT_RESOURCE: offered} if offered else None,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote(node["NodeID"], name, host, slots, self._config.to_dict())
+        ).remote(node["NodeID"], name, host, slots, self._config.to_dict(), own_versions())
 
     def task_managers(self) -> list[TaskManagerView]:
         return list(describe_task_managers().values())

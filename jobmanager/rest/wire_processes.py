@@ -56,7 +56,8 @@ class MemoryConfiguration(TypedDict):
 
 
 class TaskManager(TypedDict):
-    """timeSinceLastHeartbeat is the moment of it, ms since the epoch: the name is Flink's."""
+    """timeSinceLastHeartbeat is the moment of it, ms since the epoch: the name is Flink's. `problem` is ours: why it has
+    no slots, or fewer than it should."""
 
     id: str
     path: str
@@ -70,6 +71,7 @@ class TaskManager(TypedDict):
     freeResource: Resource
     hardware: Hardware
     memoryConfiguration: MemoryConfiguration
+    problem: str
 
 
 class TaskManagers(TypedDict):
@@ -218,6 +220,7 @@ def task_manager(view: TaskManagerView, tasks: TasksBySlot) -> TaskManager:
             "totalFlinkMemory": view.memory_bytes,
             "totalProcessMemory": view.memory_bytes,
         },
+        "problem": view.problem,
     }
 
 

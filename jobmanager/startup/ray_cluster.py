@@ -34,11 +34,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from ...runtime import cluster_options as options
 from ...runtime.config import Configuration
+from ...runtime.node_options import VARIABLE as NODE_OPTIONS
+from ...runtime.node_options import node_environment
 from .node_processes import (
     MARK,
     kill_agents,
@@ -68,6 +71,7 @@ _SOCKET_SUFFIX = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma
 _OF_ANOTHER_CLUSTER = (
     "RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH", "RAY_NAMESPACE", "RAY_REDIS_ADDRESS", "RAY_JOB_ID", "RAY_RAYLET_PID",
     "RAY_NODE_ID", "RAY_CLIENT_MODE", "RAY_OVERRIDE_NODE_ID_FOR_TESTING", "RAY_START_HOOK",
+    NODE_OPTIONS,
 )  # fmt: skip
 _TUNING = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -171,14 +175,16 @@ def start_head(config: Configuration, *, directory: Path, port: int | None = Non
 def join(
     config: Configuration, reach: RayAddress, *, directory: Path, host: str | None = None, prefix: Sequence[str] = ()
 ) -> RayNode:
-    """One more node, at `host` (else as Ray finds its own address). `prefix` is a command that runs its keeper, as
-    `ip netns exec NAME` does: in place, without a process between. Raises ClusterError."""
+    """One more node, at `host` (else as Ray finds its own address), with the options that are its own
+    (runtime/node_options.py). `prefix` is a command that runs its keeper, as `ip netns exec NAME` does: in place,
+    without a process between. Raises ClusterError."""
     if reach.loopback:
         raise ClusterError(
             f"the Ray at {reach.address} can be reached from its own machine only, and not be joined; start its "
             f"cluster with -c {options.RAY_HOST.key}=<address of that machine>"
         )
-    return _start(reach, directory, slots_of(config), host, [f"--address={reach.address}"], prefix)
+    environment = node_environment(config)
+    return _start(reach, directory, slots_of(config), host, [f"--address={reach.address}"], prefix, environment)
 
 
 def _start(
@@ -188,6 +194,7 @@ def _start(
     host: str | None,
     arguments: list[str],
     prefix: Sequence[str] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> RayNode:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = [
@@ -201,7 +208,7 @@ def _start(
     failure = ""
     for attempt in range(START_ATTEMPTS):
         with one_at_a_time(LOCK_TIMEOUT_S):
-            process = _launch(command, directory, reach)
+            process = _launch(command, directory, {**reach.environment(), **environment})
             try:
                 address = _await_start(process, directory)
             except BaseException:  # interrupted
@@ -216,12 +223,12 @@ def _start(
     raise ClusterError(f"Ray does not start; the last lines of its logs:\n{failure or '(it wrote none)'}")
 
 
-def _launch(command: list[str], directory: Path, reach: RayAddress) -> subprocess.Popen[bytes]:
+def _launch(command: list[str], directory: Path, own: Mapping[str, str]) -> subprocess.Popen[bytes]:
     ray_directory = _ray_directory(directory)
     shutil.rmtree(ray_directory, ignore_errors=True)
     ray_directory.mkdir(mode=0o700, parents=True)
     inherited = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_CLUSTER}
-    environment = {**_TUNING, **inherited, **reach.environment(), MARK: str(directory)}
+    environment = {**_TUNING, **inherited, **own, MARK: str(directory)}
     with open(_output(directory), "wb") as output:
         return subprocess.Popen(
             command,

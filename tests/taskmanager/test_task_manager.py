@@ -374,3 +374,10 @@ def test_whatever_happens_accounts_and_processes_agree(seed: int) -> None:
     let = node.count(SlotState.LET)
     assert node.pool.free == node.pool.total - let
     assert node.count(SlotState.BLANK) == max(1, min(node.pool._warm, node.pool.free))
+
+
+def test_a_node_that_is_unfit_has_no_slots_and_starts_none() -> None:
+    pool = TaskManager("slot-", 4, 2, ask_interval_ms=2_000, ask_timeout_ms=10_000, unfit="another Python")
+    assert pool.tick(1_000) == []
+    assert pool.allocate(JOB, FIRST, 1, [], 1_000) == ([], [])
+    assert (pool.total, pool.free, pool.problem) == (0, 0, "another Python")
