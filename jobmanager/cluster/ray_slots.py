@@ -29,6 +29,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle as RayHandle
 
+from ...runtime.cluster_options import HEARTBEAT_TIMEOUT
 from ...state.errors import PenstockError
 from ...state.ids import Generation, JobId, SlotId
 from ...taskmanager.leases import JobLease, SupersededError
@@ -57,6 +58,7 @@ logger = logging.getLogger(__name__)
 class _Slot:
     handle: ActorHandle
     task_manager: ActorHandle
+    pid: int
     heard_ms: int
     outgoing: list[ToSlot] = field(default_factory=list)
 
@@ -122,7 +124,10 @@ class RaySlots:
         """Give up slots that have not been heard for too long; the loop calls it about every half second."""
         for slot, known in list(self._slots.items()):
             if now_ms - known.heard_ms > self._heartbeat_timeout_ms:
-                reason = f"it has not answered for {self._heartbeat_timeout_ms} ms"
+                reason = (
+                    f"its process {known.pid} has not answered for {self._heartbeat_timeout_ms} ms "
+                    f"({HEARTBEAT_TIMEOUT.key}), and is killed"
+                )
                 self.discard(slot, reason)
                 self._loop.happened(events.SlotLost(slot, reason))
 
@@ -175,7 +180,7 @@ class RaySlots:
             logger.error("slot %s failed: %s", slot, error)
         if not isinstance(error, SupersededError):
             known.task_manager.discard.remote(self._job_id, self._generation, slot, "lost")
-        self._loop.happened(events.SlotLost(slot, _first_line(error)))
+        self._loop.happened(events.SlotLost(slot, _why_lost(error, known.pid)))
 
     # acquiring, on its own thread
 
@@ -244,7 +249,7 @@ class RaySlots:
             raise failure
 
     def _leased(self, offer: SlotOffer, handle: ActorHandle, task_manager: ActorHandle) -> None:
-        self._slots[offer.slot_id] = _Slot(handle, task_manager, self._loop.now_ms())
+        self._slots[offer.slot_id] = _Slot(handle, task_manager, offer.pid, self._loop.now_ms())
         self._poll(offer.slot_id)
         self._loop.happened(events.SlotOffered(offer.slot_id, offer.address))
 
@@ -279,12 +284,21 @@ def _rooms(job_id: JobId, known: set[SlotId]) -> dict[str, Room]:
     for name, view in describe_task_managers().items():
         mine = [SlotId(slot.id) for slot in view.slots if slot.job_id == job_id and slot.alive]
         used = len(known.intersection(mine))
-        rooms[name] = Room(view.slots_total, view.slots_free, held=len(mine) - used, used=used)
+        rooms[name] = Room(view.slots_total, view.slots_free, len(mine) - used, used, view.problem)
     return rooms
 
 
 def _when_done(call: Any, answer: Callable[[Future[Any]], None]) -> None:
     call.future().add_done_callback(answer)
+
+
+def _why_lost(error: BaseException, pid: int) -> str:
+    """For the user, whom Ray's actors do not concern."""
+    if isinstance(error, ray.exceptions.ActorUnavailableError):
+        return f"its process {pid} cannot be reached, or has ended"
+    if isinstance(error, ray.exceptions.RayActorError):
+        return f"its process {pid} has ended: it was killed (by the system, where memory is short), or it crashed"
+    return _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+MAX_NAMED = 10
+"""So many task managers are named in a message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Room:
@@ -22,6 +25,8 @@ class Room:
     """Slots that are the job's already, and that its master does not know."""
     used: int = 0
     """Slots that are the job's and known."""
+    problem: str = ""
+    """Why it has fewer than it should."""
 
 
 def place(rooms: Mapping[str, Room], count: int) -> dict[str, int] | None:
@@ -38,14 +43,22 @@ def place(rooms: Mapping[str, Room], count: int) -> dict[str, int] | None:
 
 
 def shortage(rooms: Mapping[str, Room], count: int) -> str:
-    """Why `place` answered None, for the user."""
+    """Why the job did not get them, for the user."""
     if not rooms:
         return f"the job asks for {count} slots, and the cluster has no task manager yet"
     free, total = sum(room.free for room in rooms.values()), sum(room.total for room in rooms.values())
-    each = ", ".join(f"{name}: {room.free} of {room.total}" for name, room in sorted(rooms.items())[:10])
-    hint = (
-        "lower the parallelism, or start task managers with more slots (taskmanager.numberOfTaskSlots)"
-        if count > total
-        else "other jobs hold the rest; cancel one, or add a node"
-    )
-    return f"the job asks for {count} slots, and {free} of {total} are free ({each}); {hint}"
+    used = sum(room.used for room in rooms.values())
+    parts = [f"{name}: {room.free} of {room.total}{_reason(room)}" for name, room in sorted(rooms.items())]
+    each = ", ".join(parts[:MAX_NAMED])
+    if count + used > total:
+        hint = "lower the parallelism, or add nodes or slots (penstock cluster join, taskmanager.numberOfTaskSlots)"
+    elif count > free:
+        hint = "other jobs hold the rest; cancel one, or add a node"
+    else:
+        hint = "their processes have not come up yet; the logs of the task managers tell more"
+    more = f"{count} slots more than its {used}" if used else f"{count} slots"
+    return f"the job asks for {more}, and {free} of {total} are free ({each}); {hint}"
+
+
+def _reason(room: Room) -> str:
+    return f" ({room.problem})" if room.problem else ""

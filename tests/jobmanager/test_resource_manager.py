@@ -52,3 +52,8 @@ def test_why_there_are_not_enough() -> None:
     assert "taskmanager-a: 1 of 2" in text
     assert "lower the parallelism" in text
     assert "other jobs hold the rest" in shortage({"a": Room(4, 1)}, 3)
+    lacking = shortage({"a": Room(4, 0, used=4)}, 2)
+    assert "asks for 2 slots more than its 4, and 0 of 4 are free" in lacking
+    assert "lower the parallelism" in lacking
+    assert "have not come up yet" in shortage({"a": Room(4, 4)}, 3)
+    assert "a: 0 of 0 (other Python)" in shortage({"a": Room(0, 0, problem="other Python")}, 1)
