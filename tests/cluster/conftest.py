@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -147,16 +147,20 @@ def short_directory() -> Iterator[Path]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+def option_names(options: Mapping[str, object]) -> dict[str, object]:
+    """Keyword arguments with __ for . and _ for -."""
+    return {name.replace("__", ".").replace("_", "-"): value for name, value in options.items()}
+
+
 def cluster_config(directory: Path, storage: Path, **options: object) -> Configuration:
-    """Option names with __ for . and _ for -: taskmanager__numberOfTaskSlots=2."""
-    named = {name.replace("__", ".").replace("_", "-"): value for name, value in options.items()}
+    """Options as `option_names` takes them: taskmanager__numberOfTaskSlots=2."""
     return Configuration(
         {
             "io.tmp.dirs": str(directory),
             "high-availability.storageDir": str(storage),
             "taskmanager.numberOfTaskSlots": SLOTS,
             "rest.port": 0,
-            **named,
+            **option_names(options),
         }
     )
 
@@ -228,17 +232,25 @@ class Nodes:
         self.host = own_address()
         self.started: list[RayNode] = []
 
-    def config(self, slots: int) -> Configuration:
-        return Configuration({"taskmanager.numberOfTaskSlots": slots, "ray.host": self.host})
+    def config(self, slots: int, **options: object) -> Configuration:
+        """Options as `cluster_config` takes them."""
+        own = {"taskmanager.numberOfTaskSlots": slots, "ray.host": self.host}
+        return Configuration({**own, **option_names(options)})
 
     def head(self, slots: int = 2) -> RayNode:
         return self._add(start_head(self.config(slots), directory=self.directory / "head"))
 
     def join(
-        self, reach: RayAddress, slots: int = 2, *, host: str | None = None, prefix: tuple[str, ...] = ()
+        self,
+        reach: RayAddress,
+        slots: int = 2,
+        *,
+        host: str | None = None,
+        prefix: tuple[str, ...] = (),
+        **options: object,
     ) -> RayNode:
         directory = self.directory / f"n{len(self.started)}"
-        return self._add(join(self.config(slots), reach, directory=directory, host=host, prefix=prefix))
+        return self._add(join(self.config(slots, **options), reach, directory=directory, host=host, prefix=prefix))
 
     def _add(self, node: RayNode) -> RayNode:
         self.started.append(node)
