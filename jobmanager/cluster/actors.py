@@ -101,6 +101,8 @@ class DispatcherProcess:
 
     def __init__(self, config: dict[str, str], storage: str, secret: bytes) -> None:
         cluster = Configuration.from_dict(config)
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            cluster.set(cluster_options.RESUME_JOBS, True)  # the jobs are this cluster's own
         directory = node_directory(cluster, NODE)
         logs = directory / "logs"
         setup_logging(logs, NODE, cluster.get(cluster_options.LOG_LEVEL))

@@ -228,6 +228,7 @@ class Supervisor:
 
     def _restart(self, failure: str) -> None:
         """Until it is up again, or the budget is used up: then ClusterError."""
+        self.config.set(options.RESUME_JOBS, True)  # those that have not ended by now are this cluster's own
         port = port_of(self._state.ray_address or "")
         while not (self._stop.is_set() or self._at_once.is_set()):
             logger.error("%s", failure)

@@ -17,10 +17,12 @@ import pytest
 from penstock.jobmanager.startup import cluster_control, node_processes
 from penstock.jobmanager.startup.cluster_rest import answers, delete_cluster, settle_rest_port
 from penstock.jobmanager.startup.cluster_state import ClusterFiles, ClusterState, running_clusters
+from penstock.jobmanager.startup.cluster_supervisor import Supervisor
 from penstock.jobmanager.startup.embedded_cluster import EmbeddedCluster, unclaimed
 from penstock.jobmanager.startup.node_processes import is_alive
 from penstock.jobmanager.startup.ray_address import ClusterError
 from penstock.jobmanager.startup.restart_budget import Remedy, RestartBudget, Vigil
+from penstock.runtime.cluster_options import RESUME_JOBS
 from penstock.runtime.config import Configuration
 
 if TYPE_CHECKING:
@@ -67,6 +69,20 @@ def test_when_all_of_ray_dies_a_new_one_is_started(cluster: Cluster, wait_for: W
     wait_for(lambda: cluster.get("/overview")["slots-total"] == 6, "its slots are back")
 
 
+def test_a_new_head_takes_up_what_runs_on_the_cluster_of_a_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Configuration(
+        {"io.tmp.dirs": str(tmp_path), "cluster.id": "scripts", "high-availability.resume-jobs": False}
+    )
+    supervisor, resumes = Supervisor(config, embedded=True), []
+    supervisor.claim()
+    monkeypatch.setattr(supervisor, "_bring_up", lambda port: resumes.append(supervisor.config.get(RESUME_JOBS)))
+    supervisor._restart("Ray's head died")
+    assert resumes == [True]
+    supervisor.files.release()
+
+
 def _running_again(cluster: Cluster, restarts: int) -> ClusterState | None:
     state = cluster.state()
     return state if state.phase == "running" and state.restarts > restarts else None
@@ -105,7 +121,8 @@ def test_when_the_supervisor_is_killed_nothing_lives(new_cluster: NewCluster, wa
 SCRIPT = """
     import os, signal, sys
     from penstock.jobmanager.startup.embedded_cluster import EmbeddedCluster
-    from penstock.runtime.config import Configuration
+    from penstock.runtime.cluster_options import RESUME_JOBS
+from penstock.runtime.config import Configuration
 
     cluster = EmbeddedCluster.start(Configuration(dict(pair.split("=", 1) for pair in sys.argv[1:])))
     print(cluster.supervisor_pid, flush=True)
