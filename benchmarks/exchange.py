@@ -53,7 +53,7 @@ class Ends:
     def granted(self, attempt: Attempt, channel: ChannelId, nbytes: int) -> None:
         self.writers.granted(channel, nbytes)
 
-    def disconnected(self, peer: SlotId, newest: Attempt | None) -> None:
+    def disconnected(self, peer: SlotId, newest: Attempt | None, reason: str = "") -> None:
         raise AssertionError(f"{peer} was not cut off")
 
 

@@ -128,7 +128,7 @@ class End:
         self.output.window.granted(nbytes)
         self.output.pump()
 
-    def disconnected(self, peer: SlotId, newest: Attempt | None) -> None:
+    def disconnected(self, peer: SlotId, newest: Attempt | None, reason: str = "") -> None:
         self.mailbox.stop()
 
     def step(self) -> bool:

@@ -48,7 +48,7 @@ class Slot:
         self._inputs: dict[ChannelId, Task] = {}
         self._outputs: dict[ChannelId, Task] = {}
         self._next_report_ns = 0
-        self._doomed: list[tuple[int, SlotId, Task]] = []
+        self._doomed: list[tuple[int, str, Task]] = []
         """Tasks that lost a connection, and when they fail of it."""
 
     # control
@@ -132,11 +132,12 @@ class Slot:
         if task is not None and task.attempt == attempt:
             task.writers.granted(channel, nbytes)
 
-    def disconnected(self, peer: SlotId, newest: Attempt | None) -> None:
+    def disconnected(self, peer: SlotId, newest: Attempt | None, reason: str = "") -> None:
         at_ns = self._services.clock.monotonic_ns() + LOST_CONNECTION_NS
+        lost = f"the connection of slot {self.id} to slot {peer} was lost" + (f": {reason}" if reason else "")
         for task in self.tasks:
             if peer in task.peers and (newest is None or task.attempt <= newest):
-                self._doomed.append((at_ns, peer, task))
+                self._doomed.append((at_ns, lost, task))
 
     def _fail_doomed(self) -> None:
         if not self._doomed:
@@ -144,9 +145,9 @@ class Slot:
         now_ns = self._services.clock.monotonic_ns()
         due = [doomed for doomed in self._doomed if doomed[0] <= now_ns]
         self._doomed = [doomed for doomed in self._doomed if doomed[0] > now_ns]
-        for _, peer, task in due:
+        for _, lost, task in due:
             logs.set_context(task.log_context)
-            task.fail(ConnectionLostError(f"the connection of slot {self.id} to slot {peer} was lost"))
+            task.fail(ConnectionLostError(lost))
 
     # running
 

@@ -344,7 +344,7 @@ class SocketTransport:
         level = logging.WARNING if newest else logging.INFO
         logger.log(level, "slot %s lost its connection to slot %s: %s", self._me, slot, reason)
         if newest:
-            self._attached.disconnected(slot, newest)
+            self._attached.disconnected(slot, newest, reason)
 
     def _forget(self, slot: SlotId) -> None:
         for connection in self._peers.pop(slot).connections():

@@ -34,9 +34,9 @@ class Receiver(Protocol):
 
     def granted(self, attempt: Attempt, channel: ChannelId, nbytes: int) -> None: ...
 
-    def disconnected(self, peer: SlotId, newest: Attempt | None) -> None:
+    def disconnected(self, peer: SlotId, newest: Attempt | None, reason: str = "") -> None:
         """The connection to that slot is lost, and with it, perhaps, frames and grants of attempts up to this one;
-        None: the slot is gone."""
+        None: the slot is gone. `reason`: for people."""
         ...
 
 

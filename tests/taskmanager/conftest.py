@@ -56,6 +56,7 @@ class Station:
         self.grants: list[tuple[Attempt, ChannelId, int]] = []
         self.lost: list[SlotId] = []
         self.lost_attempts: list[Attempt | None] = []
+        self.reasons: list[str] = []
 
     def receive(self, frame: Frame) -> None:
         self.frames.append(frame)
@@ -63,9 +64,10 @@ class Station:
     def granted(self, attempt: Attempt, channel: ChannelId, nbytes: int) -> None:
         self.grants.append((attempt, channel, nbytes))
 
-    def disconnected(self, peer: SlotId, newest: Attempt | None) -> None:
+    def disconnected(self, peer: SlotId, newest: Attempt | None, reason: str = "") -> None:
         self.lost.append(peer)
         self.lost_attempts.append(newest)
+        self.reasons.append(reason)
 
     @property
     def elements(self) -> list[Element]:

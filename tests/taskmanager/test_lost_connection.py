@@ -18,7 +18,7 @@ class Ends:
     def granted(self, attempt: Attempt, channel: ChannelId, nbytes: int) -> None:
         raise AssertionError(channel)
 
-    def disconnected(self, peer: SlotId, newest: Attempt | None) -> None:
+    def disconnected(self, peer: SlotId, newest: Attempt | None, reason: str = "") -> None:
         self.lost.append(peer)
 
 

@@ -76,7 +76,7 @@ class Driven:
     def granted(self, attempt: Attempt, channel: ChannelId, nbytes: int) -> None:
         raise AssertionError(channel)
 
-    def disconnected(self, peer: SlotId, newest: Attempt | None) -> None:
+    def disconnected(self, peer: SlotId, newest: Attempt | None, reason: str = "") -> None:
         self.lost.append(peer)
 
     def stop(self) -> None:

@@ -107,6 +107,7 @@ def test_a_certificate_of_another_authority_is_refused(stations: Any, ours: TlsF
     a.transport.send(b.id, frame(Watermark(1)))
     stations.run(lambda: a.lost == [b.id])
     assert (b.frames, b.lost) == ([], [])
+    assert "certificate verify failed" in a.reasons[0]
 
 
 def test_who_has_no_certificate_is_refused(stations: Any, ours: TlsFiles, caplog: pytest.LogCaptureFixture) -> None:
