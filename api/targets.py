@@ -15,6 +15,7 @@ cluster as an archive (packaging.py), unless it is there already; an embedded on
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from . import session
 from .job_client import JobClient, announce
 from .job_options import job_options
 from .packaging import needs_modules_of, package_directory
+from .printed import PrintedOutput
 from .steps import Step
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 LOCAL, EMBEDDED, REMOTE, AUTO = "local", "embedded", "remote", "auto"
 
 _embedded: EmbeddedCluster | None = None
+_printed: PrintedOutput | None = None
+"""By its slots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,19 @@ def refuse_for_cluster(bound_here: Sequence[str]) -> None:
         )
 
 
+def refuse_paths_of_the_copy(steps: Sequence[Step], copy: Path) -> None:
+    """A submitted script runs in a copy of its directory, which is gone when the job runs: a source would find nothing
+    there, without an error. PipelineError for connectors whose `path` is in it."""
+    for step in steps:
+        path = getattr(step.source or step.sink, "path", None)
+        if isinstance(path, str) and Path(path).is_relative_to(copy):
+            raise PipelineError(
+                f"'{step.name}' uses {os.path.relpath(path, copy)!r}, a path in the script's directory. On a cluster a "
+                "script runs in a copy of that, which the job's processes do not have: give an absolute path that all "
+                "nodes reach"
+            )
+
+
 def _named(operators: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in operators)
 
@@ -104,32 +121,33 @@ def start_job(graph: JobGraph, config: Configuration, bound_here: Sequence[str])
     if choice.target == REMOTE:
         client = RestClient(choice.address or "")
         announce(graph, config, f"goes to the cluster at {client.address}")
-        return _submit(client, graph, config, here=False)
+        return _submit(client, graph, config, None)
     session.say(f"job '{graph.job_name}' runs on a cluster that is started here ({choice.why})")
     cluster = embedded_cluster(config)
     client = RestClient(cluster.address)
     announce(graph, config, f"runs on this cluster: {client.address}")
-    return _submit(client, graph, _absolute(config), here=True)
+    return _submit(client, graph, _absolute(config), _printed)
 
 
 def embedded_cluster(config: Configuration) -> EmbeddedCluster:
     """That of this process; it is started for the first job, and ends with the process."""
-    global _embedded
+    global _embedded, _printed
     from ..jobmanager.startup.embedded_cluster import EmbeddedCluster
 
     if _embedded is None:
         own = Configuration({cluster_options.RESUME_JOBS.key: False})  # the script says with -s what goes on
         _embedded = EmbeddedCluster.start(own.merged(config))
+        _printed = PrintedOutput(_embedded.directory)
         for note in _embedded.notes:
             session.say(f"note: {note}")
     return _embedded
 
 
-def _submit(client: RestClient, graph: JobGraph, config: Configuration, *, here: bool) -> RemoteJob:
-    """`here`: the cluster is on this machine and can import from its directories."""
+def _submit(client: RestClient, graph: JobGraph, config: Configuration, printed: PrintedOutput | None) -> RemoteJob:
+    """`printed`: the cluster is this process's own, and can import from the directories of this machine."""
     from .remote_job import RemoteJob
 
-    directory = _script_directory()
+    here, directory = printed is not None, _script_directory()
     accepted = client.submit(
         GraphRequest(
             job_name=graph.job_name,
@@ -144,7 +162,7 @@ def _submit(client: RestClient, graph: JobGraph, config: Configuration, *, here:
         if note not in config.notes:
             session.say(f"note: {note}")
     session.say(f"{'continuing' if accepted.continued else 'submitted'} job {accepted.job_id}")
-    return RemoteJob(client, accepted)
+    return RemoteJob(client, accepted, printed)
 
 
 def _absolute(config: Configuration) -> Configuration:

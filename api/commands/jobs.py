@@ -235,9 +235,10 @@ def _newest(found: list[File], suffix: str) -> str:
 
 
 def _of_job(client: RestClient, view: JobView) -> list[File]:
-    """Of the processes that work for it now: its master, its slots."""
+    """Of the processes that work for it now: its master, its slots (of an ended job only the master's are known)."""
     found: list[File] = [(None, row) for row in client.logs(None) if view.overview.id in row.name]
-    places = {(subtask.task_manager, subtask.slot) for v in view.vertices for subtask in v.subtasks if subtask.slot}
+    subtasks = [subtask for vertex in view.vertices for subtask in vertex.subtasks]
+    places = {(it.task_manager, it.slot) for it in subtasks if it.task_manager and it.slot}
     for manager in sorted({manager for manager, _ in places}):
         slots = tuple(slot for place, slot in places if place == manager)
         found += [(manager, row) for row in client.logs(manager) if row.name.startswith(slots)]

@@ -43,7 +43,7 @@ async def stop_with_savepoint(request: Request, job_id: JobIdPath) -> Nothing:
     """Savepoints are not supported yet."""
     await _dropped(request)
     raise UnsupportedError(
-        f"savepoints are not supported yet. POST /jobs/{job_id}/suspend (`penstock stop`) takes a last checkpoint and "
+        f"savepoints are not supported yet. POST /jobs/{job_id}/suspend takes a last checkpoint and "
         "ends the job; its script submitted again with `-s latest` continues from there"
     )
 

@@ -182,3 +182,19 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert list(scratch.iterdir()) == []
     assert set(psutil.Process().children(recursive=True)) <= before
     assert os.listdir(tmp_path / "work") == ["job.py"]
+
+
+@pytest.mark.parametrize(
+    ("connector", "where"),
+    [("env.from_source(FileSource('in', Text()), name='files').print()", "'files' uses 'in'"),
+     ("env.from_sequence(1, 2).sink_to(FileSink('out/x', Text()), name='files')", "'files' uses 'out/x'")],
+)  # fmt: skip
+def test_paths_that_the_job_would_not_find_are_refused(tmp_path: Path, connector: str, where: str) -> None:
+    (tmp_path / "in").mkdir()
+    imports = (
+        "from penstock.connectors.files import FileSink, FileSource\nfrom penstock.connectors.formats import Text\n"
+    )
+    outcome = capture(tmp_path, f"{imports}{PIPELINE}{connector}\nenv.execute()")
+    assert outcome.error is not None
+    assert where in outcome.error
+    assert "absolute path" in outcome.error
