@@ -29,6 +29,7 @@ from ..state.ids import Attempt, CheckpointId, VertexId
 from . import session
 from .failures import FailureReports
 from .job_client import JobResult, stopping_on_signals
+from .printed import PrintedOutput
 from .progress import ProgressLine, records_read
 from .rest_client import Accepted, RestClient
 
@@ -41,11 +42,13 @@ WAIT_S = 1.0
 class RemoteJob:
     """A job that was submitted, or is found on a cluster. Not for several threads at once."""
 
-    def __init__(self, client: RestClient, accepted: Accepted) -> None:
+    def __init__(self, client: RestClient, accepted: Accepted, printed: PrintedOutput | None = None) -> None:
+        """`printed`: shown here, too."""
         self.job_id = accepted.job_id
         self.job_name = accepted.job_name
         self._client = client
         self._view: JobView | None = None
+        self._printed = printed
         self._failures = FailureReports()
         self._progress = ProgressLine(frozenset())
         self._looked_s = 0.0
@@ -158,6 +161,8 @@ class RemoteJob:
             session.say(text)
         self._progress.sources = _sources(self._view)
         self._progress(status, time.monotonic_ns() // 1_000_000)
+        if self._printed is not None:
+            self._printed.show(all_of_it=status.state.is_terminal)
         return status.state.is_terminal
 
     def look_sometimes(self) -> None:

@@ -13,6 +13,7 @@ import atexit
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 from ...runtime import cluster_options as options
 from ...runtime.config import Configuration
@@ -26,8 +27,12 @@ MAX_NAMES = 50
 class EmbeddedCluster:
     """`start` it; `stop` it, or let the process end."""
 
-    def __init__(self, process: subprocess.Popen[bytes], state: ClusterState, notes: list[str]) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], state: ClusterState, notes: list[str], directory: Path
+    ) -> None:
         self._process = process
+        self.directory = directory
+        """Of its processes' files."""
         self.state = state
         self.notes = notes
         """What the user should know: a port or a name that was taken."""
@@ -45,7 +50,8 @@ class EmbeddedCluster:
         started = read_started(process)
         if started.state is None:
             raise ClusterError(started.error or "the supervisor of the cluster ended without a word")
-        cluster = cls(process, started.state, [*notes, *started.notes])
+        directory = ClusterFiles.of(config).directory
+        cluster = cls(process, started.state, [*notes, *started.notes], directory)
         atexit.register(cluster.stop)
         return cluster
 
