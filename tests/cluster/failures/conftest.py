@@ -1,16 +1,13 @@
-"""The golden job on a cluster: submitted over REST, disturbed in mid-stream, and its output compared to what it must be.
+"""The golden job on a cluster: submitted over REST, disturbed in mid-stream, its output compared to what it must be.
 
-    golden         submits golden_job.py to a cluster; gives a Golden
-    cluster        of the module, with short timeouts; after each test nothing of its jobs may be left in it
+start_golden   submits golden_job.py to a cluster: a Golden
+golden         one on the module's cluster, which has short timeouts, in mid-stream; nothing of it may be left
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
-import signal
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,9 +41,15 @@ SETTINGS: dict[str, object] = {
 ENDED = ("FINISHED", "CANCELED", "FAILED", "SUSPENDED")
 
 
-@pytest.fixture(scope="module")
-def cluster_settings() -> dict[str, object]:
+@pytest.fixture(scope="session")
+def golden_settings() -> dict[str, object]:
+    """Of a cluster on which deaths are noticed soon."""
     return {"cluster__id": "golden", **SETTINGS}
+
+
+@pytest.fixture(scope="module")
+def cluster_settings(golden_settings: dict[str, object]) -> dict[str, object]:
+    return golden_settings
 
 
 class Golden:
@@ -71,6 +74,11 @@ class Golden:
         }
         request = RunRequest(artefact, arguments=(*given, *arguments), parallelism=2, config=options)
         self.job_id = self.rest.run(request).job_id
+        return self
+
+    def moved(self, cluster: Cluster) -> Golden:
+        """The cluster was started again."""
+        self.cluster, self.rest = cluster, RestClient(cluster.address)
         return self
 
     # what is seen of it
@@ -201,16 +209,24 @@ NewGolden = Callable[..., Golden]
 def start_golden(tmp_path: Path, wait_for: WaitFor) -> NewGolden:
     """Call it with a cluster; `rows`, `config` (of the job), and arguments of the script."""
 
-    def start(
-        cluster: Cluster, *arguments: str, rows: int = ROWS, config: dict[str, str] | None = None
-    ) -> Golden:
+    def start(cluster: Cluster, *arguments: str, rows: int = ROWS, config: dict[str, str] | None = None) -> Golden:
         return Golden(cluster, tmp_path, wait_for, rows).submit(arguments, config or {})
 
     return start
 
 
 @pytest.fixture
-def golden(cluster: Cluster, start_golden: NewGolden, wait_for: WaitFor) -> Iterator[Golden]:
-    """In mid-stream on the module's cluster."""
-    yield start_golden(cluster).in_mid_stream()
+def clean_jobs(cluster: Cluster, wait_for: WaitFor) -> Iterator[None]:
+    """Nothing of a test's jobs may be left in the module's cluster."""
+    yield
+    rest = RestClient(cluster.address)
+    for job in rest.jobs():
+        if job.is_live:  # the test has failed
+            rest.cancel(job.id)
     nothing_is_left_of_jobs(cluster, wait_for)
+
+
+@pytest.fixture
+def golden(cluster: Cluster, start_golden: NewGolden, clean_jobs: None) -> Golden:
+    """In mid-stream on the module's cluster."""
+    return start_golden(cluster).in_mid_stream()

@@ -110,19 +110,21 @@ def build(env: ps.StreamExecutionEnvironment, arguments: argparse.Namespace) -> 
     counted.sink_to(FileSink(str(out / "counted"), Json(), roll_rows=500), name="counted files")
     counted.get_side_output(quiet).sink_to(FileSink(str(out / "quiet"), Json(), roll_rows=100), name="quiet files")
     if arguments.never_returns:
-        counted.map(NeverReturns(arguments.never_returns), name="never returns").sink_to(DiscardingSink())
+        hangs = NeverReturns(arguments.never_returns, str(arguments.out / "hangs"))
+        counted.map(hangs, name="never returns").sink_to(DiscardingSink())
     if arguments.slow_sink:
         counted.map(SlowSink(arguments.slow_sink), name="slow").sink_to(DiscardingSink())
 
 
 class NeverReturns(ps.MapFunction):
-    """For numbers from here on."""
+    """For numbers from here on; then there is a file."""
 
-    def __init__(self, number: int) -> None:
-        self._number = number
+    def __init__(self, number: int, file: str) -> None:
+        self._number, self._file = number, file
 
     def map(self, counted: Counted) -> int:
         while counted.number >= self._number:
+            Path(self._file).touch()
             threading.Event().wait()
         return counted.number
 
