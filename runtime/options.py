@@ -143,6 +143,11 @@ FAILOVER_STRATEGY = Option(
     "What a failure restarts: the subtasks connected with what failed, or the whole job.",
 )  # fmt: skip
 
+CANCEL_TIMEOUT = Option(
+    "task.cancellation.timeout", DURATION, 30_000,
+    "A function that has not returned so long after its task was cancelled hangs: its slot's process is killed.",
+)  # fmt: skip
+
 # memory --------------------------------------------------------------------------------------------------------
 
 NETWORK_MEMORY = Option(

@@ -36,3 +36,8 @@ def test_an_interval_of_nothing_switches_checkpoints_off() -> None:
     options = job_master_options(Configuration({"execution.checkpointing.mode": "at-least-once"})).checkpoints
     assert options is not None
     assert not options.exactly_once
+
+
+def test_how_long_cancelled_functions_may_take() -> None:
+    assert job_master_options(Configuration()).cancel_timeout_ms == 30_000
+    assert job_master_options(Configuration({"task.cancellation.timeout": "3s"})).cancel_timeout_ms == 3_000
