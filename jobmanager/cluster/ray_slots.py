@@ -79,6 +79,8 @@ class RaySlots:
         self._request_timeout_s = request_timeout_s
         self._heartbeat_timeout_ms = heartbeat_timeout_ms
         self._slots: dict[SlotId, _Slot] = {}
+        self._coming: dict[SlotId, ActorHandle] = {}
+        """Let to the job and being leased: not yet known on the loop's thread. With their task managers."""
         self._wanted: queue.SimpleQueue[tuple[int, Generation, frozenset[SlotId]] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._acquire_all, name="slot requests", daemon=True)
@@ -90,9 +92,15 @@ class RaySlots:
         self._thread.start()
 
     def close(self) -> None:
+        """Slots that are still on their way are given back: nobody waits for them any more."""
         self._closing.set()
         self._wanted.put(None)
+        self._give_back()
         self._thread.join(timeout=CALL_TIMEOUT_S)
+
+    def _give_back(self) -> None:
+        for slot, task_manager in list(self._coming.items()):
+            task_manager.release.remote(self._job_id, self._generation, [slot])
 
     # commands of the job master
 
@@ -185,21 +193,28 @@ class RaySlots:
     # acquiring, on its own thread
 
     def _acquire_all(self) -> None:
+        had: set[SlotId] = set()
+        """All that this thread got: those that a request which has waited here could not know."""
         while (wanted := self._wanted.get()) is not None:
             count, generation, known = wanted
+            had |= known
             try:
-                self._acquire(count, generation, set(known))
+                self._acquire(count, generation, had)
             except Exception as error:  # whatever happens to a request, the job must hear of it
                 logger.warning("slots cannot be had: %s", error)
                 self._loop.post(events.SlotsDenied(_first_line(error)))
 
     def _acquire(self, count: int, generation: Generation, known: set[SlotId]) -> None:
+        """What it gets is put into `known`."""
         deadline_s = time.monotonic() + self._request_timeout_s
         while not self._closing.is_set():
             rooms = _rooms(self._job_id, known)
             offers = self._take(rooms, count, generation, known)
-            self._lease_all(offers, generation)
             known.update(offer.slot_id for offer, _ in offers)
+            self._coming.update({offer.slot_id: task_manager for offer, task_manager in offers})
+            if self._closing.is_set():  # it did not see these
+                self._give_back()
+            self._lease_all(offers, generation)
             count -= len(offers)
             if count <= 0:
                 return
@@ -241,6 +256,7 @@ class RaySlots:
             try:
                 ray.get(call, timeout=LEASE_TIMEOUT_S)
             except Exception as error:  # the job's code cannot be installed, or the process died
+                self._coming.pop(offer.slot_id, None)
                 task_manager.discard.remote(self._job_id, generation, offer.slot_id, "it could not be leased")
                 failure = error
             else:
@@ -249,6 +265,7 @@ class RaySlots:
             raise failure
 
     def _leased(self, offer: SlotOffer, handle: ActorHandle, task_manager: ActorHandle) -> None:
+        self._coming.pop(offer.slot_id, None)
         self._slots[offer.slot_id] = _Slot(handle, task_manager, offer.pid, self._loop.now_ms())
         self._poll(offer.slot_id)
         self._loop.happened(events.SlotOffered(offer.slot_id, offer.address))
