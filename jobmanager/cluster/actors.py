@@ -115,7 +115,7 @@ class DispatcherProcess:
             ).remote(submission, number, config, storage, secret)
             return handle
 
-        service = DispatcherService(cluster, objects, RayProcesses(cluster, make_master))
+        service = DispatcherService(cluster, objects, RayProcesses(cluster, make_master, logs))
         submissions = Submissions(cluster, storage, objects, directory)
         self._gateway = ClusterGateway(cluster, storage, objects, service, submissions, logs)
         service.start()

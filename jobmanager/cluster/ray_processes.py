@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ...runtime import cluster_options
 from ...runtime.config import Configuration
+from ...runtime.logs import remove_old_logs
 from ...runtime.versions import own_versions
 from ...state.cluster_store import JobSubmission
 from ...state.ids import JobId
@@ -41,8 +43,12 @@ logger = logging.getLogger(__name__)
 class RayProcesses:
     """Implements dispatcher_service.Processes. `make_master` creates the actor of a job master."""
 
-    def __init__(self, config: Configuration, make_master: Callable[[JobSubmission, int, str], ActorHandle]) -> None:
+    def __init__(
+        self, config: Configuration, make_master: Callable[[JobSubmission, int, str], ActorHandle], logs: Path
+    ) -> None:
+        """`logs`: where masters have theirs; those of as many as ended jobs are remembered are kept."""
         self._config = config
+        self._logs = logs
         self._make_master = make_master
         self._handles: dict[tuple[JobId, int], ActorHandle] = {}
         self._nodes: dict[str, str] = {}
@@ -66,6 +72,11 @@ class RayProcesses:
         handle = self._handles.pop((job_id, number), None) or _find(master_name(job_id, number))
         if handle is not None:
             ray.kill(handle)
+        living = frozenset(self._logs_of(*master) for master in self._handles) | {self._logs.parent.name}
+        remove_old_logs(self._logs, living, self._config.get(cluster_options.JOB_STORE_CAPACITY))
+
+    def _logs_of(self, job_id: JobId, number: int) -> str:
+        return f"{self._logs.parent.name}-{master_name(job_id, number)}"
 
     def watch_master(self, job_id: JobId, number: int, over: Callable[[str], None]) -> None:
         handle = self._master(job_id, number)
@@ -75,6 +86,8 @@ class RayProcesses:
 
         def answered(future: Future[None]) -> None:
             error = future.exception()
+            if error is not None:
+                self._handles.pop((job_id, number), None)
             over("" if error is None else _first_line(error))
 
         handle.wait_end.remote().future().add_done_callback(answered)

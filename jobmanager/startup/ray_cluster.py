@@ -53,6 +53,7 @@ from .node_processes import (
     user_directory,
 )
 from .ray_address import LOOPBACK, ClusterError, RayAddress, reachable
+from .session_logs import keep_small
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ _TUNING = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "30",  # a GCS that is gone never comes back, here
     "RAY_memory_monitor_refresh_ms": "0",
     "RAY_task_events_report_interval_ms": "0",
+    "RAY_maximum_gcs_destroyed_actor_cached_count": "100",  # of 100,000: every job leaves some
 }
 """Of Ray's processes, unless the environment says otherwise."""
 
@@ -335,6 +337,7 @@ def _keep(owner: int, directory: Path, ray_arguments: list[str]) -> None:
         os._exit(1)
 
     on_death_of(owner, clean_up)
+    keep_small(_ray_directory(directory) / "session_latest" / "logs")
     from ray.scripts.scripts import main
 
     sys.argv = ["ray", *ray_arguments]
