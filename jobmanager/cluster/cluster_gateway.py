@@ -165,10 +165,16 @@ class ClusterGateway:
                     f"job {namesake} of the name '{prepared.job_name}' is running; cancel it, give this one another "
                     "name (pipeline.name), or allow it with pipeline.allow-duplicate-names"
                 )
-            submission, continued = self._submissions.record(prepared)
+            if prepared.job_id is not None and self._service.is_known(prepared.job_id):
+                raise ConflictError(f"there is a job {prepared.job_id} already; give this one another id, or none")
+            submission, continued = self._submissions.record(prepared, self._refuse_running)
             self._service.accept(submission)
         logger.info("job %s (%s) is submitted", submission.job_id, submission.job_name)
         return Submitted(submission.job_id, submission.job_name, prepared.notes, continued)
+
+    def _refuse_running(self, job_id: JobId) -> None:
+        if self._service.is_live(job_id):
+            raise ConflictError(f"job {job_id} is running: it can be continued when it is stopped")
 
     # ---- processes
 

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,8 +190,9 @@ class Submissions:
 
     # jobs
 
-    def record(self, prepared: Prepared) -> tuple[JobSubmission, bool]:
-        """The job exists from here on. Also: whether it is an earlier one that goes on. Hold `lock`."""
+    def record(self, prepared: Prepared, continuing: Callable[[JobId], None]) -> tuple[JobSubmission, bool]:
+        """The job exists from here on. Also: whether it is an earlier one that goes on: `continuing` is asked first
+        then, and raises if that must not be. Hold `lock`."""
         config = prepared.config
         store = ObstoreObjects(prepared.storage, {**self._config.to_dict(), **config.to_dict()})
         try:
@@ -209,6 +211,7 @@ class Submissions:
             requirements=prepared.requirements,
         )
         if identity.continued:
+            continuing(identity.job_id)
             self._forget_ending(identity.job_id)
         run_program(put_job(submission, prepared.graph, new_nonce), self._objects)
         return submission, identity.continued

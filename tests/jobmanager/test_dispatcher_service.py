@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 
+from penstock.jobmanager.cluster.cluster_gateway import ClusterGateway
 from penstock.jobmanager.cluster.dispatcher_service import NEVER_LED_MS, DispatcherService
+from penstock.jobmanager.cluster.submission import Submissions
+from penstock.jobmanager.gateway import ConflictError, GraphRequest
 from penstock.jobmanager.leadership import Beat, beat_name
 from penstock.jobmanager.process_identity import this_process
 from penstock.jobmanager.views import JobOverview, JobView, LogFile, TaskManagerView
 from penstock.runtime.config import Configuration
-from penstock.state.cluster_store import JobSubmission, get_ended, put_job
+from penstock.runtime.versions import own_versions
+from penstock.state.cluster_store import JobSubmission, get_ended, list_records, put_job
 from penstock.state.documents import seal
 from penstock.state.ids import Generation, JobId, new_nonce
 from penstock.state.job_log import Finished, JobLog, LeaderElected
@@ -162,3 +166,23 @@ def test_a_master_that_cannot_be_started_is_tried_again(world: World) -> None:
     world.record()
     world.start(resumes=True)
     wait_for(lambda: world.processes.numbers == [1, 2, 3], "no further start was tried")
+
+
+# submissions --------------------------------------------------------------------------------------------------------
+
+
+def submit(world: World, service: DispatcherService, **options: str) -> str:
+    config = Configuration.from_dict({"io.tmp.dirs": world.storage})
+    submissions = Submissions(config, world.storage, world.objects, Path(world.storage))
+    gateway = ClusterGateway(config, world.storage, world.objects, service, submissions, Path(world.storage))
+    return gateway.submit(GraphRequest("clicks", b"graph", options, own_versions())).job_id
+
+
+def test_a_running_job_is_not_continued_beside_itself(world: World) -> None:
+    service = world.start(resumes=True)
+    job_id = JobId(submit(world, service, **{"execution.checkpointing.interval": "1s"}))
+    run_program(JobLog(job_id, new_nonce).append(LeaderElected(Generation(1))), world.job)
+    with pytest.raises(ConflictError, match="is running"):
+        submit(world, service, **{"execution.savepoint.path": "latest", "pipeline.allow-duplicate-names": "true"})
+    assert [record.job_id for record in run_program(list_records(), world.objects)] == [job_id]
+    assert world.processes.numbers == [1]
