@@ -32,7 +32,7 @@ from penstock.taskmanager.leases import JobLease, LeaseRefusedError, SupersededE
 from penstock.taskmanager.messages import Cancel, Canceled, FromSlot, ToSlot
 from penstock.taskmanager.slot_process import EXIT_BROKEN, EXIT_LOST, SlotProcess
 from penstock.taskmanager.user_code import UserCode
-from penstock.testing.lists import ListSink, ListSource
+from penstock.testing.lists import FAIL, ListSink, ListSource
 
 DEADLINE_S = 60.0
 SECRET = b"of the job"
@@ -160,8 +160,15 @@ def test_a_job_runs_over_slots_that_meet_at_sockets(
     env.from_source(values).key_by(lambda v: v % 50).map(lambda v: (v, str(v)), output_type=tuple[int, str]).sink_to(
         ListSink("out")
     )
-    assert drive(env).run() is JobState.FINISHED
-    assert sorted(results()) == [(v, str(v)) for v in range(5_000)]
+    values = ListSource([*range(300), FAIL, *range(300, 600)], splits=9, batch_rows=20, pause_ms=2, record_type=int)
+    env.from_source(values).key_by(lambda v: v % 7).map(lambda v: (-v, ""), output_type=tuple[int, str]).sink_to(
+        ListSink("out")
+    )
+    driver = drive(env.set_restart_strategy("fixed-delay", attempts=1, delay="1ms"))
+    assert driver.run() is JobState.FINISHED
+    assert sorted(results()) == sorted([*((v, str(v)) for v in range(5_000)), *((-v, "") for v in range(600))])
+    attempts = [{each.attempt for each in vertex.subtasks} for vertex in driver.master.view(0).vertices]
+    assert (attempts.count({1}), attempts.count({2})) == (2, 2)  # what failed restarted alone, over the same sockets
     assert len(node.slots) == 2
     assert node.exits == []
 
