@@ -34,6 +34,8 @@ SLOT_RESOURCE = "penstock_slot"
 JOB_PREFIX = "job-"
 ANSWER_S = 15.0
 """Longer than what a master gives its own loop to answer."""
+WATCH_AGAIN_S = 1.0
+"""After a connection to a master was lost. Should it be dead, Ray will find out; should it be silent, its heartbeat."""
 CREATED_S = 60.0
 """What the start of a master's process may take."""
 

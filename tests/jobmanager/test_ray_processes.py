@@ -1,0 +1,54 @@
+"""Whether a master is taken for dead."""
+
+from __future__ import annotations
+
+import queue
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+from penstock.jobmanager.cluster import ray_processes
+from penstock.jobmanager.cluster.ray_processes import RayProcesses
+from penstock.runtime.config import Configuration
+from penstock.state.cluster_store import JobSubmission
+from penstock.state.ids import JobId
+
+JOB = JobId("a" * 32)
+WAIT_S = 20.0
+
+
+class Master:
+    """Its waiting calls end as the test says."""
+
+    def __init__(self) -> None:
+        self.waiting: queue.SimpleQueue[Future[None]] = queue.SimpleQueue()
+        self.wait_end = SimpleNamespace(remote=self._wait)
+
+    def _wait(self) -> Any:
+        call: Future[None] = Future()
+        self.waiting.put(call)
+        return SimpleNamespace(future=lambda: call)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_master_that_cannot_be_reached_for_a_moment_is_not_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    monkeypatch.setattr(ray_processes, "WATCH_AGAIN_S", 0.01)
+    master: Any = Master()
+    processes = RayProcesses(Configuration(), lambda submission, number, name: master, tmp_path)
+    processes.start_master(JobSubmission(JOB, "clicks", 1_000, "/storage"), 1)
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    processes.watch_master(JOB, 1, said.put)
+    master.waiting.get(timeout=WAIT_S).set_exception(ActorUnavailableError("the connection was lost", None))
+    call = master.waiting.get(timeout=WAIT_S)
+    assert said.empty()
+    if dies:
+        call.set_exception(ActorDiedError())
+    else:
+        call.set_result(None)
+    assert bool(said.get(timeout=WAIT_S)) is dies
