@@ -64,19 +64,25 @@ class UserCode:
     artefact_storage: str = ""
     """Directory or URL of the store that has them."""
     python_path: tuple[str, ...] = ()
-    """Directories on this machine."""
+    """Directories on this machine, or below the first artefact."""
     requirements: tuple[str, ...] = ()
-    """Lines of a requirements.txt."""
+    """Lines of a requirements.txt. Relative paths in them are below the first artefact."""
 
 
-def install(code: UserCode, directory: Path, config: Mapping[str, str] | None = None) -> list[str]:
-    """Entries for the front of sys.path, in their order. `config`: how the storage is opened.
+def install(
+    code: UserCode, directory: Path, config: Mapping[str, str] | None = None, files: Path | None = None
+) -> list[str]:
+    """Entries for the front of sys.path, in their order. `config`: how the storage is opened. `files`: where
+    relative paths in requirements and in `python_path` begin; else the first artefact.
 
     UserCodeInstallError; ObjectStoreError: the storage does not answer, or has it not."""
     directory.mkdir(parents=True, exist_ok=True)
-    entries = [*_artefacts(code, directory, config or {}), *code.python_path]
+    entries = list(_artefacts(code, directory, config or {}))
+    if files is None:
+        files = directory / code.artefacts[0] if code.artefacts else None
+    entries += [str(files / entry if files is not None else entry) for entry in code.python_path]
     if code.requirements:
-        entries.append(str(_installed_requirements(code.requirements, directory)))
+        entries.append(str(_installed_requirements(code.requirements, directory, files)))
     return entries
 
 
@@ -202,14 +208,29 @@ def _locked(path: Path) -> Iterator[None]:
 # requirements -----------------------------------------------------------------------------------------------------
 
 
-def _installed_requirements(requirements: tuple[str, ...], directory: Path) -> Path:
+def _installed_requirements(requirements: tuple[str, ...], directory: Path, files: Path | None) -> Path:
     constraints = _constraints()
-    content = "\n".join((sys.version, *requirements, "", *constraints))
+    with_files = files is not None and any(_is_local(line, files) for line in requirements)
+    content = "\n".join((sys.version, *requirements, "", *constraints, _digest(files) if files and with_files else ""))
     target = directory / f"requirements-{hashlib.sha256(content.encode()).hexdigest()[:32]}"
     with _making(target) as made:
         if made is not None:
-            _pip_install(requirements, constraints, made)
+            _pip_install(requirements, constraints, made, files if with_files else None)
     return target
+
+
+def _is_local(line: str, files: Path) -> bool:
+    """Whether it speaks of something beside it: ./wheels/x.whl, -r more.txt, --find-links wheels."""
+    return any(word and (files / word).exists() for word in re.split(r"[\s=\[@;]+", line))
+
+
+def _digest(files: Path) -> str:
+    """Of all that requirements could speak of; what Python itself has put beside it does not count."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in files.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(files).as_posix()}\n{content}\n".encode())
+    return digest.hexdigest()
 
 
 def _constraints() -> tuple[str, ...]:
@@ -222,7 +243,8 @@ def _constraints() -> tuple[str, ...]:
     return tuple(f"{name}=={version}" for name, version in sorted(versions.items()) if name != "penstock")
 
 
-def _pip_install(requirements: tuple[str, ...], constraints: tuple[str, ...], target: Path) -> None:
+def _pip_install(requirements: tuple[str, ...], constraints: tuple[str, ...], target: Path, files: Path | None) -> None:
+    """`files`: where requirements are found that are paths; pip works in a copy of it, for it builds in place."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pip-") as scratch:
         wanted, held = Path(scratch) / "requirements.txt", Path(scratch) / "constraints.txt"
         wanted.write_text("\n".join(requirements) + "\n", encoding="utf-8")
@@ -232,9 +254,12 @@ def _pip_install(requirements: tuple[str, ...], constraints: tuple[str, ...], ta
             "--disable-pip-version-check", "--quiet", "--requirement", str(wanted), "--constraint", str(held),
         ]  # fmt: skip
         environment = {**os.environ, "TMPDIR": scratch}
+        copy = Path(scratch) / "files"
+        if files is not None:
+            shutil.copytree(files, copy)
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
-            start_new_session=True,
+            cwd=scratch if files is None else copy, start_new_session=True,
         )  # fmt: skip
         try:
             output, _ = process.communicate(timeout=INSTALL_TIMEOUT_S)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -23,24 +24,20 @@ from ...runtime.config import Configuration
 from ...runtime.directories import node_directory
 from ...runtime.logs import setup_logging
 from ...state.cluster_store import JobSubmission
-from ...state.errors import PenstockError
+from ...state.errors import ConfigurationError, PenstockError
 from ...state.obstore_objects import ObstoreObjects
-from ..rest.app import create_app
-from ..rest.parameters import RestOptions
-from ..rest.server import RunningServer
-from ..rest.server import start as start_rest
 from ..views import JobOverview, JobView
-from .cluster_gateway import ClusterGateway
-from .dispatcher_service import DispatcherService
 from .job_process import JobProcess, JobProcessSettings
-from .ray_processes import RayProcesses
 from .ray_slots import ActorHandle, RaySlots
-from .submission import Submissions
+
+if TYPE_CHECKING:
+    from ..rest.server import RunningServer
 
 DISPATCHER = "dispatcher"
 NODE = "jobmanager"
 """Name of the job manager's directory and log files."""
 START_S = 60.0
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 logger = logging.getLogger(__name__)
 
@@ -97,9 +94,14 @@ class JobMasterProcess:
 
 
 class DispatcherProcess:
-    """Of the cluster: jobs, REST, nodes."""
+    """Of the cluster: jobs, REST, nodes. What only it needs is imported here: masters must start fast."""
 
     def __init__(self, config: dict[str, str], storage: str, secret: bytes) -> None:
+        from .cluster_gateway import ClusterGateway
+        from .dispatcher_service import DispatcherService
+        from .ray_processes import RayProcesses
+        from .submission import Submissions
+
         cluster = Configuration.from_dict(config)
         if ray.get_runtime_context().was_current_actor_reconstructed:
             cluster.set(cluster_options.RESUME_JOBS, True)  # the jobs are this cluster's own
@@ -123,6 +125,10 @@ class DispatcherProcess:
         logger.info("REST answers at %s", self._rest.url)
 
     def _serve(self, cluster: Configuration, directory: Path) -> RunningServer:
+        from ..rest.app import create_app
+        from ..rest.parameters import RestOptions
+        from ..rest.server import start as start_rest
+
         rest = RestOptions(
             upload_limit_bytes=cluster.get(cluster_options.UPLOAD_LIMIT),
             refresh_interval_ms=cluster.get(cluster_options.WEB_REFRESH),
@@ -157,10 +163,21 @@ def start_dispatcher(config: Configuration, storage: str, secret: bytes) -> str:
     try:
         handle = ray.get_actor(DISPATCHER)
     except ValueError:
+        _check_storage(config, storage)
         handle = DispatcherActor.options(
             name=DISPATCHER, lifetime="detached", num_cpus=0, max_restarts=-1, scheduling_strategy=_beside_this()
         ).remote(config.to_dict(), storage, secret)
     return _url(handle)
+
+
+def _check_storage(config: Configuration, storage: str) -> None:
+    """Told here in a sentence; the dispatcher, which looks again, could only die of it. ConfigurationError."""
+    try:
+        ObstoreObjects(storage, config.to_dict()).probe()
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"the cluster cannot keep its jobs there ({cluster_options.CLUSTER_STORAGE.key}). {error}"
+        ) from None
 
 
 def _beside_this() -> NodeAffinitySchedulingStrategy:
@@ -179,4 +196,6 @@ def _url(handle: Any) -> str:
                 raise PenstockError("the dispatcher does not come up") from None
             time.sleep(0.2)
         except ray.exceptions.RayError as error:
-            raise PenstockError(f"the dispatcher cannot start: {error}") from error
+            lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines() if line.strip()]
+            reason = lines[-1] if lines else type(error).__name__  # of a traceback, what was raised
+            raise PenstockError(f"the dispatcher cannot start: {reason}") from error

@@ -156,7 +156,7 @@ class Submissions:
                     script=str(script),
                     arguments=request.arguments,
                     flags=_flags(request),
-                    python_path=tuple(install(code, self._directory / CODE)),
+                    python_path=tuple(install(code, self._directory / CODE, files=directory)),
                     describe_only=describe_only,
                 ),
                 directory,
@@ -247,7 +247,7 @@ def _flags(request: RunRequest) -> dict[str, str]:
 
 
 def _requirements(directory: Path, name: str | None) -> tuple[str, ...]:
-    """Lines of the requirements file, local paths made absolute by whoever packed it."""
+    """Lines of the requirements file; paths in it are relative to the artefact."""
     if name is None:
         return ()
     file = (directory / name).resolve()

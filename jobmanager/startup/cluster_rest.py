@@ -43,7 +43,7 @@ def settle_rest_port(config: Configuration, *, any_port: bool) -> str | None:
     if failure.errno == errno.EADDRINUSE:
         raise ClusterError(
             f"port {port} of {host} is in use{_user_of(port)}; choose another one for REST with "
-            f"-c {options.REST_PORT.key}=PORT, or a free one with 0"
+            f"--port PORT ({options.REST_PORT.key}), or a free one with 0"
         )
     raise ClusterError(
         f"REST cannot listen at {host}:{port}: {(failure.strerror or str(failure)).lower()}; set "

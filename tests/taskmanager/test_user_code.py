@@ -263,6 +263,30 @@ def test_requirements_are_installed_once(tmp_path: Path, code_directory: Path, m
     assert install(code, code_directory) == entries
 
 
+@pytest.mark.usefixtures("clean_imports")
+def test_requirements_may_lie_beside_the_code(
+    store: ObstoreObjects, tmp_path: Path, code_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    packed = wheel(tmp_path, "lies_beside")
+    archive = zipped(tmp_path / "code.zip", {"libraries/more.py": "value = 43"})
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.write(packed, f"wheels/{packed.name}")
+    code = UserCode(
+        artefacts=(uploaded(store, archive),),
+        artefact_storage=store.location,
+        python_path=("libraries",),
+        requirements=(f"./wheels/{packed.name}",),
+    )
+    entries = install(code, code_directory)
+    activate(entries)
+    import lies_beside  # type: ignore[import-not-found]
+    import more  # type: ignore[import-not-found]
+
+    assert (lies_beside.value, more.value) == (42, 43)
+    assert install(code, code_directory) == entries
+
+
 def test_requirements_that_cannot_be_had_are_named_with_what_pip_says(
     code_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

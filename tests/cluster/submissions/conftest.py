@@ -1,0 +1,119 @@
+"""The command line as users have it, in processes of its own, against real clusters.
+
+project     an empty working directory; `write` puts a script there
+penstock    runs the command there, against the module's cluster; gives its exit code and what it printed
+rest        a client of the module's cluster
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from penstock.api.rest_client import RestClient
+
+if TYPE_CHECKING:
+    from conftest import Cluster
+
+PENSTOCK = Path(sys.executable).with_name("penstock")
+COMMAND_TIMEOUT_S = 100.0
+SUM_JOB = """
+import sys
+import penstock as ps
+env = ps.StreamExecutionEnvironment()
+env.from_sequence(1, 100).map(lambda n: n * 2).execute_and_collect("sum of " + (sys.argv[1] if sys.argv[1:] else ""))
+"""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a command that has ended said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def all(self) -> str:
+        return self.out + self.err
+
+
+class Project:
+    """A user's working directory."""
+
+    def __init__(self, directory: Path, address: str | None) -> None:
+        self.directory = directory
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "RAY_", "AWS_"))
+        }
+        if address is not None:
+            self.environment["PENSTOCK_ADDRESS"] = address
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text).lstrip())
+        return path
+
+    def start(self, *command: str | Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(part) for part in command],
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def penstock(self, *arguments: str | Path) -> Told:
+        return self.run(PENSTOCK, *arguments)
+
+    def run(self, *command: str | Path) -> Told:
+        return told(self.start(*command))
+
+
+def told(process: subprocess.Popen[str], timeout_s: float = COMMAND_TIMEOUT_S) -> Told:
+    """Waits for its end."""
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+    return Told(process.returncode, out, err)
+
+
+@pytest.fixture
+def project(tmp_path: Path, cluster: Cluster) -> Project:
+    directory = tmp_path / "project"
+    directory.mkdir()
+    return Project(directory, cluster.address)
+
+
+@pytest.fixture
+def lonely_project(tmp_path: Path) -> Project:
+    """One that knows no cluster."""
+    directory = tmp_path / "project"
+    directory.mkdir()
+    return Project(directory, None)
+
+
+@pytest.fixture
+def penstock(project: Project) -> Callable[..., Told]:
+    return project.penstock
+
+
+@pytest.fixture
+def rest(cluster: Cluster) -> Iterator[RestClient]:
+    client = RestClient(cluster.address)
+    yield client
+    client.close()
