@@ -88,6 +88,11 @@ class RayProcesses:
 
         def answered(future: Future[None]) -> None:
             error = future.exception()
+            if isinstance(error, ray.exceptions.ActorUnavailableError):  # not heard, which is not dead
+                again = threading.Timer(WATCH_AGAIN_S, self.watch_master, (job_id, number, over))
+                again.daemon = True
+                again.start()
+                return
             if error is not None:
                 self._handles.pop((job_id, number), None)
             over("" if error is None else _first_line(error))
