@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from ..runtime.tracebacks import qualified_name, user_traceback
 from ..state.errors import PenstockError, UserCodeError
-from ..state.ids import SlotId
+from ..state.ids import Generation, SlotId
 from ..taskmanager.messages import Failed, SlotAddress
 from .execution_graph import ExecutionGraph
 from .slot_pool import SlotPool
@@ -35,6 +35,16 @@ class SlotLostError(PenstockError):
         super().__init__(f"slot {slot} was lost: {reason}")
         self.address = address
         """Where it was reached."""
+
+
+class MasterLostError(PenstockError):
+    """The master before this one is gone without a word; what it had not logged is done again."""
+
+    def __init__(self, generation: Generation, reason: str) -> None:
+        super().__init__(
+            f"the job's master (generation {generation - 1}) was lost: {reason}; "
+            f"generation {generation} goes on from the last checkpoint"
+        )
 
 
 @dataclass(slots=True)

@@ -39,7 +39,7 @@ from .attempt_setup import AttemptSetup
 from .checkpoint_coordinator import Checkpoint, Purpose
 from .ending import IDLE, Ending, Stage, cancel_running, discard_disobedient, stop_tasks
 from .events import Command, Event, JobState, JobStatus, Tag
-from .exception_history import ExceptionHistory, SlotLostError
+from .exception_history import ExceptionHistory, MasterLostError, SlotLostError
 from .execution_graph import ANSWERS_BARRIERS, TERMINAL, SubtaskState
 from .failures import Failures, error_of, job_failed
 from .job_states import ENDING_STATES, TRANSITIONS
@@ -241,7 +241,9 @@ class JobMaster:
     def _lead(self, commands: list[leadership.LeadershipCommand], now_ms: int) -> None:
         for command in commands:
             match command:
-                case leadership.StartLeading(generation):
+                case leadership.StartLeading(generation, lost):
+                    if lost:
+                        self.failures.exceptions.add(MasterLostError(generation, lost), now_ms)
                     self._parts.orders.generation = generation
                     self._parts.journal.leads()
                     if self._parts.log.state.stopping is None:

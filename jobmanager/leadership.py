@@ -64,6 +64,8 @@ class StartLeading:
     """The job is ours. The log is read to its end: its state says what to do."""
 
     generation: Generation
+    lost: str = ""
+    """What became of the leader before; empty if there was none, or it has resigned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ class Leadership:
         """When that program was begun."""
         self._busy = False
         self._seen: bytes | None = None
+        self._lost = ""
+        """Why a leader before this one is believed to be gone."""
         self._seen_ms = 0
         """When the leader last gave a sign of life: its beat or the log changed."""
         self._reached_ms = 0
@@ -189,19 +193,23 @@ class Leadership:
         if seen.news or seen.beat != self._seen:
             self._seen, self._seen_ms = seen.beat, now_ms
         silent = self._began_ms - self._seen_ms >= self._lease_ms
-        if state.generation == 0 or silent or self._has_gone(seen.beat):
+        beat = self._read_beat(seen.beat)
+        resigned, died = (False, False) if beat is None else (beat.resigned, self._is_dead(beat.process))
+        if state.generation == 0 or silent or resigned or died:
+            why = "its process has ended" if died else f"it gave no sign of life for {self._lease_ms} ms"
+            self._lost = "" if resigned or state.generation == 0 else why
             self._move(Phase.CAMPAIGNING)
             return [self._run(self._log.append(LeaderElected(Generation(state.generation + 1))), now_ms)]
         return [self._next_tick(now_ms)]
 
-    def _has_gone(self, data: bytes | None) -> bool:
+    def _read_beat(self, data: bytes | None) -> Beat | None:
+        """None also where it is damaged: only its bytes count then, whether they change."""
         if data is None:
-            return False
+            return None
         try:
-            beat = unseal(beat_name(self._job_id, self._log.state.generation), "beat", BEAT_VERSION, data, Beat)
+            return unseal(beat_name(self._job_id, self._log.state.generation), "beat", BEAT_VERSION, data, Beat)
         except DamagedCheckpointError:
-            return False  # only its bytes count then: do they change?
-        return beat.resigned or self._is_dead(beat.process)
+            return None
 
     def _watch_anew(self, now_ms: int) -> list[LeadershipCommand]:
         """After a campaign that was not won, or not known to be: who leads now?"""
@@ -215,7 +223,7 @@ class Leadership:
         self._move(Phase.LEADING)
         self.generation = self._log.state.generation
         self._reached_ms = now_ms
-        return [StartLeading(self.generation), self._run(self._beat(), now_ms), self._next_tick(now_ms)]
+        return [StartLeading(self.generation, self._lost), self._run(self._beat(), now_ms), self._next_tick(now_ms)]
 
     def _beat(self, resigned: bool = False) -> Program[bool]:
         """Returns whether we are deposed. No retries: the next beat is one."""

@@ -259,6 +259,8 @@ def test_a_master_that_takes_over_commits_what_its_predecessor_did_not(new_world
     assert (second.state, second.attempt) == (JobState.RUNNING, 2)
     assert trace == ["commit 1.0", "commit 1.1", "commit 2.0", "commit 2.1", "cleanup"]
     assert second.master.status().checkpoints.restored == 2
+    (told,) = second.master.view(0).exceptions
+    assert "master (generation 1) was lost: it gave no sign of life for 30000 ms" in told.message
 
 
 def test_a_deposed_master_stops_and_writes_nothing(new_world: NewWorld, trace: list[str]) -> None:

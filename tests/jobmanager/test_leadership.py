@@ -142,7 +142,9 @@ def test_a_silent_leader_is_replaced_after_a_lease(objects: ObstoreObjects) -> N
     run_all([second], 5_000, 5_000 + LEASE - BEAT)
     assert not second.leads
     run_all([second], 5_000 + LEASE - BEAT, 5_000 + LEASE + 2 * BEAT)
-    assert [command for _, command in second.heard] == [StartLeading(Generation(2))]
+    assert [command for _, command in second.heard] == [
+        StartLeading(Generation(2), f"it gave no sign of life for {LEASE} ms")
+    ]
 
 
 def test_a_paused_leader_finds_itself_deposed(objects: ObstoreObjects) -> None:
@@ -229,7 +231,7 @@ def test_a_candidate_gives_up_when_the_store_is_away_for_a_lease(objects: Obstor
 def test_a_dead_process_is_not_waited_for(objects: ObstoreObjects) -> None:
     first = Candidate(objects)
     second = Candidate(objects, dead={first.name})
-    assert second.heard == [(0, StartLeading(Generation(2)))]
+    assert second.heard == [(0, StartLeading(Generation(2), "its process has ended"))]
 
 
 def test_nor_is_one_that_resigned(objects: ObstoreObjects) -> None:

@@ -39,7 +39,8 @@ def test_the_job_master_is_killed(golden: Golden) -> None:
     before = golden.view
     golden.masters()[0].kill()
     after = golden.restarted(before)
-    assert after.generation > before.generation
+    assert after.generation == before.generation + 1
+    assert "master (generation 1) was lost: its process has ended" in after.exceptions[-1].message
     golden.in_mid_stream().finish()
 
 
