@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +30,29 @@ from ...taskmanager.actor import SLOT_PREFIX, TaskManagerActor
 from ..gateway import UnavailableError, UnknownError
 from ..startup.cluster_state import say_stopped
 from ..views import JobOverview, JobView, LogFile, TaskManagerView
-from .ray_slots import TASK_MANAGER_PREFIX, ActorHandle, describe_task_managers
+from .ray_slots import CALL_TIMEOUT_S, TASK_MANAGER_PREFIX, ActorHandle, describe_task_managers
 
 SLOT_RESOURCE = "penstock_slot"
 JOB_PREFIX = "job-"
 ANSWER_S = 15.0
 """Longer than what a master gives its own loop to answer."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0
+"""After a start of a task manager that failed; doubled with each that follows."""
 WATCH_AGAIN_S = 1.0
 """After a connection to a master was lost. Should it be dead, Ray will find out; should it be silent, its heartbeat."""
-CREATED_S = 60.0
-"""What the start of a master's process may take."""
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Start:
+    """Of a task manager."""
+
+    node: Mapping[str, Any]
+    count: int = 0
+    again_s: float = 0.0
+    """When it may be tried again, if it could not begin."""
+    problem: str = ""
 
 
 class RayProcesses:
@@ -53,8 +66,8 @@ class RayProcesses:
         self._logs = logs
         self._make_master = make_master
         self._handles: dict[tuple[JobId, int], ActorHandle] = {}
-        self._nodes: dict[str, str] = {}
-        """Task manager -> node, of those this dispatcher knows."""
+        self._starts: dict[str, _Start] = {}
+        """Of task managers, by this dispatcher."""
 
     # ---- job masters
 
@@ -146,7 +159,10 @@ class RayProcesses:
         known = {name for name in ray.util.list_named_actors() if name.startswith(TASK_MANAGER_PREFIX)}
         wanted = {task_manager_name(node_id): node_id for node_id in (offering or alive)}
         for name in wanted.keys() - known:
-            self._start_task_manager(name, alive[wanted[name]])
+            start = self._starts.setdefault(name, _Start(alive[wanted[name]]))
+            if time.monotonic() >= start.again_s:
+                self._start_task_manager(name, start)
+        self._starts = {name: start for name, start in self._starts.items() if name in wanted}
         here = {task_manager_name(node_id) for node_id in alive}
         for name in known - here:
             handle = _find(name)
@@ -154,14 +170,16 @@ class RayProcesses:
                 logger.warning("%s has lost its node", name)
                 ray.kill(handle)
 
-    def _start_task_manager(self, name: str, node: Mapping[str, Any]) -> None:
+    def _start_task_manager(self, name: str, start: _Start) -> None:
+        """Ray restarts one that dies, so a second start means that it could not begin."""
+        node = start.node
         offered = int(node["Resources"].get(SLOT_RESOURCE, 0))
         configured = self._config.get(cluster_options.TASK_SLOTS)
         slots = offered or configured or int(node["Resources"].get("CPU", 0)) or 1
         logger.info("%s: %d slots on node %s", name, slots, node["NodeManagerAddress"])
         host = self._config.get(cluster_options.DATA_HOST) or node["NodeManagerAddress"]
         actor: Any = TaskManagerActor
-        actor.options(
+        handle = actor.options(
             name=name,
             lifetime="detached",
             num_cpus=0,
@@ -169,9 +187,25 @@ class RayProcesses:
             resources={SLOT_RESOURCE: offered} if offered else None,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
         ).remote(node["NodeID"], name, host, slots, self._config.to_dict(), own_versions())
+        start.again_s = time.monotonic() + min(FIRST_PAUSE_S * 2**start.count, LONGEST_PAUSE_S)
+        start.count += 1
+
+        def begun(future: Future[int]) -> None:
+            error = future.exception()
+            start.problem = "" if error is None else _last_line(error)
+            if error is not None:
+                logger.error("%s cannot start: %s", name, error)
+
+        handle.free.remote().future().add_done_callback(begun)
 
     def task_managers(self) -> list[TaskManagerView]:
-        return list(describe_task_managers().values())
+        views = describe_task_managers(min(CALL_TIMEOUT_S, self._config.get(cluster_options.HEARTBEAT_TIMEOUT) / 1_000))
+        failed = [
+            _without_process(name, start)
+            for name, start in dict(self._starts).items()
+            if start.problem and name not in views
+        ]
+        return [*views.values(), *failed]
 
     def task_manager_logs(self, name: str) -> list[LogFile]:
         logs: list[LogFile] = self._ask_task_manager(name, "logs")
@@ -206,6 +240,26 @@ class RayProcesses:
         threading.Timer(0.2, lambda: (ray.kill(own), os._exit(0))).start()
 
 
+def _without_process(name: str, start: _Start) -> TaskManagerView:
+    """Of a node whose task manager cannot begin."""
+    return TaskManagerView(
+        id=name,
+        host=start.node["NodeManagerAddress"],
+        node_id=start.node["NodeID"],
+        pid=0,
+        data_port=0,
+        slots_total=0,
+        slots_free=0,
+        slots=(),
+        heartbeat_ms=time.time_ns() // 1_000_000,
+        cores=0,
+        memory_bytes=0,
+        memory_available_bytes=0,
+        process_memory_bytes=0,
+        problem=start.problem,
+    )
+
+
 def master_name(job_id: JobId, number: int) -> str:
     return f"{JOB_PREFIX}{job_id}-{number}"
 
@@ -230,3 +284,9 @@ def _ask(handle: ActorHandle, who: str, question: str, *arguments: object) -> An
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _last_line(error: BaseException) -> str:
+    """Ray puts its own words and the stack before what was raised."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -207,8 +207,9 @@ class RaySlots:
     def _acquire(self, count: int, generation: Generation, known: set[SlotId]) -> None:
         """What it gets is put into `known`."""
         deadline_s = time.monotonic() + self._request_timeout_s
+        patience_s = min(CALL_TIMEOUT_S, self._heartbeat_timeout_ms / 1_000)
         while not self._closing.is_set():
-            rooms = _rooms(self._job_id, known)
+            rooms = _rooms(self._job_id, known, patience_s)
             offers = self._take(rooms, count, generation, known)
             known.update(offer.slot_id for offer, _ in offers)
             self._coming.update({offer.slot_id: task_manager for offer, task_manager in offers})
@@ -283,10 +284,10 @@ def task_managers() -> dict[str, ActorHandle]:
     return found
 
 
-def describe_task_managers() -> dict[str, TaskManagerView]:
-    """Those that answer, asked all at once."""
+def describe_task_managers(timeout_s: float = CALL_TIMEOUT_S) -> dict[str, TaskManagerView]:
+    """Those that answer in this time, asked all at once. One that is cut off is alive for Ray, for half a minute."""
     calls: dict[str, Any] = {name: handle.describe.remote() for name, handle in task_managers().items()}
-    ray.wait(list(calls.values()), num_returns=len(calls), timeout=CALL_TIMEOUT_S) if calls else None
+    ray.wait(list(calls.values()), num_returns=len(calls), timeout=timeout_s) if calls else None
     views: dict[str, TaskManagerView] = {}
     for name, call in calls.items():
         try:
@@ -296,9 +297,9 @@ def describe_task_managers() -> dict[str, TaskManagerView]:
     return views
 
 
-def _rooms(job_id: JobId, known: set[SlotId]) -> dict[str, Room]:
+def _rooms(job_id: JobId, known: set[SlotId], timeout_s: float) -> dict[str, Room]:
     rooms = {}
-    for name, view in describe_task_managers().items():
+    for name, view in describe_task_managers(timeout_s).items():
         mine = [SlotId(slot.id) for slot in view.slots if slot.job_id == job_id and slot.alive]
         used = len(known.intersection(mine))
         rooms[name] = Room(view.slots_total, view.slots_free, len(mine) - used, used, view.problem)

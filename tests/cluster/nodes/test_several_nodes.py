@@ -122,3 +122,16 @@ def test_a_node_with_other_versions_is_not_used_and_says_why(
     assert "this node is not used: cloudpickle is 99.0" in job.rest.text(f"/taskmanagers/{node['id']}/log")
     views = {view["id"]: view for view in job.rest.task_managers()}
     assert views[node["id"]]["slots"] == []
+
+
+def test_a_node_whose_task_manager_cannot_begin_says_why(cluster: Cluster, nodes: Nodes, wait_for: WaitFor) -> None:
+    nodes.join(cluster.reach, io__tmp__dirs="/proc/none")
+
+    def failed() -> dict[str, Any] | None:
+        found = cluster.get("/taskmanagers")["taskmanagers"]
+        return next((one for one in found if one["problem"]), None)
+
+    node = wait_for(failed, "the node says why it has no slots")
+    assert "/proc/none cannot be used" in node["problem"]
+    assert "io.tmp.dirs" in node["problem"]
+    assert (node["path"], node["slotsNumber"]) == (f"ray://{nodes.host}/{node['id']}", 0)
