@@ -20,7 +20,7 @@ from ..state.ids import SlotId
 from ..state.objects import ObjectStore
 from ..taskmanager.executor import ThreadExecutor
 from ..taskmanager.messages import ToSlot
-from . import events
+from . import events, leadership
 from .job_master import JobMaster
 
 T = TypeVar("T")
@@ -57,8 +57,9 @@ class MasterLoop:
         self._timers: list[tuple[int, int, events.Tag]] = []
         self._numbers = 0
         self._programs, self._calls = (ThreadExecutor(objects, self._mail.put) for _ in range(2))
-        """Threads of the master's programs, and of its blocking calls: a commit that hangs must not hold up the
-        leader's beat."""
+        self._beats = ThreadExecutor(objects, self._mail.put, threads=2)
+        """Threads of the master's programs, of its blocking calls, and of leadership: a commit that hangs, or deletions
+        that take long, must not hold up the leader's beat. (Two: it also resigns while a beat is under way.)"""
 
     def now_ms(self) -> int:
         """The job master's time: wall-clock time that never jumps back, and stands still while this loop does.
@@ -134,8 +135,8 @@ class MasterLoop:
         """Stop helper threads. What is in the store stays: a job that has not ended can be continued at once."""
         if self.ended is None:
             self._carry_out(self.master.abandon(self.now_ms()))
-        self._programs.shutdown()
-        self._calls.shutdown()
+        for executor in (self._beats, self._programs, self._calls):
+            executor.shutdown()
 
     def _drain_mail(self) -> bool:
         progressed = False
@@ -153,7 +154,8 @@ class MasterLoop:
                 case events.SendToSlot(slot, message):
                     self._slots.send(slot, message)
                 case events.RunProgram(tag, program):
-                    self._programs.submit(program, self._answer(tag))
+                    executor = self._beats if tag[0] == leadership.TAG else self._programs
+                    executor.submit(program, self._answer(tag))
                 case events.RunBlocking(tag, call):
                     self._calls.call(call, self._answer(tag))
                 case events.SetTimer(at_ms, tag):

@@ -11,7 +11,7 @@ from penstock.jobmanager.job_master import JobMaster
 from penstock.jobmanager.local_cluster import LocalCluster
 from penstock.jobmanager.options import CheckpointOptions, JobMasterOptions
 from penstock.state.ids import JobId, new_nonce
-from penstock.state.objects import Put, PutFile, StoreOp
+from penstock.state.objects import Delete, Put, PutFile, StoreOp
 from penstock.state.obstore_objects import ObstoreObjects
 from penstock.testing.lists import ListSource
 
@@ -52,6 +52,43 @@ def test_slow_uploads_do_not_silence_the_leader() -> None:
         assert cluster.run(timeout_s=20)
         assert cluster.ended is not None
         assert cluster.ended.failure is None
+    finally:
+        store.go_on.set()
+        cluster.close()
+
+
+class SlowDeletions(ObstoreObjects):
+    """Counts the leader's beats, and holds back deletions."""
+
+    def __init__(self) -> None:
+        super().__init__("memory://")
+        self.go_on = threading.Event()
+        self.held = 0
+        self.beats = 0
+
+    def execute(self, op: StoreOp) -> Any:
+        if isinstance(op, Put) and "/beat/" in op.name:
+            self.beats += 1
+        if isinstance(op, Delete):
+            self.held += 1
+            self.go_on.wait(20)
+        return super().execute(op)
+
+
+def test_slow_deletions_do_not_silence_the_leader() -> None:
+    env = ps.StreamExecutionEnvironment()
+    env.from_source(ListSource(list(range(100_000)), batch_rows=1, pause_ms=1), name="numbers").sink_to(
+        DiscardingSink()
+    )
+    options = JobMasterOptions(CheckpointOptions(interval_ms=10), beat_interval_ms=20, lease_ms=1_000)
+    store = SlowDeletions()
+    master = JobMaster(env.job_graph("slow"), job_id=JobId("slow"), options=options, new_name=new_nonce)
+    cluster = LocalCluster(master, store)
+    try:
+        assert cluster.run(lambda: store.held >= 4, timeout_s=30)
+        before = store.beats
+        assert cluster.run(lambda: store.beats >= before + 5, timeout_s=20)
+        assert cluster.ended is None
     finally:
         store.go_on.set()
         cluster.close()
