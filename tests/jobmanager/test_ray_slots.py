@@ -91,7 +91,7 @@ class Loop:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     found = Cluster()
-    monkeypatch.setattr(ray_slots, "_rooms", lambda job_id, known: {})
+    monkeypatch.setattr(ray_slots, "_rooms", lambda *_: {})
     monkeypatch.setattr("ray.get_actor", lambda name: found.process)
     monkeypatch.setattr("ray.get", lambda call, timeout: None)
     yield found
