@@ -30,6 +30,7 @@ from ..runtime.tracebacks import user_traceback
 from ..state.errors import PenstockError
 from ..state.pickling import dumps
 from . import session
+from .added_code import AddedCode
 from .job_options import job_options
 
 
@@ -52,7 +53,7 @@ class _Capture:
         self._exchange = exchange
         self._request = request
 
-    def __call__(self, graph: JobGraph, config: Configuration) -> NoReturn:
+    def __call__(self, graph: JobGraph, config: Configuration, code: AddedCode) -> NoReturn:
         outcome = CaptureOutcome(
             graph=None if self._request.describe_only else dumps(graph),
             job_name=graph.job_name,
@@ -60,6 +61,8 @@ class _Capture:
             plan=plan(graph),
             description=describe(graph),
             notes=(*config.notes, *graph.warnings),
+            python_path=code.path_entries(Path.cwd()),
+            requirements=code.requirements(),
         )
         _put(self._exchange, outcome)
         raise Captured

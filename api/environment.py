@@ -22,6 +22,7 @@ from ..runtime.options import Duration
 from ..runtime.record_types import record_type_of
 from ..state.errors import PenstockError, PipelineError
 from . import session
+from .added_code import AddedCode
 from .job_options import job_options
 from .steps import Pipeline, Step, Upstream, freeze, with_upstream
 from .streams import DataStream, check_strategy
@@ -45,6 +46,7 @@ class StreamExecutionEnvironment:
         self._outside = load(os.environ, Path.cwd(), session.flags)
         self._own = Configuration() if configuration is None else configuration
         self._executed: set[int] = set()
+        self._code = AddedCode()
 
     @staticmethod
     def get_execution_environment(configuration: Configuration | None = None) -> StreamExecutionEnvironment:
@@ -123,6 +125,19 @@ class StreamExecutionEnvironment:
 
     def set_buffer_timeout(self, timeout: Duration) -> StreamExecutionEnvironment:
         self._own.set(options.BUFFER_TIMEOUT, timeout)
+        return self
+
+    # code ------------------------------------------------------------------------------------------------------
+
+    def add_python_file(self, path: str | Path) -> StreamExecutionEnvironment:
+        """A module, a directory that modules are imported from, or a .zip or .whl archive: the job's functions can
+        import from it wherever they run, and this script from here on. PipelineError."""
+        self._code.add_file(path)
+        return self
+
+    def set_python_requirements(self, path: str | Path) -> StreamExecutionEnvironment:
+        """A requirements.txt: its packages are installed for the job on a cluster. PipelineError: it is not there."""
+        self._code.set_requirements(path)
         return self
 
     def disable_operator_chaining(self) -> StreamExecutionEnvironment:
@@ -243,8 +258,8 @@ class StreamExecutionEnvironment:
         if session.capturing is not None:
             refuse_for_cluster(bound_here)
             refuse_paths_of_the_copy(self._pending(), Path.cwd())
-            session.capturing(graph, config)
-        job = start_job(graph, config, bound_here)
+            session.capturing(graph, config, self._code)
+        job = start_job(graph, config, bound_here, self._code)
         self._executed.update(step.id for step in self.pipeline.steps)
         return job
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from ..runtime.config import Configuration
     from ..runtime.graph.job_graph import JobGraph
+    from .added_code import AddedCode
     from .job_client import JobResult
 
 flags: Mapping[str, object] = {}
@@ -17,7 +18,7 @@ flags: Mapping[str, object] = {}
 results: list[JobResult] = []
 """Of the jobs that have ended in this process, in order. At most MAX_RESULTS, the newest."""
 
-capturing: Callable[[JobGraph, Configuration], NoReturn] | None = None
+capturing: Callable[[JobGraph, Configuration, AddedCode], NoReturn] | None = None
 """Set where a script is executed to learn its pipeline (capture.py): takes the pipeline in the place of running it."""
 
 submitted = False

@@ -31,6 +31,7 @@ from ..runtime.versions import own_versions
 from ..state.errors import ConfigurationError, PipelineError
 from ..state.pickling import dumps
 from . import session
+from .added_code import AddedCode
 from .job_client import JobClient, announce
 from .job_options import job_options
 from .packaging import needs_modules_of, package_directory
@@ -110,7 +111,7 @@ def bound_to_this_process(steps: Sequence[Step]) -> list[str]:
     return [step.name for step in steps if any(getattr(it, "in_process", False) for it in (step.source, step.sink))]
 
 
-def start_job(graph: JobGraph, config: Configuration, bound_here: Sequence[str]) -> Job:
+def start_job(graph: JobGraph, config: Configuration, bound_here: Sequence[str], code: AddedCode) -> Job:
     """Says where the job runs, and takes it there. A local job is not run yet."""
     session.submitted = True
     choice = choose(config, bound_here)
@@ -121,12 +122,12 @@ def start_job(graph: JobGraph, config: Configuration, bound_here: Sequence[str])
     if choice.target == REMOTE:
         client = RestClient(choice.address or "")
         announce(graph, config, f"goes to the cluster at {client.address}")
-        return _submit(client, graph, config, None)
+        return _submit(client, graph, config, code, None)
     session.say(f"job '{graph.job_name}' runs on a cluster that is started here ({choice.why})")
     cluster = embedded_cluster(config)
     client = RestClient(cluster.address)
     announce(graph, config, f"runs on this cluster: {client.address}")
-    return _submit(client, graph, _absolute(config), _printed)
+    return _submit(client, graph, _absolute(config), code, _printed)
 
 
 def embedded_cluster(config: Configuration) -> EmbeddedCluster:
@@ -143,7 +144,9 @@ def embedded_cluster(config: Configuration) -> EmbeddedCluster:
     return _embedded
 
 
-def _submit(client: RestClient, graph: JobGraph, config: Configuration, printed: PrintedOutput | None) -> RemoteJob:
+def _submit(
+    client: RestClient, graph: JobGraph, config: Configuration, code: AddedCode, printed: PrintedOutput | None
+) -> RemoteJob:
     """`printed`: the cluster is this process's own, and can import from the directories of this machine."""
     from .remote_job import RemoteJob
 
@@ -154,8 +157,9 @@ def _submit(client: RestClient, graph: JobGraph, config: Configuration, printed:
             graph=dumps(graph),
             config=job_options(config),
             versions=own_versions(),
-            artefacts=() if here else _code(client, directory),
-            python_path=(str(directory),) if here else (),
+            artefacts=() if here else (*_code(client, directory), *_added(client, code)),
+            python_path=(str(directory), *code.path_entries()) if here else (),
+            requirements=code.requirements_here() if here else code.requirements_elsewhere(),
         )
     )
     for note in accepted.notes:
@@ -188,6 +192,16 @@ def _code(client: RestClient, directory: Path) -> tuple[str, ...]:
     if not needs_modules_of(directory, _script()):
         return ()
     return (send_directory(client, directory),)
+
+
+def _added(client: RestClient, code: AddedCode) -> tuple[str, ...]:
+    if not code:
+        return ()
+    with tempfile.TemporaryDirectory(prefix="penstock-added-") as scratch:
+        directory = Path(scratch) / "added"
+        directory.mkdir()
+        code.copy_to(directory)
+        return (send_directory(client, directory),)
 
 
 def send_directory(

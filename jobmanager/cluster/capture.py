@@ -75,6 +75,10 @@ class CaptureOutcome:
     description: str = ""
     notes: tuple[str, ...] = ()
     """For the user: options without effect, warnings, what the script printed."""
+    python_path: tuple[str, ...] = ()
+    """That the script has added; relative to the working directory where below it."""
+    requirements: tuple[str, ...] = ()
+    """Likewise."""
     error: str | None = None
     """One or more sentences for the user."""
     traceback: str = ""

@@ -115,7 +115,8 @@ class Submissions:
             storage=self._storage_of(config),
             notes=(*differences(request.versions, own_versions()).warnings, *outcome.notes),
             artefacts=(request.artefact,),
-            requirements=requirements,
+            python_path=outcome.python_path,
+            requirements=(*requirements, *outcome.requirements),
             job_id=None if request.job_id is None else JobId(request.job_id),
         )
 
