@@ -38,6 +38,7 @@ from ..runtime.directories import LOGS, node_directory, occupy, remove_abandoned
 from ..runtime.logs import LogFile, list_logs, read_log, redirect_output, setup_logging
 from ..runtime.node_options import with_node_options
 from ..state.ids import Generation, JobId, SlotId
+from .contact import poll_wait_s
 
 if TYPE_CHECKING:
     from .leases import JobLease, SlotStatus
@@ -76,6 +77,7 @@ class SlotShell:
             SlotId(slot_id), task_manager, host, Path(directory), configuration, output=output
         )  # fmt: skip
         self._process.start()
+        self._poll_wait_s = poll_wait_s(configuration.get(HEARTBEAT_TIMEOUT))
 
     @ray.method(concurrency_group="ctl")
     def address(self) -> SlotAddress:
@@ -100,7 +102,7 @@ class SlotShell:
     @ray.method(concurrency_group="run")
     def poll(self, generation: int) -> list[FromSlot]:
         """SlotProcess.poll."""
-        return self._process.poll(generation)
+        return self._process.poll(generation, self._poll_wait_s)
 
     @ray.method(concurrency_group="ctl")
     def status(self) -> SlotStatus:

@@ -19,6 +19,14 @@ from __future__ import annotations
 
 import enum
 
+LONGEST_POLL_MS = 2_000
+POLLS_PER_TIMEOUT = 4
+
+
+def poll_wait_s(heartbeat_timeout_ms: int) -> float:
+    """How long a poll of an idle slot waits for messages: its master hears it several times per timeout."""
+    return min(LONGEST_POLL_MS, heartbeat_timeout_ms // POLLS_PER_TIMEOUT) / 1_000
+
 
 class ContactState(enum.Enum):
     HEARD = enum.auto()

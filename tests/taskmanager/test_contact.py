@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.taskmanager.contact import Contact, ContactState
+from penstock.taskmanager.contact import Contact, ContactState, poll_wait_s
 
 CANCEL, EXIT = 60_000, 300_000
 
@@ -68,3 +68,8 @@ def test_cancelling_cannot_come_after_the_end() -> None:
     contact = Contact(0, cancel_after_ms=500, exit_after_ms=100)
     contact.leased(0)
     assert entered(contact, 99, 100) == [None, ContactState.LOST]
+
+
+@pytest.mark.parametrize(("timeout_ms", "wait_s"), [(10_000, 2.0), (50_000, 2.0), (2_000, 0.5), (400, 0.1)])
+def test_an_idle_slot_is_heard_several_times_per_timeout(timeout_ms: int, wait_s: float) -> None:
+    assert poll_wait_s(timeout_ms) == wait_s
