@@ -1,6 +1,8 @@
 # One command per need. Every target works in a fresh clone with python3.11, pip and make, and nothing else.
 PYTHON ?= python3.11
 SEEDS ?= 300
+SEED ?= 1
+ROUNDS ?= 10
 # "-n 2 --dist loadfile" spreads the tests over two processes, file by file, because tests of a file share a cluster;
 # "make test PYTEST_ARGS='-x tests/state'" runs a part.
 PYTEST_ARGS ?= -n 2 --dist loadfile
@@ -16,7 +18,7 @@ NEW_PIP := $(VENV)/.pip
 TYPING := .cache/typing/penstock
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: demo test check bench simulate clean
+.PHONY: demo test check bench simulate chaos clean
 
 demo: $(RUN)
 	$(BIN)/python examples/$(if $(LOCAL),demo_local.py,demo.py)
@@ -35,6 +37,10 @@ bench: $(BENCH)
 
 simulate: $(RUN)
 	$(BIN)/python -m penstock.testing.simulation --seeds $(SEEDS)
+
+# Faults at random on a real cluster, from a seed.
+chaos: $(DEV)
+	SEED=$(SEED) ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -m chaos -s tests/cluster/failures
 
 clean:
 	rm -rf $(VENV) .cache .penstock .hypothesis .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info
