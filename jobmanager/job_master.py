@@ -233,7 +233,7 @@ class JobMaster:
             graph.move(subtask, SubtaskState.FAILED, str(error))
         if lost:
             self._attempt_failed(error, now_ms, lost)
-        elif self.state is J.STARTING:
+        if self.state in (J.STARTING, J.RESTARTING):  # it is found while the restart's delay runs
             parts.orders.give(*parts.pool.ensure(graph.slots_needed))
 
     # ---- leadership and the log

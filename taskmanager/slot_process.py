@@ -79,6 +79,7 @@ def warm_up() -> None:
     from ..state import kernels, rocksdb  # noqa: F401
 
     kernels.warm_up()
+    pa.array([1])  # the first list that becomes an array makes Arrow import pandas, where that is installed
 
 
 class SlotProcess:
