@@ -235,7 +235,7 @@ class RayProcesses:
                 handle = _find(name) if name.startswith(prefix) else None
                 if handle is not None:
                     ray.kill(handle)
-        say_stopped()
+        say_stopped(self._config)
         own = ray.get_runtime_context().current_actor
         threading.Timer(0.2, lambda: (ray.kill(own), os._exit(0))).start()
 

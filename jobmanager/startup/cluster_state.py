@@ -24,7 +24,6 @@ import msgspec
 
 from ...runtime.config import Configuration
 from ...runtime.directories import cluster_directory, private_directory
-from .node_processes import MARK
 
 LOCK, STATE, STOP, SECRET = "lock", "cluster.json", "stop", "secret"
 
@@ -170,7 +169,11 @@ def forget_if_empty(directory: Path) -> None:
         pass
 
 
-def say_stopped() -> None:
-    """By the dispatcher, once its jobs have stopped: the supervisor of the Ray it runs in may end the processes."""
-    if directory := os.environ.get(MARK):
-        ClusterFiles(Path(directory)).request_stop()
+def say_stopped(config: Configuration) -> None:
+    """By the dispatcher, once its jobs have stopped: the supervisor of its cluster, if it is on this machine, may end
+    the processes. Whose Ray it runs in does not matter: that may be another cluster's."""
+    files = ClusterFiles.of(config)
+    if files.is_claimed():
+        files.request_stop()
+    else:
+        forget_if_empty(files.directory)
