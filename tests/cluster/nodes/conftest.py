@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,8 @@ from penstock.jobmanager.startup import node_processes
 from penstock.jobmanager.startup.ray_cluster import RayNode
 
 if TYPE_CHECKING:
-    from tests.cluster.conftest import Cluster, WaitFor
+    from penstock.jobmanager.startup.ray_address import RayAddress
+    from tests.cluster.conftest import Cluster, Namespace, WaitFor
 
 SCRIPT = Path(__file__).with_name("keyed_counts.py")
 NUMBERS, KEYS = 60_000, 50
@@ -190,3 +193,32 @@ def kill_node() -> Callable[[RayNode], None]:
                 continue
 
     return kill
+
+
+@pytest.fixture
+def node_behind_the_link(namespace: Namespace, short_directory: Path, wait_for: WaitFor) -> Iterator[Any]:
+    """Call it with the cluster's `reach` and a number of slots: `penstock cluster join` in the namespace, which brings
+    the node back whenever it dies. Options as `cluster_config` takes them."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def join(reach: RayAddress, slots: int = 2) -> None:
+        command = [sys.executable, "-m", "penstock.api.command_line", "cluster", "join", reach.address]
+        options = ["--host", namespace.address, "--slots", str(slots), "-c", "cluster.id=behind"]
+        environment = {**os.environ, "RAY_AUTH_TOKEN": reach.token or ""}
+        directory = ["-c", f"io.tmp.dirs={short_directory}"]
+        started.append(subprocess.Popen([*namespace.prefix, *command, *options, *directory], env=environment))
+
+    yield join
+    namespace.heal()
+    for process in started:
+        process.terminate()
+        process.wait(60)
+    left = [process for process in psutil.process_iter() if _is_in(process, namespace)]
+    assert left == []
+
+
+def _is_in(process: psutil.Process, namespace: Namespace) -> bool:
+    try:
+        return Path(f"/proc/{process.pid}/ns/net").samefile(f"/run/netns/{namespace.name}")
+    except OSError:
+        return False
