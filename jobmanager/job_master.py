@@ -29,7 +29,7 @@ from functools import partial
 from ..runtime.graph.job_graph import JobGraph
 from ..state import job_log
 from ..state.errors import DeposedError, PenstockError, ProtocolError
-from ..state.ids import JobId, SlotId
+from ..state.ids import Generation, JobId, SlotId
 from ..state.job_log import LogRecord
 from ..taskmanager import messages
 from ..taskmanager.messages import SubtaskId
@@ -113,6 +113,11 @@ class JobMaster:
     @property
     def log(self) -> job_log.JobLog:
         return self._parts.log
+
+    @property
+    def generation(self) -> Generation:
+        """Of its own leadership; the log may tell of a successor's already."""
+        return self._parts.orders.generation
 
     def status(self) -> JobStatus:
         return self._observer.status(self.state)

@@ -141,7 +141,7 @@ class RaySlots:
 
     @property
     def _generation(self) -> Generation:
-        return self._loop.master.log.state.generation
+        return self._loop.master.generation
 
     # talking
 

@@ -67,7 +67,9 @@ class Loop:
     def __init__(self) -> None:
         self.mails: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.events: list[events.Event] = []
-        self.master = SimpleNamespace(log=SimpleNamespace(state=SimpleNamespace(generation=Generation(1))))
+        taken_over = SimpleNamespace(state=SimpleNamespace(generation=Generation(2)))
+        self.master = SimpleNamespace(generation=Generation(1), log=taken_over)
+        """It has just read that another one leads."""
 
     def mail(self, function: Callable[[], None]) -> None:
         self.mails.put(function)
@@ -123,3 +125,15 @@ def test_slots_that_come_too_late_are_given_back(cluster: Cluster) -> None:
     loop.read_mail(1)
     cluster.close()
     assert cluster.task_manager.calls == [("release", JOB, 1, [SlotId("slot-1")])]
+
+
+def test_who_has_read_of_its_successor_does_not_speak_in_its_name(cluster: Cluster) -> None:
+    """Else it would take the successor's messages, and kill its slots."""
+    loop: Any = Loop()
+    cluster.bind(loop)
+    cluster.acquire(2)
+    loop.read_mail(2)
+    assert cluster.process.calls.count(("poll", 1)) == 2
+    cluster.release((SlotId("slot-0"),))
+    cluster.discard(SlotId("slot-1"), "it hangs")
+    assert [call[:3] for call in cluster.task_manager.calls] == [("release", JOB, 1), ("discard", JOB, 1)]
