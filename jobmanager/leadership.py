@@ -12,7 +12,8 @@ politeness, and no clock is compared with another process's:
 - The leader overwrites its own object `<job>/beat/<generation>` with a counter.
 - A candidate that sees neither beat nor log change for a whole lease, on its own clock, takes over. It does so at once
   if the beat says that the leader has resigned, or names a process known to be dead.
-- A leader that has not managed to beat for half a lease stops by itself, before anybody may take over. At each beat it
+- A leader that has not managed to beat for half a lease stops by itself, before anybody may take over. One request
+  that hangs does not depose it: after an eighth of a lease the next beat is begun beside it. At each beat it
   looks for the beat of a later generation, so it learns that it is deposed even if it has nothing to log.
 - Time in which nobody ran this process (a breakpoint, a function of a user that takes long in a local job, a machine
   that slept) counts as no time: it says nothing about the store. The next beat tells whether somebody took over.
@@ -128,6 +129,8 @@ class Leadership:
         self._began_ms = 0
         """When that program was begun."""
         self._busy = False
+        self._beats: dict[int, int] = {}
+        """Under way: their numbers, and when they were begun."""
         self._seen: bytes | None = None
         self._lost = ""
         """Why a leader before this one is believed to be gone."""
@@ -149,18 +152,16 @@ class Leadership:
             return []
         if isinstance(event, TimerFired):
             return self._tick(now_ms)
+        if self.phase is Phase.LEADING:
+            return self._beat_answered(event, now_ms)
         if event.tag != (TAG, self._work) or not self._busy:
             return []
         self._busy = False
         if isinstance(event, WorkFailed):
             return self._failed(event.error, now_ms)
-        match self.phase:
-            case Phase.WATCHING:
-                return self._observed(event.result, now_ms)
-            case Phase.CAMPAIGNING:
-                return self._lead(now_ms) if self._log.leads else self._watch_anew(now_ms)
-            case _:
-                return self._has_beaten(event.result)
+        if self.phase is Phase.WATCHING:
+            return self._observed(event.result, now_ms)
+        return self._lead(now_ms) if self._log.leads else self._watch_anew(now_ms)
 
     def resign(self, now_ms: int) -> list[LeadershipCommand]:
         """Stop for good; if we led, tell the next one that it need not wait. The last command of this."""
@@ -223,7 +224,12 @@ class Leadership:
         self._move(Phase.LEADING)
         self.generation = self._log.state.generation
         self._reached_ms = now_ms
-        return [StartLeading(self.generation, self._lost), self._run(self._beat(), now_ms), self._next_tick(now_ms)]
+        return [StartLeading(self.generation, self._lost), self._run_beat(now_ms), self._next_tick(now_ms)]
+
+    def _run_beat(self, now_ms: int) -> RunProgram:
+        program = self._run(self._beat(), now_ms)
+        self._beats[self._work] = now_ms
+        return program
 
     def _beat(self, resigned: bool = False) -> Program[bool]:
         """Returns whether we are deposed. No retries: the next beat is one."""
@@ -232,10 +238,15 @@ class Leadership:
         data = seal("beat", BEAT_VERSION, f"{self._log.writer}-{self._counter}", beat)
         return _beat_and_look(self._job_id, self.generation, data)
 
-    def _has_beaten(self, deposed: bool) -> list[LeadershipCommand]:
-        if deposed:
+    def _beat_answered(self, event: WorkDone | WorkFailed, now_ms: int) -> list[LeadershipCommand]:
+        began_ms = self._beats.pop(event.tag[1], None)
+        if began_ms is None:
+            return []
+        if isinstance(event, WorkFailed):
+            return self._failed(event.error, now_ms)
+        if event.result:
             return self._stop(DeposedError(f"Job {self._job_id}: generation {self.generation} was replaced."))
-        self._reached_ms = self._began_ms
+        self._reached_ms = max(self._reached_ms, began_ms)
         return []
 
     # both
@@ -245,7 +256,8 @@ class Leadership:
         if self.phase is Phase.LEADING:
             if now_ms - self._reached_ms >= self._lease_ms // 2:
                 return self._stop(self._silence("beat for half a lease"))
-            beats = [] if self._busy else [self._run(self._beat(), now_ms)]
+            waits = self._beats and now_ms - max(self._beats.values()) < self._lease_ms // 8
+            beats = [] if waits else [self._run_beat(now_ms)]
             return [*beats, self._next_tick(now_ms)]
         return [] if self._busy else [self._run(self._observe(), now_ms)]
 
