@@ -321,7 +321,8 @@ class DispatcherService:
             try:
                 self.processes.stop(job_id, number, remember=False)
             except PenstockError as error:
-                logger.warning("job %s is not stopped in order: %s", job_id, error)
+                logger.warning("master %d of job %s does not stop it in order: %s", number, job_id, error)
+                self.processes.end_master(job_id, number)  # it might take the job up when the other one lets go of it
         deadline_s = time.monotonic() + SHUTDOWN_S
         while time.monotonic() < deadline_s and any(self._runs(*master) for master in masters):
             time.sleep(TICK_S)

@@ -25,6 +25,7 @@ from ...runtime.config import Configuration
 from ...runtime.logs import remove_old_logs
 from ...runtime.versions import own_versions
 from ...state.cluster_store import JobSubmission
+from ...state.errors import PenstockError
 from ...state.ids import JobId
 from ...taskmanager.actor import SLOT_PREFIX, TaskManagerActor
 from ..gateway import UnavailableError, UnknownError
@@ -280,6 +281,10 @@ def _ask(handle: ActorHandle, who: str, question: str, *arguments: object) -> An
         return ray.get(getattr(handle, question).remote(*arguments), timeout=ANSWER_S)
     except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
         raise UnavailableError(f"{who} does not answer ({_first_line(error)}); try again") from None
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, PenstockError):  # without Ray's account of where it was raised
+            raise error.cause from None
+        raise
 
 
 def _first_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ import pytest
 from penstock.jobmanager.cluster.cluster_gateway import ClusterGateway
 from penstock.jobmanager.cluster.dispatcher_service import NEVER_LED_MS, DispatcherService
 from penstock.jobmanager.cluster.submission import Submissions
-from penstock.jobmanager.gateway import ConflictError, GraphRequest
+from penstock.jobmanager.gateway import ConflictError, GraphRequest, UnavailableError
 from penstock.jobmanager.leadership import Beat, beat_name
 from penstock.jobmanager.process_identity import this_process
 from penstock.jobmanager.views import JobOverview, JobView, LogFile, TaskManagerView
@@ -36,6 +36,9 @@ class Started:
     def __init__(self) -> None:
         self.numbers: list[int] = []
         self.refused = 0
+        self.ended: list[int] = []
+        self.candidate = False
+        self.all_ended = threading.Event()
 
     def masters(self) -> dict[JobId, list[int]]:
         return {}
@@ -45,14 +48,19 @@ class Started:
         if len(self.numbers) <= self.refused:
             raise RuntimeError("no process can be started")
 
-    def end_master(self, job_id: JobId, number: int) -> None: ...
+    def end_master(self, job_id: JobId, number: int) -> None:
+        self.ended.append(number)
+
     def watch_master(self, job_id: JobId, number: int, over: Callable[[str], None]) -> None: ...
     def overview(
         self, job_id: JobId, number: int, answer: Callable[[JobOverview | None, Exception | None], None]
     ) -> None: ...
     def view(self, job_id: JobId, number: int) -> JobView | None: ...
     def cancel(self, job_id: JobId, number: int) -> None: ...
-    def stop(self, job_id: JobId, number: int, remember: bool) -> None: ...
+    def stop(self, job_id: JobId, number: int, remember: bool) -> None:
+        if self.candidate:
+            raise UnavailableError("another master leads")
+
     def tend_nodes(self) -> None: ...
     def task_managers(self) -> list[TaskManagerView]:
         return []
@@ -66,7 +74,8 @@ class Started:
     def task_manager_threads(self, name: str) -> Mapping[str, str]:
         return {}
 
-    def end_all(self) -> None: ...
+    def end_all(self) -> None:
+        self.all_ended.set()
 
 
 class World:
@@ -166,6 +175,16 @@ def test_a_master_that_cannot_be_started_is_tried_again(world: World) -> None:
     world.record()
     world.start(resumes=True)
     wait_for(lambda: world.processes.numbers == [1, 2, 3], "no further start was tried")
+
+
+def test_a_master_that_does_not_stop_its_job_is_ended_with_the_cluster(world: World) -> None:
+    """A candidate would take the job up when the leader lets go of it."""
+    world.record()
+    service = world.start(resumes=True)
+    world.processes.candidate = True
+    service.shut_down()
+    assert world.processes.all_ended.wait(WAIT_S)
+    assert world.processes.ended == [1]
 
 
 # submissions --------------------------------------------------------------------------------------------------------
