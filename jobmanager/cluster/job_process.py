@@ -60,6 +60,7 @@ T = TypeVar("T")
 ANSWER_TIMEOUT_S = 10.0
 CHECK_S = 0.5
 """How often slots that fell silent are looked for."""
+TROUBLED = frozenset({JobState.RESTARTING, JobState.FAILING, JobState.FAILED})
 LOADING_TRIES_S = 60.0
 """How long a store that does not answer is tried before the process gives up."""
 
@@ -230,13 +231,27 @@ class JobProcess:
 
     def _lead(self, loop: MasterLoop, slots: WatchedSlots) -> None:
         loop.start()
-        next_check_s = 0.0
+        state, next_check_s = JobState.CREATED, 0.0
         while loop.ended is None:
             if not loop.turn():
                 loop.wait()
+            if loop.master.state is not state:
+                state = loop.master.state
+                self._tell(loop.master)
             if time.monotonic() >= next_check_s:
                 next_check_s = time.monotonic() + CHECK_S
                 slots.check(loop.now_ms())
+
+    def _tell(self, master: JobMaster) -> None:
+        """The job's state, to its log."""
+        now, job = master.status(), self._submission
+        about = f"attempt {now.attempt}, generation {master.log.state.generation}"
+        if now.last_failure is not None and now.state in TROUBLED:
+            logger.warning(
+                "job %s (%s) is %s: %s: %s", job.job_id, job.job_name, now.state.value, about, now.last_failure
+            )
+        else:
+            logger.info("job %s (%s) is %s: %s", job.job_id, job.job_name, now.state.value, about)
 
     def _end(self, view: JobView) -> None:
         state = JobState(view.overview.state)

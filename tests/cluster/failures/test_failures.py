@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +25,9 @@ def test_a_slot_is_killed(golden: Golden) -> None:
     slot.kill()
     after = golden.restarted(before)
     assert f"its process {slot.pid} has ended: it was killed" in after.exceptions[-1].message
+    (log,) = [row.name for row in golden.rest.logs(None) if golden.job_id in row.name]
+    told = golden.rest.log(None, log).decode()
+    assert re.search(r"WARNING .* is RESTARTING: attempt 1, generation 1: slot \S+ was lost: its process", told)
     golden.in_mid_stream().finish()
 
 
