@@ -12,6 +12,8 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 """As in Flink's list of sensitive keys, and what object stores and brokers call theirs."""
+_IN_PAIRS = re.compile(r"([^\s,;:=]+)(\s*[:=]\s*)([^\s,;]+)")
+"""Values that are maps: user:ann,password:…"""
 _IN_URL = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
 
 
@@ -20,5 +22,12 @@ def is_secret(key: str) -> bool:
 
 
 def masked(config: Mapping[str, str]) -> dict[str, str]:
-    """Values of secret options, and user:password in URLs, are not shown."""
-    return {key: MASK if is_secret(key) else _IN_URL.sub(MASK, value) for key, value in config.items()}
+    """Values of secret options, user:password in URLs, and secret entries of maps are not shown."""
+    return {
+        key: MASK if is_secret(key) else _IN_PAIRS.sub(_pair, _IN_URL.sub(MASK, value)) for key, value in config.items()
+    }
+
+
+def _pair(found: re.Match[str]) -> str:
+    name, between, value = found.groups()
+    return f"{name}{between}{MASK if is_secret(name) else value}"

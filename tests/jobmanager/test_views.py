@@ -360,12 +360,14 @@ def test_secrets_are_masked() -> None:
         {
             "s3.secret-key": "x", "s3.access-key": "x", "ssl.Password": "x", "fs.azure.account.key": "x",
             "sink.url": "postgres://me:word@db:1/x", "state.checkpoints.dir": "s3://bucket/path", "parallelism": "2",
+            "pipeline.global-job-parameters": "user:ann,db.password:word, api-key = k",
         }
     )  # fmt: skip
     assert [key for key, value in shown.items() if value == MASK] == [
         "s3.secret-key", "s3.access-key", "ssl.Password", "fs.azure.account.key",
     ]  # fmt: skip
     assert shown["sink.url"] == f"postgres://{MASK}@db:1/x"
+    assert shown["pipeline.global-job-parameters"] == f"user:ann,db.password:{MASK}, api-key = {MASK}"
     assert (shown["state.checkpoints.dir"], shown["parallelism"]) == ("s3://bucket/path", "2")
 
 

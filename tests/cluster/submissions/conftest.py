@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,12 +25,6 @@ if TYPE_CHECKING:
 
 PENSTOCK = Path(sys.executable).with_name("penstock")
 COMMAND_TIMEOUT_S = 100.0
-SUM_JOB = """
-import sys
-import penstock as ps
-env = ps.StreamExecutionEnvironment()
-env.from_sequence(1, 100).map(lambda n: n * 2).execute_and_collect("sum of " + (sys.argv[1] if sys.argv[1:] else ""))
-"""
 
 
 @dataclass(frozen=True)
@@ -48,6 +42,8 @@ class Told:
 
 class Project:
     """A user's working directory."""
+
+    python = sys.executable
 
     def __init__(self, directory: Path, address: str | None) -> None:
         self.directory = directory
@@ -78,18 +74,27 @@ class Project:
         return self.run(PENSTOCK, *arguments)
 
     def run(self, *command: str | Path) -> Told:
-        return told(self.start(*command))
+        return self.wait_for(self.start(*command))
 
+    @staticmethod
+    def wait_for(process: subprocess.Popen[str], timeout_s: float = COMMAND_TIMEOUT_S) -> Told:
+        """Its end."""
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+        return Told(process.returncode, out, err)
 
-def told(process: subprocess.Popen[str], timeout_s: float = COMMAND_TIMEOUT_S) -> Told:
-    """Waits for its end."""
-    try:
-        out, err = process.communicate(timeout=timeout_s)
-    except BaseException:
-        process.kill()
-        process.communicate()
-        raise
-    return Told(process.returncode, out, err)
+    @staticmethod
+    def rest_of(process: subprocess.Popen[str]) -> Told:
+        """What follows the lines that have been read of it; `communicate` does not know what was read ahead."""
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with process.stdout, process.stderr:
+            out, err = process.stdout.read(), process.stderr.read()
+        return Told(process.wait(COMMAND_TIMEOUT_S), out, err)
 
 
 @pytest.fixture
@@ -105,11 +110,6 @@ def lonely_project(tmp_path: Path) -> Project:
     directory = tmp_path / "project"
     directory.mkdir()
     return Project(directory, None)
-
-
-@pytest.fixture
-def penstock(project: Project) -> Callable[..., Told]:
-    return project.penstock
 
 
 @pytest.fixture

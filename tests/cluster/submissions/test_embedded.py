@@ -1,0 +1,90 @@
+"""A script without an address brings its own cluster, which leaves nothing behind but what continues the job."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Project, WaitFor
+
+PRINTS = """
+import sys
+import penstock as ps
+def shout(n):
+    print("shouted", n)
+    return n
+env = ps.StreamExecutionEnvironment()
+env.from_sequence(1, 5).map(shout).print()
+env.execute("prints")
+"""
+ENDLESS = """
+from pathlib import Path
+import penstock as ps
+import time
+def slowly(n):
+    time.sleep(0.01)
+    return n
+env = ps.StreamExecutionEnvironment()
+env.enable_checkpointing("500ms")
+env.from_sequence(1, 10**8).map(slowly).print()
+env.execute("endless")
+"""
+
+
+@pytest.fixture
+def embedded(lonely_project: Project, short_directory: Path) -> Project:
+    options = f"io.tmp.dirs: {short_directory}\ntaskmanager.numberOfTaskSlots: 2\nrest.port: 0\n"
+    lonely_project.write("penstock.yaml", options)
+    return lonely_project
+
+
+def left_of(project: Project, directory: Path) -> list[str]:
+    """Files of processes, and the processes."""
+    files = [str(path) for path in directory.rglob("*") if path.is_file() and path.name not in ("token", "secret")]
+    processes = subprocess.run(["pgrep", "-f", str(directory)], capture_output=True, text=True, check=False).stdout
+    return files + processes.split()
+
+
+@pytest.mark.parametrize("command", ["python job.py", "penstock run job.py"])
+def test_what_is_printed_is_seen_and_nothing_is_left(command: str, embedded: Project, short_directory: Path) -> None:
+    embedded.write("job.py", PRINTS)
+    told = (
+        embedded.run(embedded.python, "job.py") if command.startswith("python") else embedded.penstock("run", "job.py")
+    )
+    assert told.code == 0, told.err
+    expected = [*(f"shouted {n}" for n in range(1, 6)), *(str(n) for n in range(1, 6))]
+    assert sorted(told.out.splitlines()) == sorted(expected)
+    assert "has finished: 5 records" in told.err
+    assert left_of(embedded, short_directory) == []
+
+
+@pytest.mark.timeout(300)
+def test_ctrl_c_stops_after_a_checkpoint_and_latest_continues(
+    embedded: Project, short_directory: Path, wait_for: WaitFor
+) -> None:
+    embedded.write("job.py", ENDLESS)
+    first = stopped_after(embedded, 50)
+    assert "continue it with -s latest" in first[1]
+    assert left_of(embedded, short_directory) == []
+    second = stopped_after(embedded, 50, "-s", "latest")
+    assert "continuing job" in second[1]
+    assert second[0][0] > first[0][0]
+    rows = first[0] + second[0]
+    assert rows == list(range(1, rows[-1] + 1)), "each number once, in order: the stop was orderly"
+
+
+def stopped_after(project: Project, rows: int, *arguments: str) -> tuple[list[int], str]:
+    """Numbers that it printed until Ctrl-C after so many, and what it said."""
+    penstock = Path(project.python).with_name("penstock")
+    running = project.start(penstock, "run", "job.py", *arguments)
+    assert running.stdout is not None
+    seen = [running.stdout.readline() for _ in range(rows)]
+    running.send_signal(signal.SIGINT)
+    told = project.rest_of(running)
+    assert told.code == 130, told.err
+    return [int(line) for line in [*seen, *told.out.splitlines()] if line.strip()], told.err

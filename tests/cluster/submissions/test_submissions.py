@@ -1,0 +1,193 @@
+"""How scripts and pipelines come to a cluster: what goes along with them, and what their users see."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Cluster, Project, WaitFor
+
+    from penstock.api.rest_client import RestClient
+
+JOB_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@pytest.fixture(scope="module")
+def cluster_settings() -> dict[str, object]:
+    return {"cluster__id": "submissions", "taskmanager__numberOfTaskSlots": 3, "slot__request__timeout": "20 s"}
+
+
+def wheel(directory: Path, name: str) -> str:
+    """With one module, made by hand: nothing is built and nothing is downloaded."""
+    info = f"{name}-1.0.dist-info"
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}.py", "def wrap(n):\n    return f'wheel {n}'\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return path.name
+
+
+def collected(text: str) -> list[str]:
+    return sorted(text.split("\n")[:-1])
+
+
+# what goes along ---------------------------------------------------------------------------------------------------
+
+
+def test_modules_of_the_working_directory_and_arguments(project: Project) -> None:
+    """Modules beside the script, a package below, the script itself in a subdirectory, and what stands behind --."""
+    project.write("jobs/beside.py", "def beside(n):\n    return n * 10\n")
+    project.write("shop/__init__.py", "")
+    project.write("shop/prices.py", "def price(n):\n    return n + 1\n")
+    project.write(
+        "jobs/job.py",
+        """
+        import argparse
+        import penstock as ps
+        from beside import beside
+        from shop.prices import price
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--count", type=int)
+        parser.add_argument("rest", nargs="*")
+        given = parser.parse_args()
+        env = ps.StreamExecutionEnvironment()
+        numbers = env.from_sequence(1, given.count).map(beside).map(price).map(lambda n: (n, given.rest))
+        numbers.execute_and_collect("with arguments")
+        """,
+    )
+    told = project.penstock("run", "jobs/job.py", "--", "--count", "3", "a", "b=c")
+    assert told.code == 0, told.err
+    assert collected(told.out) == ["(11, ['a', 'b=c'])", "(21, ['a', 'b=c'])", "(31, ['a', 'b=c'])"]
+    assert "submitted job" in told.err
+    assert "has finished: 3 records" in told.err
+
+
+def test_requirements_and_added_files(project: Project) -> None:
+    """A wheel beside the code by --requirements; another one and a directory by the script itself."""
+    by_flag, by_script = (
+        wheel(project.directory / "wheels", "by_flag"),
+        wheel(project.directory / "wheels", "by_script"),
+    )
+    project.write("requirements.txt", f"# ours\n--no-index\n./wheels/{by_flag}\n")
+    project.write("more.txt", f"--no-index\n./wheels/{by_script}\n")
+    project.write("libraries/in_a_library.py", "def third(n):\n    return f'library {n}'\n")
+    project.write(
+        "job.py",
+        """
+        import by_flag
+        import penstock as ps
+        env = ps.StreamExecutionEnvironment()
+        env.add_python_file("libraries").set_python_requirements("more.txt")
+        def wrapped(n):
+            import by_script
+            import in_a_library
+            return by_flag.wrap(n), by_script.wrap(n), in_a_library.third(n)
+        env.from_sequence(1, 2).map(wrapped).execute_and_collect("with requirements")
+        """,
+    )
+    told = project.penstock("run", "job.py", "--requirements", "requirements.txt")
+    assert told.code == 0, told.err
+    assert collected(told.out) == ["('wheel 1', 'wheel 1', 'library 1')", "('wheel 2', 'wheel 2', 'library 2')"]
+
+
+def test_flags(project: Project, rest: RestClient, wait_for: WaitFor) -> None:
+    project.write(
+        "job.py",
+        """
+        import penstock as ps
+        env = ps.StreamExecutionEnvironment()
+        env.from_sequence(1, 9).key_by(lambda n: n).count().print()
+        env.execute()
+        """,
+    )
+    project.write("penstock.yaml", "pipeline.name: from the file\nexecution.checkpointing.interval: 7s\n")
+    flags = ("-p", "2", "-n", "-c", "pipeline.max-parallelism=64", "-c", "execution.checkpointing.interval=5s")
+    told = project.penstock("submit", "job.py", *flags)
+    assert told.code == 0, told.err
+    assert JOB_ID.fullmatch(told.out.strip()), "a detached submission prints the id and nothing else"
+    view = wait_for(lambda: (view := rest.job(told.out.strip())).overview.state == "FINISHED" and view, "its end")
+    assert view.overview.name == "from the file"
+    assert view.max_parallelism == 64
+    assert max(vertex.parallelism for vertex in view.vertices) == 2
+    assert view.checkpoint_config is not None
+    assert view.checkpoint_config.interval_ms == 5_000
+    as_json = project.penstock("submit", "job.py", "--output", "json")
+    assert json.loads(as_json.out)["job_name"] == "from the file"
+
+
+# records come once, whatever dies -------------------------------------------------------------------------------------
+
+
+def test_records_are_collected_once_though_the_dispatcher_is_killed(
+    project: Project, cluster: Cluster, rest: RestClient, wait_for: WaitFor
+) -> None:
+    project.write(
+        "job.py",
+        """
+        import time
+        import penstock as ps
+        def slowly(n):
+            time.sleep(0.01)
+            return n
+        env = ps.StreamExecutionEnvironment()
+        env.enable_checkpointing("300ms")
+        with env.from_sequence(1, 600).map(slowly).execute_and_collect("collected once") as rows:
+            for row in rows:
+                print(row, flush=True)
+        """,
+    )
+    running = project.start(project.python, "job.py")
+    assert running.stdout is not None
+    first = [running.stdout.readline() for _ in range(20)]
+    dispatcher = cluster.actor("Dispatcher")
+    dispatcher.kill()
+    rest_of_it = project.rest_of(running)
+    assert rest_of_it.code == 0, rest_of_it.err
+    rows = Counter([*first, *rest_of_it.out.splitlines(keepends=True)])
+    assert rows == Counter(f"{n}\n" for n in range(1, 601))
+    wait_for(lambda: [p for p in cluster.actors("Dispatcher") if p.pid != dispatcher.pid], "a new dispatcher")
+
+
+# logs ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(300)
+def test_lines_say_which_subtask_and_are_found_by_job(project: Project) -> None:
+    project.write(
+        "job.py",
+        """
+        import logging, time
+        import penstock as ps
+        def tell(n):
+            logging.getLogger("shop").warning("saw %d", n)
+            print("printed", n)
+            time.sleep(0.001)
+        env = ps.StreamExecutionEnvironment()
+        env.from_sequence(1, 10**7).map(tell, name="teller").print()
+        env.execute("talkative")
+        """,
+    )
+    job_id = project.penstock("submit", "job.py", "-p", "2").out.strip()
+    lines: list[str] = []
+    for _ in range(10):
+        lines = project.penstock("logs", job_id).out.splitlines()
+        subtasks = {match[1] for line in lines if (match := re.search(rf"\[{job_id} .+/(\d)#\d+\] shop: saw", line))}
+        if subtasks == {"0", "1"}:
+            break
+    else:
+        pytest.fail("\n".join(lines[-20:]))
+    assert any("job" in line and "shop" not in line for line in lines), "the master's lines, too"
+    assert "printed" in project.penstock("logs", job_id, "--stdout").out
+    assert project.penstock("cancel", job_id, "--yes").code == 0
