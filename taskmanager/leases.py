@@ -64,3 +64,5 @@ class SlotStatus:
     """Since it last heard of its master (blank: of its task manager)."""
     metrics: dict[str, float] = field(default_factory=dict)
     """process_metrics.py."""
+    budget_bytes: int = 0
+    """memory_budget.py."""

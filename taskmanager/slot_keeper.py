@@ -96,6 +96,7 @@ class SlotKeeper:
         """Guards the pool and what follows; notified when a slot has changed its state."""
         self._processes: dict[SlotId, psutil.Process] = {}
         self._sockets: dict[SlotId, str] = {}
+        self._budgets: dict[SlotId, int] = {}
         self._dying: dict[SlotId, tuple[psutil.Process, int]] = {}
         """Killed, and since when."""
         self._starts = ThreadPoolExecutor(2, thread_name_prefix="slot starts")
@@ -159,8 +160,12 @@ class SlotKeeper:
             self._notice_deaths()
             slots = [slot for slot in self._pool.slots.values() if slot.address is not None]
             processes, free, problem = dict(self._processes), self._pool.free, self._pool.problem
+            budgets = {slot.id: self._budgets.get(slot.id, 0) for slot in slots}
         views = tuple(
-            SlotView(slot.id, slot.job_id or "", slot.pid, _rss_bytes(processes.get(slot.id))) for slot in slots
+            SlotView(
+                slot.id, slot.job_id or "", slot.pid, _rss_bytes(processes.get(slot.id)), budget_bytes=budgets[slot.id]
+            )
+            for slot in slots
         )
         memory, own = psutil.virtual_memory(), process_metrics()
         return TaskManagerView(
@@ -228,6 +233,7 @@ class SlotKeeper:
                 self._carry_out(self._pool.died(slot_id, "it died as soon as it was ready", self._now_ms()))
                 return
             self._sockets[slot_id] = status.address.unix_path
+            self._budgets[slot_id] = status.budget_bytes
             logger.info("slot %s is ready: process %d", slot_id, status.pid)
             self._carry_out(self._pool.started(slot_id, status.address, status.job_id, self._now_ms()))
 
@@ -293,6 +299,7 @@ class SlotKeeper:
 
     def _clean(self, slot_id: SlotId) -> None:
         self._actors.forget(slot_id)
+        self._budgets.pop(slot_id, None)
         shutil.rmtree(self._node / WORK / slot_id, ignore_errors=True)
         Path(self._sockets.pop(slot_id, "/nonexistent")).unlink(missing_ok=True)
         remove_old_logs(self._node / LOGS, frozenset([*self._pool.slots, self._node.name]), OLD_LOGS)

@@ -52,9 +52,10 @@ from .deployment import SlotServices
 from .executor import ThreadExecutor
 from .leases import JobLease, LeaseRefusedError, SlotStatus
 from .mailbox import Mailbox
+from .memory_budget import memory_budget
 from .messages import Cancel, Deploy, FromSlot, SlotAddress, ToSlot
 from .outbox import Outbox
-from .process_metrics import process_metrics
+from .process_metrics import process_metrics, rss_bytes
 from .rare_collections import rare_collections
 from .slot import Slot
 from .socket_transport import SocketTransport
@@ -129,6 +130,8 @@ class SlotProcess:
         self._polls = 0
         self._contact = Contact(self._now_ms(), config.get(MASTER_LOST_CANCEL), config.get(MASTER_LOST_EXIT))
         self._stopping = threading.Event()
+        self._budget = memory_budget(config, rss_bytes())
+        logger.info("memory budget of slot %s: %s", slot_id, self._budget)
 
     def start(self) -> None:
         """The watchdog: from here on the process ends by itself when nobody wants it."""
@@ -278,6 +281,7 @@ class SlotProcess:
             cpu_seconds=metrics["cpu.user_seconds"] + metrics["cpu.system_seconds"],
             stepped_ms=stepped_ns // 1_000_000,
             contact_ms=silent_ms,
+            budget_bytes=self._budget.total,
             metrics=metrics,
         )
 

@@ -13,6 +13,8 @@ class SlotView:
     pid: int
     rss_bytes: int = 0
     alive: bool = True
+    budget_bytes: int = 0
+    """What the process may use of memory (memory_budget.py); 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)

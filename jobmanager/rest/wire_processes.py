@@ -56,8 +56,8 @@ class MemoryConfiguration(TypedDict):
 
 
 class TaskManager(TypedDict):
-    """timeSinceLastHeartbeat is the moment of it, ms since the epoch: the name is Flink's. `problem` is ours: why it has
-    no slots, or fewer than it should."""
+    """timeSinceLastHeartbeat is the moment of it, ms since the epoch: the name is Flink's. `problem` is ours: why it
+    has no slots, or fewer than it should."""
 
     id: str
     path: str
@@ -119,6 +119,8 @@ class SlotProcess(TypedDict):
     jobId: str
     pid: int
     residentBytes: int
+    budgetBytes: int
+    """What it may use of memory, by its limits; 0: unknown."""
 
 
 class TaskManagerDetails(TaskManager):
@@ -234,7 +236,13 @@ def task_manager_details(view: TaskManagerView, tasks: TasksBySlot) -> TaskManag
         "metrics": _metrics(view),
         "allocatedSlots": [_allocated(view, slot, tasks) for slot in view.slots if slot.job_id],
         "slots": [
-            {"id": slot.id, "jobId": slot.job_id, "pid": slot.pid, "residentBytes": slot.rss_bytes}
+            {
+                "id": slot.id,
+                "jobId": slot.job_id,
+                "pid": slot.pid,
+                "residentBytes": slot.rss_bytes,
+                "budgetBytes": slot.budget_bytes,
+            }
             for slot in view.slots
         ],
     }
