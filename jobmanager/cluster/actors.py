@@ -181,8 +181,10 @@ def _check_storage(config: Configuration, storage: str) -> None:
 
 
 def _beside_this() -> NodeAffinitySchedulingStrategy:
-    """On the same node, if it is there: the job manager's processes keep their logs together."""
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    """On the same node: there REST is expected, and the job manager's processes keep their logs together. Not as a mere
+    wish (soft): an actor without resources would then be put on any node, as Ray ignores wishes for these. If this node
+    is gone, so is whoever started the cluster."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def _url(handle: Any) -> str:
