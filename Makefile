@@ -18,7 +18,7 @@ NEW_PIP := $(VENV)/.pip
 TYPING := .cache/typing/penstock
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: demo test check bench simulate chaos clean
+.PHONY: demo test check bench simulate chaos soak clean
 
 demo: $(RUN)
 	$(BIN)/python examples/$(if $(LOCAL),demo_local.py,demo.py)
@@ -41,6 +41,10 @@ simulate: $(RUN)
 # Faults at random on a real cluster, from a seed.
 chaos: $(DEV)
 	SEED=$(SEED) ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -m chaos -s tests/cluster/failures
+
+# Fifty jobs one after the other on one cluster: nothing grows.
+soak: $(DEV)
+	SUBMISSIONS=50 $(BIN)/python -m pytest tests/cluster/submissions/test_many_submissions.py
 
 clean:
 	rm -rf $(VENV) .cache .penstock .hypothesis .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info
