@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from penstock.jobmanager.startup.cluster_rest import answers
+from penstock.jobmanager.startup.node_processes import is_alive
+
 if TYPE_CHECKING:
     from tests.cluster.conftest import Cluster, Nodes, WaitFor
 
@@ -61,6 +64,7 @@ def test_a_job_is_spread_over_the_nodes_and_waits_for_another_when_it_loses_one(
     for view in views:
         assert view["path"] == f"ray://{nodes.host}/{view['id']}"
         socket.create_connection((nodes.host, view["dataPort"]), timeout=10).close()
+    assert len(cluster.actors("JobMaster")) == 1
     here, there = job.slots().values()
     assert all(talk(one, other) for one in here for other in there)
     assert not talk(*here)
@@ -90,6 +94,16 @@ def test_a_job_that_needs_fewer_slots_goes_on_without_the_lost_node(
     job.until_it_is_restored()
     assert [len(pids) for pids in job.slots().values()] == [2]
     job.finish()
+
+
+def test_the_job_manager_stays_with_the_head(cluster: Cluster, nodes: Nodes, wait_for: WaitFor) -> None:
+    """Where REST is expected; Ray itself would put it anywhere."""
+    nodes.join(cluster.reach)
+    for _ in range(3):
+        dispatcher = cluster.actor("Dispatcher")
+        dispatcher.kill()
+        wait_for(lambda gone=dispatcher: not is_alive(gone) and answers(cluster.address), "REST answers again")
+        assert cluster.actor("Dispatcher").pid != dispatcher.pid
 
 
 def other_version(package: str, directory: Path) -> tuple[str, ...]:
