@@ -26,8 +26,10 @@ from ...runtime.logs import setup_logging
 from ...state.cluster_store import JobSubmission
 from ...state.errors import ConfigurationError, PenstockError
 from ...state.obstore_objects import ObstoreObjects
+from ..startup.cluster_state import ClusterFiles
 from ..views import JobOverview, JobView
 from .job_process import JobProcess, JobProcessSettings
+from .patient_store import PatientStore
 from .ray_slots import ActorHandle, RaySlots
 
 if TYPE_CHECKING:
@@ -94,9 +96,12 @@ class JobMasterProcess:
 
 
 class DispatcherProcess:
-    """Of the cluster: jobs, REST, nodes. What only it needs is imported here: masters must start fast."""
+    """Of the cluster: jobs, REST, nodes. What only it needs is imported here: masters must start fast.
 
-    def __init__(self, config: dict[str, str], storage: str, secret: bytes) -> None:
+    A store that cannot be used is told at the cluster's very first start, by an error. Later one waits for it
+    (`patiently`): Ray does not start again what raises at its start, and REST must answer."""
+
+    def __init__(self, config: dict[str, str], storage: str, secret: bytes, patiently: bool = False) -> None:
         from .cluster_gateway import ClusterGateway
         from .dispatcher_service import DispatcherService
         from .ray_processes import RayProcesses
@@ -105,11 +110,11 @@ class DispatcherProcess:
         cluster = Configuration.from_dict(config)
         if ray.get_runtime_context().was_current_actor_reconstructed:
             cluster.set(cluster_options.RESUME_JOBS, True)  # the jobs are this cluster's own
+            patiently = True
         directory = node_directory(cluster, NODE)
         logs = directory / "logs"
         setup_logging(logs, NODE, cluster.get(cluster_options.LOG_LEVEL))
-        objects = ObstoreObjects(storage, config)
-        objects.probe()
+        objects = PatientStore(storage, config) if patiently else _probed(storage, config)
 
         def make_master(submission: JobSubmission, number: int, name: str) -> ActorHandle:
             handle: ActorHandle = JobMasterActor.options(
@@ -120,7 +125,7 @@ class DispatcherProcess:
         service = DispatcherService(cluster, objects, RayProcesses(cluster, make_master, logs))
         submissions = Submissions(cluster, storage, objects, directory)
         self._gateway = ClusterGateway(cluster, storage, objects, service, submissions, logs)
-        service.start()
+        service.start(patiently=patiently)
         self._rest = self._serve(cluster, directory)
         logger.info("REST answers at %s", self._rest.url)
 
@@ -163,17 +168,32 @@ def start_dispatcher(config: Configuration, storage: str, secret: bytes) -> str:
     try:
         handle = ray.get_actor(DISPATCHER)
     except ValueError:
-        _check_storage(config, storage)
+        patiently = _is_restarted(config)
+        if not patiently:
+            _check_storage(config, storage)
         handle = DispatcherActor.options(
             name=DISPATCHER, lifetime="detached", num_cpus=0, max_restarts=-1, scheduling_strategy=_beside_this()
-        ).remote(config.to_dict(), storage, secret)
+        ).remote(config.to_dict(), storage, secret, patiently)
     return _url(handle)
+
+
+def _is_restarted(config: Configuration) -> bool:
+    """Whether the supervisor on this machine brings its cluster back: it had a store that could be used."""
+    state = ClusterFiles.of(config).read()
+    return state is not None and state.phase == "restarting"
+
+
+def _probed(storage: str, config: dict[str, str]) -> ObstoreObjects:
+    """ConfigurationError: the store cannot be used."""
+    objects = ObstoreObjects(storage, config)
+    objects.probe()
+    return objects
 
 
 def _check_storage(config: Configuration, storage: str) -> None:
     """Told here in a sentence; the dispatcher, which looks again, could only die of it. ConfigurationError."""
     try:
-        ObstoreObjects(storage, config.to_dict()).probe()
+        _probed(storage, config.to_dict())
     except ConfigurationError as error:
         raise ConfigurationError(
             f"the cluster cannot keep its jobs there ({cluster_options.CLUSTER_STORAGE.key}). {error}"

@@ -6,6 +6,9 @@ threads of REST (cluster_gateway.py), and share the pure dispatcher under one lo
 runs in other processes is reached through `Processes` (ray_processes.py).
 
 Views of live jobs come from their masters; of ended ones, from the cluster's store, where the newest are remembered.
+
+A dispatcher that takes the place of another one begins although the store cannot be read: jobs run on, REST answers,
+and what only the store knows is answered with UnavailableError until it has been read.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
@@ -28,6 +32,7 @@ from ...state.ids import JobId, new_nonce
 from ...state.job_log import JobLog
 from ...state.objects import ObjectStore, run_program
 from ...state.obstore_objects import ObstoreObjects
+from ..gateway import UnavailableError
 from ..job_states import JobState
 from ..leadership import is_abandoned
 from ..process_identity import is_dead
@@ -39,6 +44,10 @@ from .unloaded import loading, without_master
 TICK_S = 0.1
 NODES_S = 1.0
 """How often nodes that came or went are looked for."""
+TAKE_UP_S = 10.0
+"""How long a patient start waits for the store before questions are let in."""
+TAKE_UP_PAUSE_S = 1.0
+"""Between two attempts to read the store; each has retries of its own."""
 SHUTDOWN_S = 90.0
 """What the last checkpoints of all jobs may take together when the cluster stops."""
 NEVER_LED_MS = 600_000
@@ -109,14 +118,28 @@ class DispatcherService:
         self._lock = threading.Lock()
         self._ended_views: dict[JobId, JobView] = {}
         self._stopping = threading.Event()
+        self._taken_up = threading.Event()
+        self._untold = "the cluster's jobs are still being read from its store"
+        """Why questions about jobs cannot be answered before they are taken up."""
         self._mail: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
-    def start(self) -> None:
-        """Takes up what the store knows. ObjectStoreError if it cannot be read."""
+    def start(self, *, patiently: bool = False) -> None:
+        """Takes up what the store knows. ObjectStoreError if it cannot be read; `patiently`: it is tried until it can,
+        and questions about jobs are UnavailableErrors until then."""
+        if not patiently:
+            self._take_up()
+        self._thread.start()
+        if patiently:
+            self._taken_up.wait(TAKE_UP_S)
+
+    def _take_up(self) -> None:
+        """May be repeated after an error: what is taken up stays so."""
         ended = run_program(list_ended(), self._objects)
         living = self.processes.masters()
         for submission in run_program(list_records(), self._objects):
+            if self._dispatcher.record(submission.job_id) is not None:
+                continue
             if submission.job_id in ended:
                 self._recall(submission)
             elif submission.job_id not in living and not self._resumes:
@@ -130,7 +153,14 @@ class DispatcherService:
             if not self._dispatcher.is_live(job_id):
                 for number in numbers:
                     self.processes.end_master(job_id, number)
-        self._thread.start()
+        self._taken_up.set()
+
+    def _try_to_take_up(self) -> None:
+        try:
+            self._take_up()
+        except Exception as error:  # whatever it is, jobs that run go on, and whoever asks is told
+            self._untold = f"the cluster's jobs cannot be read from its store at the moment: {error}"
+            logger.warning("%s; it is tried again", self._untold)
 
     def _left_as(self, submission: JobSubmission) -> JobState | None:
         """What became of a job that nobody has in hand. None: somebody may. The store can be another cluster's, too."""
@@ -170,10 +200,13 @@ class DispatcherService:
     # ---- the ticking thread
 
     def _run(self) -> None:
-        next_heartbeat_s = next_nodes_s = 0.0
+        next_heartbeat_s = next_nodes_s = next_try_s = 0.0
         while not self._stopping.is_set():
             try:
                 self._read_mail()
+                if not self._taken_up.is_set() and time.monotonic() >= next_try_s:
+                    self._try_to_take_up()
+                    next_try_s = time.monotonic() + TAKE_UP_PAUSE_S
                 now_s = time.monotonic()
                 with self._lock:
                     self._carry_out(self._dispatcher.tick(self._now_ms()))
@@ -263,35 +296,42 @@ class DispatcherService:
 
     # ---- questions
 
-    def overviews(self) -> list[JobOverview]:
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        if not self._taken_up.is_set():
+            raise UnavailableError(self._untold)
         with self._lock:
+            yield
+
+    def overviews(self) -> list[JobOverview]:
+        with self._asked():
             return self._dispatcher.overviews()
 
     def is_known(self, job_id: JobId) -> bool:
-        with self._lock:
+        with self._asked():
             return self._dispatcher.record(job_id) is not None
 
     def loading_view(self, job_id: JobId) -> JobView | None:
         """What can be said of a job without its master; None: there is no such job."""
-        with self._lock:
+        with self._asked():
             record, overview = self._dispatcher.record(job_id), self._dispatcher.overview(job_id)
         return None if record is None or overview is None else loading(record, overview)
 
     def is_live(self, job_id: JobId) -> bool:
-        with self._lock:
+        with self._asked():
             return self._dispatcher.is_live(job_id)
 
     def live_job_named(self, name: str) -> JobId | None:
-        with self._lock:
+        with self._asked():
             return self._dispatcher.live_job_named(name)
 
     def ended(self, job_id: JobId) -> JobOverview | None:
-        with self._lock:
+        with self._asked():
             return self._dispatcher.ended(job_id)
 
     def master(self, job_id: JobId) -> int | None:
         """Number of the one to ask about the job."""
-        with self._lock:
+        with self._asked():
             return self._dispatcher.master(job_id)
 
     def ended_view(self, job_id: JobId) -> JobView | None:
@@ -317,6 +357,8 @@ class DispatcherService:
         self._stopping.set()
         with self._lock:
             masters = self._dispatcher.masters()
+        if not self._taken_up.is_set():
+            masters = [(job_id, number) for job_id, numbers in self.processes.masters().items() for number in numbers]
         for job_id, number in masters:
             try:
                 self.processes.stop(job_id, number, remember=False)

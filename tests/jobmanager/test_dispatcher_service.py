@@ -12,6 +12,7 @@ import pytest
 
 from penstock.jobmanager.cluster.cluster_gateway import ClusterGateway
 from penstock.jobmanager.cluster.dispatcher_service import NEVER_LED_MS, DispatcherService
+from penstock.jobmanager.cluster.patient_store import PatientStore
 from penstock.jobmanager.cluster.submission import Submissions
 from penstock.jobmanager.gateway import ConflictError, GraphRequest, UnavailableError
 from penstock.jobmanager.leadership import Beat, beat_name
@@ -21,9 +22,10 @@ from penstock.runtime.config import Configuration
 from penstock.runtime.versions import own_versions
 from penstock.state.cluster_store import JobSubmission, get_ended, list_records, put_job
 from penstock.state.documents import seal
+from penstock.state.errors import ObjectNotFound, ObjectStoreUnavailable
 from penstock.state.ids import Generation, JobId, new_nonce
 from penstock.state.job_log import Finished, JobLog, LeaderElected
-from penstock.state.objects import Put, run_program
+from penstock.state.objects import Get, ObjectStore, Pause, Put, StoreOp, run_program
 from penstock.state.obstore_objects import ObstoreObjects
 
 JOB = JobId("a" * 32)
@@ -96,10 +98,14 @@ class World:
         self.job.execute(Put(beat_name(JOB, 1), data, create_only=False))
 
     def start(self, *, resumes: bool) -> DispatcherService:
-        config = Configuration.from_dict({"high-availability.resume-jobs": str(resumes).lower()})
-        service = DispatcherService(config, self.objects, self.processes)
-        self.services.append(service)
+        service = self.new_service(resumes)
         service.start()
+        return service
+
+    def new_service(self, resumes: bool, objects: ObjectStore | None = None) -> DispatcherService:
+        config = Configuration.from_dict({"high-availability.resume-jobs": str(resumes).lower()})
+        service = DispatcherService(config, objects or self.objects, self.processes)
+        self.services.append(service)
         return service
 
     def ending(self) -> str | None:
@@ -185,6 +191,69 @@ def test_a_master_that_does_not_stop_its_job_is_ended_with_the_cluster(world: Wo
     service.shut_down()
     assert world.processes.all_ended.wait(WAIT_S)
     assert world.processes.ended == [1]
+
+
+class DownStore:
+    """A store that does not answer until it is `up`."""
+
+    def __init__(self, objects: ObstoreObjects) -> None:
+        self.objects = objects
+        self.up = threading.Event()
+
+    def execute(self, op: StoreOp) -> Any:
+        if self.up.is_set():
+            return self.objects.execute(op)
+        if isinstance(op, Pause):
+            return None
+        raise ObjectStoreUnavailable("nobody answers")
+
+
+def test_a_dispatcher_that_is_restarted_waits_for_its_store(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.jobmanager.cluster.dispatcher_service.TAKE_UP_S", 0.1)
+    world.record()
+    down = DownStore(world.objects)
+    service = world.new_service(resumes=True, objects=down)
+    service.start(patiently=True)
+    wait_for(lambda: "nobody answers" in why_unavailable(service), "the reason is not told")
+    assert world.processes.numbers == []
+    down.up.set()
+    wait_for(lambda: not why_unavailable(service), "the store's return was not noticed")
+    assert service.is_live(JOB)
+    assert world.processes.numbers == [1]
+
+
+def why_unavailable(service: DispatcherService) -> str:
+    try:
+        service.overviews()
+    except UnavailableError as error:
+        return str(error)
+    return ""
+
+
+def test_a_store_that_cannot_be_used_is_told_at_the_first_start(world: World) -> None:
+    with pytest.raises(ObjectStoreUnavailable, match="nobody answers"):
+        world.new_service(resumes=True, objects=DownStore(world.objects)).start()
+
+
+def test_masters_are_ended_with_a_cluster_whose_store_is_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.jobmanager.cluster.dispatcher_service.TAKE_UP_S", 0.1)
+    monkeypatch.setattr(world.processes, "masters", lambda: {JOB: [3]})
+    world.processes.candidate = True
+    service = world.new_service(resumes=True, objects=DownStore(world.objects))
+    service.start(patiently=True)
+    service.shut_down()
+    assert world.processes.all_ended.wait(WAIT_S)
+    assert world.processes.ended == [3]
+
+
+def test_a_directory_that_cannot_be_opened_is_a_store_that_does_not_answer(tmp_path: Path) -> None:
+    (tmp_path / "mount").write_text("not there yet")
+    store = PatientStore(str(tmp_path / "mount" / "cluster"), {})
+    with pytest.raises(ObjectStoreUnavailable, match="cannot be used"):
+        store.execute(Get("a"))
+    (tmp_path / "mount").unlink()
+    with pytest.raises(ObjectNotFound):
+        store.execute(Get("a"))
 
 
 # submissions --------------------------------------------------------------------------------------------------------
