@@ -16,8 +16,6 @@ import json
 import logging
 import multiprocessing
 import shutil
-import socket
-import ssl
 import statistics
 import subprocess
 import tempfile
@@ -26,10 +24,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from bare_sockets import WAIT_S, Costs, Wanted, bare, bounce, drain
 
 from penstock.runtime.batch import Batch
 from penstock.runtime.clock import SystemClock
@@ -52,7 +50,6 @@ SENDER, RECEIVER = SlotId("sender"), SlotId("receiver")
 THERE, BACK = ChannelId(0, 0, 0), ChannelId(1, 0, 0)
 ATTEMPT = Attempt(1)
 ROUNDS = 5
-WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -254,87 +251,11 @@ def together(near: Source, far: type[Sink] | type[Echo], setup: Setup) -> int:
     return far_ns
 
 
-# the bare copy -------------------------------------------------------------------------------------------------
-
-
-def _connected(setup: Setup) -> tuple[socket.socket, socket.socket]:
-    if setup.kind == "unix":
-        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        for end in ends:
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        return ends
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        ours = socket.create_connection(listener.getsockname())
-        return ours, listener.accept()[0]
-
-
-def _secured(end: socket.socket, setup: Setup, server: bool) -> socket.socket:
-    if setup.tls is None:
-        return end
-    context: ssl.SSLContext = setup.tls.contexts()[0 if server else 1]
-    return context.wrap_socket(end, server_side=server)
-
-
-def _drain(end: socket.socket, setup: Setup, nbytes: int, pipe: Connection) -> None:
-    end = _secured(end, setup, True)
-    room = memoryview(bytearray(nbytes))
-    began_ns = time.process_time_ns()
-    for _ in range(setup.batches):
-        got = 0
-        while got < nbytes:
-            got += end.recv_into(room[got:])
-    end.sendall(b"done")
-    pipe.send(time.process_time_ns() - began_ns)
-
-
-def _bounce(end: socket.socket, setup: Setup, nbytes: int, pipe: Connection) -> None:
-    end = _secured(end, setup, True)
-    for _ in range(setup.batches):
-        end.sendall(_exactly(end, nbytes))
-    pipe.send(0)
-
-
-def _exactly(end: socket.socket, nbytes: int) -> bytes:
-    got = b""
-    while len(got) < nbytes:
-        got += end.recv(nbytes - len(got))
-    return got
-
-
-class Costs(NamedTuple):
-    took_ns: int
-    cpu_ns: int
-    """Of both ends together."""
-
-
-def bare(setup: Setup, far: Callable[[socket.socket, Setup, int, Connection], None]) -> tuple[Costs, list[int]]:
-    """As many blocks of the batch's size, from one buffer into one buffer; every time there and back if it bounces."""
-    block = record_batch(setup.rows).serialize().to_pybytes()
-    ours, theirs = _connected(setup)
-    context = multiprocessing.get_context("fork")
-    pipe, other = context.Pipe()
-    process = context.Process(target=far, args=(theirs, setup, len(block), other))
-    process.start()
-    ours = _secured(ours, setup, False)
-    round_trips_ns: list[int] = []
-    began_ns, cpu_ns = time.monotonic_ns(), time.process_time_ns()
-    for _ in range(setup.batches):
-        at_ns = time.monotonic_ns()
-        ours.sendall(block)
-        if far is _bounce:
-            _exactly(ours, len(block))
-            round_trips_ns.append(time.monotonic_ns() - at_ns)
-    if far is _drain:
-        ours.recv(4)
-    took_ns, cpu_ns = time.monotonic_ns() - began_ns, time.process_time_ns() - cpu_ns
-    cpu_ns += pipe.recv()
-    process.join(WAIT_S)
-    ours.close()
-    theirs.close()
-    return Costs(took_ns, cpu_ns), round_trips_ns
-
-
 # results -------------------------------------------------------------------------------------------------------
+
+
+def bare_sockets(setup: Setup) -> Wanted:
+    return Wanted(setup.kind, setup.batches, record_batch(setup.rows).serialize().to_pybytes(), setup.tls)
 
 
 def exchanged(setup: Setup) -> tuple[Costs, int]:
@@ -347,7 +268,8 @@ def exchanged(setup: Setup) -> tuple[Costs, int]:
 def throughput(setup: Setup, make: Callable[[int], Setup], seconds: float) -> None:
     trial_s = exchanged(setup)[0].took_ns / 1e9
     setup = make(max(20, int(setup.batches * seconds / trial_s)))
-    runs = [(exchanged(setup), bare(setup, _drain)[0]) for _ in range(ROUNDS)]
+    wanted = bare_sockets(setup)
+    runs = [(exchanged(setup), bare(wanted, drain)[0]) for _ in range(ROUNDS)]
     cpu_ns = min(costs.cpu_ns for (costs, _), _ in runs)
     took_ns = min(costs.took_ns for (costs, _), _ in runs)
     bare_cpu_ns, bare_took_ns = min(costs.cpu_ns for _, costs in runs), min(costs.took_ns for _, costs in runs)
@@ -374,7 +296,7 @@ def throughput(setup: Setup, make: Callable[[int], Setup], seconds: float) -> No
 def latency(setup: Setup) -> None:
     pinger = Pinger(setup)
     together(pinger, Echo, setup)
-    _, bare_ns = bare(setup, _bounce)
+    _, bare_ns = bare(bare_sockets(setup), bounce)
     result = {
         "benchmark": "slot_round_trip",
         "kind": setup.kind,
@@ -408,7 +330,7 @@ def main() -> None:
     try:
         for kind in arguments.kinds.split(","):
             tls = certificates(directory) if kind == "tls" else None
-            for rows, trial, window_bytes in ((65_536, 40, 32 << 20), (1_000, 2_000, 1 << 20)):
+            for rows, trial, window_bytes in ((65_536, 40, 16 << 20), (1_000, 2_000, 1 << 20)):
 
                 def make(batches: int, rows: int = rows, window_bytes: int = window_bytes) -> Setup:
                     return Setup(kind, rows, batches, directory, window_bytes, tls)  # noqa: B023 - called at once

@@ -26,11 +26,15 @@ MAX_LATENCIES = 2_000_000
 
 
 class Stamped(NamedTuple):
+    """A number, and when it was read."""
+
     number: int
     made_ns: int
 
 
 class PacedSequence(SequenceSource):
+    """`first` numbers of each subtask at once, then `rate` a second."""
+
     def __init__(self, count: int, first: int, rate: int) -> None:
         super().__init__(0, count - 1)
         self.first = first
@@ -41,6 +45,8 @@ class PacedSequence(SequenceSource):
 
 
 class PacedReader(RangeReader):
+    """What is due every PIECE_MS."""
+
     def __init__(self, source: PacedSequence, context: ReaderContext) -> None:
         super().__init__(source)
         self._fast, self._rate, self._clock = source.first, source.rate, context.clock
@@ -59,6 +65,8 @@ class PacedReader(RangeReader):
 
 
 class Keep(ps.KeyedProcessFunction):
+    """A value for each key, which no compression makes smaller."""
+
     def __init__(self, value_bytes: int) -> None:
         self._pool = Random(0).randbytes(value_bytes + 65_536)
         self._length = value_bytes
@@ -74,6 +82,8 @@ class Keep(ps.KeyedProcessFunction):
 
 
 class Tell(ps.MapFunction):
+    """What the directory is told."""
+
     def __init__(self, told: str) -> None:
         self._told = told
 
