@@ -39,7 +39,8 @@ def vertex_times(subtasks: Sequence[SubtaskView], now_ms: int) -> Times:
 
 def status_durations(subtask: SubtaskView, now_ms: int) -> dict[str, int]:
     """LASTING_STATES -> ms in it so far; -1: it was never in it."""
-    entered = sorted((at_ms, state) for state, at_ms in subtask.timestamps.items() if at_ms != NEVER)
+    in_order = sorted(subtask.timestamps.items(), key=lambda entry: entry[1])  # of one ms: as they were entered
+    entered = [(at_ms, state) for state, at_ms in in_order if at_ms != NEVER]
     ends = [at_ms for at_ms, _ in entered[1:]]
     ended = subtask.state in TERMINAL_SUBTASK_STATES
     ends.append(entered[-1][0] if entered and ended else now_ms)
