@@ -18,7 +18,7 @@ import pytest
 
 from penstock.api.rest_client import RestClient
 from penstock.jobmanager.gateway import RunRequest
-from penstock.jobmanager.views import ExceptionView, JobView
+from penstock.jobmanager.views import JobView
 from penstock.state.errors import PenstockError
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ PATIENCE_S = 120.0
 """The machine may be busy with other things."""
 SETTINGS: dict[str, object] = {
     "heartbeat__interval": "500 ms",
-    "heartbeat__timeout": "3 s",
-    "high_availability__lease_timeout": "4 s",
+    "heartbeat__timeout": "5 s",
+    "high_availability__lease_timeout": "6 s",
     "high_availability__beat_interval": "500 ms",
     "taskmanager__numberOfTaskSlots": 4,
 }
@@ -87,13 +87,9 @@ class Golden:
     def view(self) -> JobView:
         return self.rest.job(self.job_id)
 
-    @property
-    def state(self) -> str:
-        return self.view.overview.state
-
-    @property
-    def exceptions(self) -> tuple[ExceptionView, ...]:
-        return self.view.exceptions
+    def told(self) -> str:
+        """All that is said of its failures."""
+        return "\n".join(exception.message for exception in self.view.exceptions)
 
     def slots(self) -> list[psutil.Process]:
         """Processes that run its subtasks."""

@@ -23,11 +23,11 @@ def test_nothing(golden: Golden) -> None:
 def test_a_slot_is_killed(golden: Golden) -> None:
     before, slot = golden.view, golden.slots()[0]
     slot.kill()
-    after = golden.restarted(before)
-    assert f"its process {slot.pid} has ended: it was killed" in after.exceptions[-1].message
+    golden.restarted(before)
+    assert f"its process {slot.pid} has ended: it was killed" in golden.told()
     (log,) = [row.name for row in golden.rest.logs(None) if golden.job_id in row.name]
     told = golden.rest.log(None, log).decode()
-    assert re.search(r"WARNING .* is RESTARTING: attempt 1, generation 1: slot \S+ was lost: its process", told)
+    assert re.search(r"WARNING .* is RESTARTING: attempt \d+, generation \d+: slot \S+ was lost: its process", told)
     golden.in_mid_stream().finish()
 
 
@@ -43,8 +43,8 @@ def test_the_job_master_is_killed(golden: Golden) -> None:
     before = golden.view
     golden.masters()[0].kill()
     after = golden.restarted(before)
-    assert after.generation == before.generation + 1
-    assert "master (generation 1) was lost: its process has ended" in after.exceptions[-1].message
+    assert after.generation > before.generation
+    assert f"master (generation {after.generation - 1}) was lost: its process has ended" in golden.told()
     golden.in_mid_stream().finish()
 
 
@@ -82,8 +82,8 @@ def test_a_slot_stands_still(golden: Golden, wait_for: WaitFor) -> None:
     before, slot = golden.view, golden.slots()[0]
     slot.suspend()
     wait_for(lambda: not is_alive(slot), "it is given up, and killed")
-    after = golden.restarted(before)
-    assert f"its process {slot.pid} has not answered for 3000 ms (heartbeat.timeout)" in after.exceptions[-1].message
+    golden.restarted(before)
+    assert f"its process {slot.pid} has not answered for 5000 ms (heartbeat.timeout)" in golden.told()
     golden.in_mid_stream().finish()
 
 

@@ -29,7 +29,7 @@ def test_a_job_outlives_its_clusters(
 
     second = new_cluster(**golden_settings)
     resumed = golden.moved(second).in_mid_stream().view
-    assert resumed.generation == before.generation + 1
+    assert resumed.generation > before.generation
     assert resumed.checkpoints.latest_restored is not None
     known = second.processes()
     os.kill(second.supervisor_pid, signal.SIGKILL)
@@ -37,5 +37,5 @@ def test_a_job_outlives_its_clusters(
 
     third = new_cluster(**golden_settings)
     again = golden.moved(third).in_mid_stream().view
-    assert again.generation == resumed.generation + 1
+    assert again.generation > resumed.generation
     golden.finish()
