@@ -113,9 +113,20 @@ def _ending(code: object) -> str:
     return f"exit code {code}" if isinstance(code, int) else str(code)
 
 
+def _without_the_copy(text: str) -> str:
+    """A relative path was looked for in a copy of the user's directory, whose name would tell the user nothing."""
+    copy = f"{Path.cwd()}{os.sep}"
+    if copy not in text:
+        return text
+    return (
+        f"{text.replace(copy, '')}\nOn a cluster a script runs in a copy of its directory: where a path is relative, "
+        "give an absolute one that all nodes reach"
+    )
+
+
 def _failed(script: Path, error: BaseException) -> CaptureOutcome:
     if isinstance(error, PenstockError):
-        return CaptureOutcome(error="\n".join([str(error), *getattr(error, "__notes__", ())]))
+        return CaptureOutcome(error=_without_the_copy("\n".join([str(error), *getattr(error, "__notes__", ())])))
     what = f"{type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError):
         message = (

@@ -138,6 +138,18 @@ def test_a_script_that_cannot_be_captured(here: Path, address: str, script: str,
     assert "/jobmanager/" not in err
 
 
+def test_a_relative_path_that_is_not_in_the_copy_of_the_directory(here: Path, address: str) -> None:
+    (here / "job.py").write_text(
+        "import penstock as ps\nfrom penstock.connectors.files import FileSource\n"
+        "from penstock.connectors.formats import Text\nenv = ps.StreamExecutionEnvironment()\n"
+        "env.from_source(FileSource('elsewhere/in', Text()), name='read').print()\nenv.execute()\n"
+    )
+    code, _, err = penstock("submit", "-a", address, "job.py")
+    assert code == 1
+    assert "error: operator 'read': there is no file elsewhere/in, nor any" in err
+    assert "On a cluster a script runs in a copy of its directory" in err
+
+
 def test_connectors_of_one_process_are_refused_on_a_cluster(here: Path, address: str) -> None:
     (here / "job.py").write_text(
         "import penstock as ps\nfrom penstock.testing import ListSource\nenv = ps.StreamExecutionEnvironment()\n"
@@ -186,6 +198,21 @@ def test_checkpoints_are_shown(endless: str, gateway: Any) -> None:
     assert code == 0
     assert "COMPLETED" in out
     assert "completed" in err
+
+
+def test_a_job_that_was_restored_says_from_which_checkpoint(endless: str) -> None:
+    deadline = 200
+    while not json.loads(penstock("checkpoints", "endless", "-o", "json")[1])["completed"]:
+        deadline -= 1
+        assert deadline, "no checkpoint completes"
+    assert "restored from" not in penstock("describe", endless)[1]
+    assert penstock("cancel", endless, "--yes")[0] == 0
+    code, out, err = penstock("submit", "endless.py", "-s", "latest")
+    assert code == 0, err
+    deadline = 200
+    while "; restored from: " not in penstock("describe", out.strip())[1]:
+        deadline -= 1
+        assert deadline, "it is not told"
 
 
 def test_logs_of_the_job_manager(here: Path, address: str) -> None:
