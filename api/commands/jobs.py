@@ -17,7 +17,7 @@ from . import common
 from .common import AddressFlag, JobArgument, Output, OutputFlag, UsageError, YesFlag, show_duration, show_time, telling
 
 if TYPE_CHECKING:
-    from ...jobmanager.views import CheckpointsView, CheckpointView, JobView, VertexView
+    from ...jobmanager.views import CheckpointsView, CheckpointView, JobView, RestoredView, VertexView
     from ..rest_client import JobRow, LogRow, RestClient
 
 CANCEL_TIMEOUT_S = 60.0
@@ -110,6 +110,10 @@ def _vertex_cells(vertex: VertexView) -> list[str]:
     ]
 
 
+def _restored(restored: RestoredView | None) -> str:
+    return "" if restored is None else f"; restored from: {restored.id} at {show_time(restored.restored_ms)}"
+
+
 def _checkpoints_line(view: JobView) -> str:
     if view.checkpoint_config is None:
         return "checkpoints are off"
@@ -118,7 +122,8 @@ def _checkpoints_line(view: JobView) -> str:
     told = "" if last is None else f"; the last: {last.id} at {show_time(last.triggered_ms)}, {last.external_path}"
     return (
         f"checkpoints every {show_duration(view.checkpoint_config.interval_ms)} to {view.checkpoint_config.storage}: "
-        f"{checkpoints.completed} completed, {checkpoints.failed} failed, {checkpoints.in_progress} in progress{told}"
+        f"{checkpoints.completed} completed, {checkpoints.failed} failed, {checkpoints.in_progress} in progress"
+        f"{told}{_restored(checkpoints.latest_restored)}"
     )
 
 
