@@ -70,7 +70,7 @@ def _print_started(state: ClusterState, output: Output) -> None:
         common.print_json(msgspec.to_builtins(state))
         return
     session.say(
-        f"cluster '{state.cluster_id}' runs: REST and dashboards at the address below, Ray at {state.ray_address}"
+        f"cluster '{state.cluster_id}' runs: REST at the address below (/docs describes it), Ray at {state.ray_address}"
     )
     typer.echo(state.rest_url or "")
 

@@ -324,7 +324,8 @@ def main() -> int:
             on_death_of(order.owner, lambda: os.kill(os.getpid(), signal.SIGQUIT))
         supervisor.run(lambda state: tell(Started(state, tuple(supervisor.notes))))
     except PenstockError as failure:
-        logger.error("%s", failure)
+        if logger.hasHandlers():  # else it goes to standard error, where who waits says the same
+            logger.error("%s", failure)
         tell(Started(error=str(failure)))
         return 1
     return 0

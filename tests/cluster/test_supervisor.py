@@ -49,6 +49,8 @@ def test_a_second_one_of_the_name_is_told_about_the_first(cluster: Cluster) -> N
         ClusterError, match=rf"'shared' runs on this machine already \(process {cluster.supervisor_pid}"
     ):
         EmbeddedCluster.start(cluster.config)
+    with pytest.raises(ClusterError, match=r"^a cluster 'shared' runs on this machine already .*=NAME$"):
+        cluster_control.start_in_background(cluster.config)
 
 
 def test_a_killed_dispatcher_is_back_at_the_same_address(cluster: Cluster, wait_for: WaitFor) -> None:
