@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -53,6 +54,9 @@ class Rest:
         return {
             one["id"]: [slot["pid"] for slot in one["slots"] if slot["jobId"] == job_id] for one in self.task_managers()
         }
+
+    def cancel(self, job_id: str) -> None:
+        self._http.patch(f"/jobs/{job_id}")
 
     def close(self) -> None:
         self._http.close()
@@ -119,6 +123,11 @@ class Job:
         state = self.state
         return state if state in ("FINISHED", "FAILED", "CANCELED") else None
 
+    def cancel(self) -> None:
+        """Whatever has become of it, and of its cluster: the next test's job shall not meet it."""
+        with contextlib.suppress(httpx.HTTPError):
+            self.rest.cancel(self.id)
+
     def check(self) -> None:
         """Every number once, every key's count without a gap; no file that is not whole."""
         assert [str(path) for path in self.out.rglob("*") if path.name.startswith((".", "_"))] == []
@@ -141,6 +150,7 @@ SubmitJob = Callable[..., Job]
 def submit(tmp_path: Path, wait_for: WaitFor) -> Any:
     """Call it with a cluster, and with options of the job (names as `cluster_config` takes them)."""
     opened: list[Rest] = []
+    jobs: list[Job] = []
 
     def start(cluster: Cluster, parallelism: int = 2, **options: object) -> Job:
         rest = Rest(cluster.address)
@@ -161,9 +171,13 @@ def submit(tmp_path: Path, wait_for: WaitFor) -> Any:
             "flinkConfiguration": settings,
         }
         artefact = uploaded["filename"].rpartition("/")[2]
-        return Job(rest, rest.ask("POST", f"/jars/{artefact}/run", json=body)["jobid"], out, gate, wait_for)
+        job = Job(rest, rest.ask("POST", f"/jars/{artefact}/run", json=body)["jobid"], out, gate, wait_for)
+        jobs.append(job)
+        return job
 
     yield start
+    for job in jobs:
+        job.cancel()
     for one in opened:
         one.close()
 
