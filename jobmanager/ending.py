@@ -5,7 +5,8 @@
                 a budget of their own
     STOPPING    FINISHED: FinishTasks, because everything is safe. All others: Cancel. Until all subtasks have ended;
                 a slot that does not obey in time is discarded
-    LOGGING     the entry Finished. SUSPENDED writes none: the job is not finished, and is continued from its log
+    LOGGING     the entry Finished. SUSPENDED writes none: the job is not finished, and is continued from its log.
+                (That it was asked for may stand there: requests.py)
     RESIGNING   the next master need not wait for our beat to fall silent
     CLEARING    what is not retained is deleted from the store, and if regions were restarted, what their subtasks left
                 pending is removed from the sinks (failover.py). Bounded in time
@@ -21,7 +22,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from ..state.ids import Attempt, SlotId
-from ..state.job_log import Finished, StopDecided
+from ..state.job_log import Finished
 from ..taskmanager.messages import Cancel, FinishTasks, SubtaskId
 from .events import JobState, RunBlocking, RunProgram, SetTimer, Tag, TimerFired, WorkDone, WorkFailed
 from .execution_graph import NOT_DEPLOYED, TERMINAL, SubtaskState
@@ -62,8 +63,6 @@ class Ending:
         parts = self._parts
         self.target, self.failure, self._awaits_checkpoint = target, failure, awaits_checkpoint
         self.stage = Stage.SETTLING
-        if target is JobState.CANCELED and parts.log.state.stopping is None:
-            parts.orders.give(*parts.journal.append(StopDecided("cancel")))
         if target is JobState.FAILED:
             self._stop_tasks(now_ms)
         parts.orders.give(SetTimer(now_ms + parts.options.stop_timeout_ms, ("ending", target)))

@@ -94,6 +94,9 @@ class CancelRequested:
 class StopRequested:
     """Take a last checkpoint, commit it, stop; the job can be continued from there (Ctrl-C, SIGTERM)."""
 
+    remember: bool = False
+    """In the log: if this master does not live to carry it out, the next one does, instead of running the job."""
+
 
 Event = (
     SlotMessage | WorkDone | WorkFailed | SlotOffered | SlotsDenied | SlotLost | TimerFired | CancelRequested

@@ -27,6 +27,8 @@ class Identity:
     """The `_metadata` that it is restored from, as long as its own log has no checkpoint."""
     continued: bool
     """An earlier job goes on."""
+    generation: int = 0
+    """At which its log stands: what was decided by then to stop it is over."""
 
 
 def identify(
@@ -43,7 +45,7 @@ def identify(
             )
         last = found.state.last_completed
         if found.state.finished is None or last is None:
-            return Identity(found.job_id, found.description.restored_from, continued=True)
+            return Identity(found.job_id, found.description.restored_from, True, found.state.generation)
         wanted = f"{location}/{last.metadata_name}"  # cancelled or failed: a new job goes on from what it left
     if wanted is not None and config.get(options.CHECKPOINT_INTERVAL) == 0:
         raise ConfigurationError(f"{options.RESTORE.key} needs checkpoints, but they are switched off")

@@ -158,8 +158,9 @@ class JobMaster:
                 self._slot_lost(slot, reason, now_ms)
             case events.CancelRequested():
                 self._requests.ask(J.CANCELED, now_ms)
-            case events.StopRequested():
-                self._requests.ask(J.SUSPENDED if parts.options.checkpoints is not None else J.CANCELED, now_ms)
+            case events.StopRequested(remember):
+                target = J.SUSPENDED if parts.options.checkpoints is not None else J.CANCELED
+                self._requests.ask(target, now_ms, remember=remember)
 
     def _slot_says(self, message: messages.FromSlot, now_ms: int) -> None:
         parts, graph = self._parts, self._parts.graph
@@ -251,11 +252,10 @@ class JobMaster:
                         self.failures.exceptions.add(MasterLostError(generation, lost), now_ms)
                     self._parts.orders.generation = generation
                     self._parts.journal.leads()
-                    if self._parts.log.state.stopping is None:
-                        self._begin_attempt(now_ms)
-                    else:
-                        self._requests.target = J.CANCELED  # an earlier master did not live to carry it out
+                    if self._requests.take_over():
                         self._setup.read_only()
+                    else:
+                        self._begin_attempt(now_ms)
                 case leadership.StopLeading(reason):
                     self._abandon(reason)
                 case leadership.NothingToLead(finished):
@@ -376,6 +376,7 @@ class JobMaster:
             case Verdict.LEAVE:
                 self._end(J.SUSPENDED, None)
             case Verdict.HEED:
+                self._requests.decide()
                 last_checkpoint = target is J.SUSPENDED and self.state is J.RUNNING
                 self._begin_ending(target, now_ms, awaits_checkpoint=last_checkpoint)
                 if last_checkpoint:

@@ -38,7 +38,7 @@ class LocalJob:
         self._master = JobMaster(
             graph,
             job_id=self.job_id,
-            options=replace(job_master_options(config), storage=self.location),
+            options=replace(job_master_options(config), storage=self.location, continues=identity.generation),
             new_name=new_nonce,
             restore=None if identity.origin is None else RestoreRequest(identity.origin),
             process=this_process(),

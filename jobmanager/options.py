@@ -51,6 +51,8 @@ class JobMasterOptions:
     """Of the checkpoints, as it stands in front of their names: to be shown."""
     submitted_at_ms: int | None = None
     """When the job was submitted, ms since the epoch; None: when this master starts."""
+    continues: int = 0
+    """Generation at which the log stood when the job was submitted: a stop that was decided by then is over."""
     log_kept_ms: int = 3 * 86_400_000
     """Entries of the job's log that this master has seen standing for so long may be deleted."""
     beat_interval_ms: int = 3_000

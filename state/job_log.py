@@ -71,9 +71,11 @@ class SubsumedUpTo(msgspec.Struct, frozen=True, tag=True):
 
 class StopDecided(msgspec.Struct, frozen=True, tag=True):
     """cancel: the job is to end; a new leader goes on ending it, and starts no attempt.
-    stop: it is to be suspended; a later attempt continues it."""
+    stop: it is to be suspended, and so does a new leader; who submits the job again continues it by a later attempt."""
 
     action: Literal["cancel", "stop"]
+    generation: int = 0
+    """Of a stop: that of the leader. Submitted again after it, the job goes on."""
 
 
 class Finished(msgspec.Struct, frozen=True, tag=True):
@@ -195,7 +197,7 @@ class LogState:
         match record:
             case AttemptStarted(attempt=attempt) if attempt != self.attempt + 1:
                 return f"the last attempt is {self.attempt}"
-            case AttemptStarted() if self.stopping == StopDecided("cancel"):
+            case AttemptStarted() if self.stopping is not None and self.stopping.action == "cancel":
                 return "the job is being cancelled"
             case CheckpointCompleted():
                 return self._why_not_completed(record)

@@ -309,7 +309,7 @@ class FailureChecker:
 
     def _end(self, master: SimulatedMaster, end: events.EndJob) -> None:
         silent = isinstance(end.failure, DeposedError | ObjectStoreUnavailable)
-        stopped = end.state is events.JobState.SUSPENDED and master.stop_requested
+        stopped = end.state is events.JobState.SUSPENDED and (master.stop_requested or self._cluster.stop_remembered)
         if end.state is not events.JobState.FINISHED and not silent and not stopped:
             raise Violation(f"{master.process.name} ended the job as {end.state.value}: {end.failure}")
 

@@ -201,7 +201,7 @@ class FaultInjector:
         master = self._master()
         if master is not None:
             self._note(master.process.name)
-            master.stop()
+            master.stop(remember=len(self._cluster.masters) % 2 == 1)
 
     def _start_rival(self) -> None:
         if self._master() is not None:

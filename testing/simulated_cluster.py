@@ -116,9 +116,11 @@ class SimulatedMaster:
     def running(self) -> bool:
         return self.process.alive and self.ended is None
 
-    def stop(self) -> None:
+    def stop(self, *, remember: bool) -> None:
+        """`remember`: masters that follow carry it out, too, until the job is submitted again."""
         self.stop_requested = True
-        self._cluster.time.after(0, self.process, "stop", lambda: self.handle(events.StopRequested()))
+        self._cluster.stop_remembered |= remember
+        self._cluster.time.after(0, self.process, "stop", lambda: self.handle(events.StopRequested(remember)))
 
     def handle(self, event: events.Event) -> None:
         if self.ended is not None:
@@ -152,6 +154,8 @@ class SimulatedMaster:
                     self._cluster.kill_later(self.slots.pop(slot_id, None), time.between(0, 2_000 * MS))
                 case events.EndJob():
                     self.ended = command
+                    if command.state is events.JobState.SUSPENDED:
+                        self._cluster.submitted_again(self.master.log.state.generation)
                     for slot in self.slots.values():
                         self._cluster.kill_later(slot, time.between(0, 4_000 * MS))
                     for observe in self._cluster.end_observers:
@@ -215,6 +219,8 @@ class SimulatedCluster:
         self.message_observers: list[Callable[[SlotId, messages.FromSlot], None]] = []
         self.error_observers: list[Callable[[str, Exception], None]] = []
         self.end_observers: list[Callable[[SimulatedMaster, events.EndJob], None]] = []
+        self.stop_remembered = False
+        """A user has stopped the job: it may end before it is submitted again."""
         self._build_job = build_job
         self._options = options
         self._numbers = 0
@@ -232,6 +238,10 @@ class SimulatedCluster:
         master = SimulatedMaster(self, name, self._build_job(), replace(self._options))
         self.masters.append(master)
         return master
+
+    def submitted_again(self, generation: int) -> None:
+        """A job that was stopped: masters that start from now on continue it."""
+        self._options = replace(self._options, continues=max(generation, self._options.continues))
 
     def run_elsewhere(
         self, process: Process, what: str, call: Callable[[], Any], answer: Callable[[Any, Exception | None], None]

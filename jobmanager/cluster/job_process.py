@@ -131,7 +131,7 @@ class JobProcess:
         """After a last checkpoint. `remember`: as an ended job, not to be taken up by the next cluster."""
         loop = self._own_loop()
         self._remembered = remember
-        loop.post(StopRequested())
+        loop.post(StopRequested(remember))
 
     def _own_loop(self) -> MasterLoop:
         """UnavailableError: the job is not this master's, as far as is known."""
@@ -217,6 +217,7 @@ class JobProcess:
             beat_interval_ms=cluster.get(cluster_options.BEAT),
             storage=submission.storage,
             submitted_at_ms=submission.created_at_ms,
+            continues=submission.continues,
         )
 
     def _patiently(self, call: Callable[[], T]) -> T:

@@ -210,6 +210,7 @@ class Submissions:
             artefacts=prepared.artefacts,
             python_path=prepared.python_path,
             requirements=prepared.requirements,
+            continues=identity.generation,
         )
         if identity.continued:
             continuing(identity.job_id)

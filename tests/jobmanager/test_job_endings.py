@@ -10,8 +10,8 @@ from penstock.jobmanager import events
 from penstock.jobmanager.events import JobState
 from penstock.jobmanager.restarts import FixedDelay
 from penstock.state.errors import JobFailedError, MalformedRecordError, ObjectStoreDenied
-from penstock.state.ids import JobId, VertexId
-from penstock.state.job_log import Finished
+from penstock.state.ids import Generation, JobId, VertexId
+from penstock.state.job_log import Finished, LeaderElected
 from penstock.taskmanager import messages as m
 from penstock.taskmanager.messages import SubtaskId
 
@@ -129,6 +129,54 @@ def test_a_cancel_that_the_predecessor_did_not_finish_is_finished(new_world: New
     assert trace == ["commit 1.0", "commit 1.1"]
     assert second.count(m.Deploy) == 0
     assert second.log()[-1] == Finished("CANCELED", retained=True)
+
+
+@pytest.mark.parametrize("died", ["before the end", "after resigning"])
+def test_a_stop_that_is_to_be_remembered_outlives_its_master(new_world: NewWorld, died: str) -> None:
+    first = new_world().run()
+    first.pass_time(1_000)
+    if died == "before the end":
+        first.mute = {m.Acknowledge}
+    first.tell(events.StopRequested(remember=True))
+    first.settle()
+    second = new_world(first.objects)
+    second.settle()
+    second.pass_time(40_000)
+    assert second.ended == events.EndJob(JobState.SUSPENDED)
+    assert second.count(m.Deploy) == 0
+    assert second.log()[-1] == LeaderElected(Generation(2))
+
+
+def test_a_job_that_is_submitted_again_after_a_stop_goes_on(new_world: NewWorld) -> None:
+    first = new_world().run()
+    first.tell(events.StopRequested(remember=True))
+    first.settle()
+    assert first.ended == events.EndJob(JobState.SUSPENDED)
+    second = new_world(first.objects, continues=1).run()
+    assert second.master.status().checkpoints.restored == 1
+    second.tell(events.StopRequested(remember=True))
+    second.settle()
+    third = new_world(first.objects, continues=1)
+    third.settle()
+    assert third.ended == events.EndJob(JobState.SUSPENDED)
+
+
+def test_a_stop_of_the_cluster_is_not_remembered(new_world: NewWorld) -> None:
+    first = new_world().run()
+    first.tell(events.StopRequested())
+    first.settle()
+    new_world(first.objects).run()
+
+
+def test_a_cancel_overrules_the_stop_of_an_earlier_master(new_world: NewWorld) -> None:
+    first = new_world().run()
+    first.tell(events.StopRequested(remember=True))
+    first.settle()
+    second = new_world(first.objects)
+    second.tell(events.CancelRequested())
+    second.settle()
+    assert second.ended == events.EndJob(JobState.CANCELED)
+    assert isinstance(second.log()[-1], Finished)
 
 
 def test_a_job_that_another_master_leads_is_not_ours_to_cancel(new_world: NewWorld) -> None:
