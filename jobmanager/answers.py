@@ -37,8 +37,8 @@ class Answers:
                 self._setup.cleaned()
             case ("metadata", attempt, checkpoint_id):
                 parts.checkpointing.metadata_written(attempt, checkpoint_id, result)
-            case ("commit", operator_id, number):
-                parts.orders.give(*parts.commits.done(operator_id, number))
+            case ("commit", operator_id, number, failures):
+                parts.orders.give(*parts.commits.done(operator_id, number, failures, now_ms))
             case ("discover", attempt, operator_id) if attempt == parts.sources.attempt:
                 parts.sources.discovered(operator_id, result, now_ms)
             case ("clear",):
@@ -59,8 +59,8 @@ class Answers:
                 raise as_ours(error, f"cleaning up after earlier attempts, sink {operator_id}")
             case ("metadata", attempt, checkpoint_id):
                 parts.checkpointing.metadata_failed(attempt, checkpoint_id, error, now_ms)
-            case ("commit", operator_id, number):
-                parts.orders.give(*parts.commits.failed(operator_id, number, error, now_ms))
+            case ("commit", operator_id, number, failures):
+                parts.orders.give(*parts.commits.failed(operator_id, number, failures, error, now_ms))
             case ("discover", attempt, operator_id) if attempt == parts.sources.attempt:
                 parts.sources.discovery_failed(operator_id, error)
             case ("clear",):  # what is left over can be deleted by hand

@@ -95,7 +95,7 @@ class AttemptSetup:
         parts.checkpointing.restored = self._plan.checkpoint_id
         if not self._took_over:
             parts.checkpointing.take_over(own)
-            parts.orders.give(*parts.commits.add(self._plan.committables))
+            parts.orders.give(*parts.commits.add(self._plan.committables, now_ms))
             self._took_over = True
         self._reusable = found[-1].checkpoint_id if own else None
         if parts.graph.attempt > 1:

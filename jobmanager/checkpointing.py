@@ -157,7 +157,7 @@ class Checkpointing:
         metadata = self._written.pop(record.checkpoint_id)
         self._sources.completed(checkpoint.id)
         self._orders.send(self._live_slots(), CheckpointCompleted, checkpoint.id)
-        self._orders.give(*self._commits.add(checkpoint.committables()))
+        self._orders.give(*self._commits.add(checkpoint.committables(), now_ms))
         self.retained[checkpoint.id] = metadata
         self.statistics.completed(checkpoint, now_ms)
         superfluous = self._files.complete(metadata)

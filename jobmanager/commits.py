@@ -3,7 +3,8 @@
 Committing belongs to the job, not to an attempt (PROTOCOLS 16). What a checkpoint's writers have prepared is queued
 here once the checkpoint is in the log, never before. Each sink commits one checkpoint at a time, oldest first, so
 output appears in the order in which it was written. A failed commit is tried again, with a growing pause; when the
-budget is used up the job must fail, because it cannot keep what its log promises.
+budget is used up the job must fail, because it cannot keep what its log promises. A call that has not returned in time
+is a try that failed: the next one begins beside it, and what it answers after all is not heeded.
 
 An attempt that fails does not touch the queue; the next one deploys only when the queue is empty, so commits of the
 restored checkpoint come before writers start. Until a commit is confirmed its committables are `pending()`, and are
@@ -21,7 +22,7 @@ from functools import partial
 from ..runtime.connector import Committer
 from ..state.errors import JobFailedError
 from ..state.ids import OperatorId
-from .events import Command, RunBlocking, SetTimer
+from .events import Command, RunBlocking, SetTimer, Tag
 from .options import JobMasterOptions
 from .restarts import helped_by_restart
 
@@ -37,7 +38,7 @@ class _SinkQueue:
     waiting: deque[tuple[bytes, ...]] = field(default_factory=deque)
     """The first is being committed."""
     number: int = 0
-    """Of the first: tells late answers and timers from expected ones."""
+    """Of the first: with the number of its failures it tells late answers and timers from expected ones."""
     failures: int = 0
 
 
@@ -61,7 +62,7 @@ class Commits:
             if queue.waiting
         }
 
-    def add(self, committables: Mapping[OperatorId, tuple[bytes, ...]]) -> list[Command]:
+    def add(self, committables: Mapping[OperatorId, tuple[bytes, ...]], now_ms: int) -> list[Command]:
         """Of one checkpoint that is in the log. What already waits is not queued again."""
         commands: list[Command] = []
         for operator_id, found in committables.items():
@@ -76,20 +77,23 @@ class Commits:
             if len(queue.waiting) > MAX_QUEUED:
                 self._give_up(queue, f"{MAX_QUEUED} checkpoints wait to be committed", None)
             elif len(queue.waiting) == 1:
-                commands.append(self._commit(operator_id, queue))
+                commands += self._commit(operator_id, queue, now_ms)
         return commands
 
-    def done(self, operator_id: OperatorId, number: int) -> list[Command]:
+    def done(self, operator_id: OperatorId, number: int, failures: int, now_ms: int) -> list[Command]:
+        """`failures`: how many tries had failed before the one that answers."""
         queue = self._queues[operator_id]
-        if number != queue.number:
+        if (number, failures) != (queue.number, queue.failures):
             return []
         queue.waiting.popleft()
         queue.number, queue.failures = number + 1, 0
-        return [self._commit(operator_id, queue)] if queue.waiting else []
+        return self._commit(operator_id, queue, now_ms) if queue.waiting else []
 
-    def failed(self, operator_id: OperatorId, number: int, error: Exception, now_ms: int) -> list[Command]:
+    def failed(
+        self, operator_id: OperatorId, number: int, failures: int, error: Exception, now_ms: int
+    ) -> list[Command]:
         queue = self._queues[operator_id]
-        if number != queue.number:
+        if (number, failures) != (queue.number, queue.failures):
             return []
         queue.failures += 1
         if queue.failures >= self._options.commit_attempts or not helped_by_restart(error):
@@ -98,13 +102,24 @@ class Commits:
         pause_ms = min(self._options.commit_retry_ms * 2 ** (queue.failures - 1), MAX_PAUSE_MS)
         return [SetTimer(now_ms + pause_ms, ("commit again", operator_id, number))]
 
-    def again(self, operator_id: OperatorId, number: int) -> list[Command]:
-        """The pause after a failure is over."""
-        queue = self._queues[operator_id]
-        return [self._commit(operator_id, queue)] if number == queue.number and self.failure is None else []
+    def timer_fired(self, tag: Tag, now_ms: int) -> list[Command]:
+        """The pause after a failure is over, or a call takes too long."""
+        match tag:
+            case ("commit again", operator_id, number):
+                queue = self._queues[operator_id]
+                if number == queue.number and self.failure is None:
+                    return self._commit(operator_id, queue, now_ms)
+            case ("commit overdue", operator_id, number, failures) if self.failure is None:
+                error = TimeoutError(f"it has not returned within {self._options.commit_timeout_ms / 1_000:g} s")
+                return self.failed(operator_id, number, failures, error, now_ms)
+        return []
 
-    def _commit(self, operator_id: OperatorId, queue: _SinkQueue) -> Command:
-        return RunBlocking(("commit", operator_id, queue.number), partial(queue.committer.commit, queue.waiting[0]))
+    def _commit(self, operator_id: OperatorId, queue: _SinkQueue, now_ms: int) -> list[Command]:
+        which = (operator_id, queue.number, queue.failures)
+        return [
+            RunBlocking(("commit", *which), partial(queue.committer.commit, queue.waiting[0])),
+            SetTimer(now_ms + self._options.commit_timeout_ms, ("commit overdue", *which)),
+        ]
 
     def _give_up(self, queue: _SinkQueue, why: str, cause: Exception | None) -> None:
         self.failure = JobFailedError(f"sink {queue.name}: {why}")

@@ -174,7 +174,7 @@ class JobMaster:
             case messages.Acknowledge():
                 collected = parts.checkpointing.acknowledged(message, now_ms)
                 if collected is not None:
-                    parts.orders.give(*parts.commits.add(collected.committables()))
+                    parts.orders.give(*parts.commits.add(collected.committables(), now_ms))
                     self._complete(collected, now_ms)
             case messages.Decline():
                 parts.checkpointing.declined(message, now_ms)
@@ -220,8 +220,8 @@ class JobMaster:
                 self._ending.overdue(target)
             case ("request",):
                 self._requests.overdue()
-            case ("commit again", operator_id, number):
-                parts.orders.give(*parts.commits.again(operator_id, number))
+            case ("commit again" | "commit overdue", *_):
+                parts.orders.give(*parts.commits.timer_fired(tag, now_ms))
             case ("log again", number):
                 parts.orders.give(*parts.journal.again(number))
             case ("discover", attempt, operator_id) if attempt == parts.sources.attempt:

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 LONGEST_WAIT_S = 0.5
 """A bound for every sleep, so that a lost wake-up costs half a second and not a job."""
+CALL_THREADS = 16
+"""A call that hangs keeps its thread, and so does each further try of a commit, beside those of other sinks."""
 LONGEST_PAUSE_NS = 1_000_000_000
 """The job master's clock goes on at most so much between two looks at it: longer than any sleep of the loop."""
 
@@ -56,7 +58,8 @@ class MasterLoop:
         self._events: deque[events.Event] = deque()
         self._timers: list[tuple[int, int, events.Tag]] = []
         self._numbers = 0
-        self._programs, self._calls = (ThreadExecutor(objects, self._mail.put) for _ in range(2))
+        self._programs = ThreadExecutor(objects, self._mail.put)
+        self._calls = ThreadExecutor(objects, self._mail.put, threads=CALL_THREADS)
         self._beats = ThreadExecutor(objects, self._mail.put, threads=2)
         """Threads of the master's programs, of its blocking calls, and of leadership: a commit that hangs, or deletions
         that take long, must not hold up the leader's beat. (Two: it also resigns while a beat is under way.)"""
@@ -132,7 +135,8 @@ class MasterLoop:
             return
 
     def close(self) -> None:
-        """Stop helper threads. What is in the store stays: a job that has not ended can be continued at once."""
+        """Stop helper threads; those that hang are left behind after a while. What is in the store stays: a job that
+        has not ended can be continued at once."""
         if self.ended is None:
             self._carry_out(self.master.abandon(self.now_ms()))
         for executor in (self._beats, self._programs, self._calls):

@@ -43,6 +43,8 @@ class JobMasterOptions:
     """Tries to commit the same committables before the job fails: it must not go on promising what it cannot keep."""
     commit_retry_ms: int = 500
     """Before the second try; doubles from try to try, at most 30 s."""
+    commit_timeout_ms: int = 600_000
+    """A commit that has not returned by then is a failed try, and is tried again."""
     stop_timeout_ms: int = 60_000
     """Bound of the last checkpoint and the last commits when the job is stopped or cancelled."""
     exceptions_kept: int = 16

@@ -16,6 +16,7 @@ def job_master_options(config: Configuration) -> JobMasterOptions:
         failover_by_region=config.get(options.FAILOVER_STRATEGY) == "region",
         allow_non_restored_state=config.get(options.ALLOW_NON_RESTORED),
         cancel_timeout_ms=config.get(options.CANCEL_TIMEOUT),
+        commit_timeout_ms=config.get(options.COMMIT_TIMEOUT),
         exceptions_kept=config.get(EXCEPTION_HISTORY),
     )
 

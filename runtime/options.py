@@ -61,6 +61,10 @@ CHECKPOINT_MODE = Option(
 CHECKPOINT_TIMEOUT = Option(
     "execution.checkpointing.timeout", DURATION, 600_000, "A checkpoint that takes longer is aborted."
 )
+COMMIT_TIMEOUT = Option(
+    "execution.checkpointing.commit-timeout", DURATION, 600_000,
+    "A sink's commit that has not returned after so long counts as failed and is tried again.",
+)  # fmt: skip
 CHECKPOINT_MIN_PAUSE = Option(
     "execution.checkpointing.min-pause", DURATION, 0, "Least time between the end of a checkpoint and the next one."
 )

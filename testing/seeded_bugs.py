@@ -94,7 +94,7 @@ def commit_before_the_log() -> Any:
         def metadata_written(self: Checkpointing, attempt: Attempt, checkpoint_id: CheckpointId, name: str) -> None:
             checkpoint = self.coordinator.find(attempt, checkpoint_id)
             if checkpoint is not None:
-                self._orders.give(*self._commits.add(checkpoint.committables()))
+                self._orders.give(*self._commits.add(checkpoint.committables(), self._graph.now_ms))
             original(self, attempt, checkpoint_id, name)
 
         return metadata_written

@@ -52,6 +52,17 @@ def test_a_commit_that_never_works_fails_the_job_by_the_sinks_name(new_world: Ne
     assert "sink write: committing failed 2 times" in str(world.ended.failure)
 
 
+def test_a_job_that_is_done_does_not_wait_for_ever_for_a_commit(new_world: NewWorld) -> None:
+    world = new_world(commit_attempts=2, commit_timeout_ms=20_000, commit_retry_ms=500).run()
+    world.held = {"commit"}
+    world.drain()
+    assert world.state is JobState.FINISHING
+    world.pass_time(41_000)
+    assert world.ended is not None
+    assert world.ended.state is JobState.FAILED
+    assert "it has not returned within 20 s" in str(world.ended.failure)
+
+
 def test_cancel_first_commits_what_is_logged(new_world: NewWorld, trace: list[str]) -> None:
     world = new_world().run()
     world.held = {"commit"}

@@ -230,34 +230,57 @@ def commits(**options: Any) -> tuple[Commits, Recorder]:
 
 def test_one_checkpoint_at_a_time_and_in_order() -> None:
     c, recorder = commits()
-    (first,) = c.add({OP: (b"1",)})
+    first, overdue = c.add({OP: (b"1",)}, 1_000)
     assert isinstance(first, RunBlocking)
-    assert c.add({OP: (b"1", b"2")}) == []
+    assert overdue == SetTimer(601_000, ("commit overdue", OP, 0, 0))
+    assert c.add({OP: (b"1", b"2")}, 1_000) == []
     assert c.pending() == {"op": (b"1", b"2")}
     first.call()
-    (second,) = c.done(OP, first.tag[2])
-    assert c.done(OP, first.tag[2]) == []
+    second, _ = c.done(OP, first.tag[2], 0, 1_000)
+    assert c.done(OP, first.tag[2], 0, 1_000) == []
     assert isinstance(second, RunBlocking)
     second.call()
-    assert c.done(OP, second.tag[2]) == []
+    assert c.done(OP, second.tag[2], 0, 1_000) == []
     assert (recorder.committed, c.idle, c.pending()) == ([b"1", b"2"], True, {})
 
 
 def test_a_failed_commit_is_tried_again_with_growing_pauses_until_the_budget_is_spent() -> None:
     c, _ = commits(commit_attempts=3, commit_retry_ms=10)
-    (command,) = c.add({OP: (b"1",)})
-    for pause_ms in (10, 20):
-        assert c.failed(OP, 0, OSError("busy"), 1_000) == [SetTimer(1_000 + pause_ms, ("commit again", OP, 0))]
-        (again,) = c.again(OP, 0)
-        assert again.tag == command.tag  # type: ignore[union-attr]
-    assert c.failed(OP, 0, OSError("busy"), 1_000) == []
+    c.add({OP: (b"1",)}, 0)
+    for failures, pause_ms in enumerate((10, 20)):
+        timer = ("commit again", OP, 0)
+        assert c.failed(OP, 0, failures, OSError("busy"), 1_000) == [SetTimer(1_000 + pause_ms, timer)]
+        again, _ = c.timer_fired(timer, 2_000)
+        assert isinstance(again, RunBlocking)
+        assert again.tag == ("commit", OP, 0, failures + 1)
+    assert c.failed(OP, 0, 2, OSError("busy"), 1_000) == []
     assert str(c.failure) == "sink files: committing failed 3 times, last with busy"
     assert c.pending() == {"op": (b"1",)}
 
 
+def test_a_commit_that_does_not_return_is_a_failed_try_and_its_late_answer_is_dropped() -> None:
+    c, _ = commits(commit_attempts=2, commit_retry_ms=10, commit_timeout_ms=5_000)
+    c.add({OP: (b"1",)}, 0)
+    overdue = ("commit overdue", OP, 0, 0)
+    assert c.timer_fired(overdue, 5_000) == [SetTimer(5_010, ("commit again", OP, 0))]
+    assert c.timer_fired(overdue, 5_000) == []
+    assert c.done(OP, 0, 0, 5_005) == c.failed(OP, 0, 0, OSError("late"), 5_005) == []
+    c.timer_fired(("commit again", OP, 0), 5_010)
+    assert c.timer_fired(("commit overdue", OP, 0, 1), 10_010) == []
+    assert str(c.failure) == "sink files: committing failed 2 times, last with it has not returned within 5 s"
+
+
+def test_a_commit_that_has_returned_is_not_overdue() -> None:
+    c, _ = commits()
+    c.add({OP: (b"1",)}, 0)
+    c.done(OP, 0, 0, 10)
+    assert c.timer_fired(("commit overdue", OP, 0, 0), 600_000) == []
+    assert (c.idle, c.failure) == (True, None)
+
+
 def test_a_sink_without_committer_has_nothing_to_commit() -> None:
     c, _ = commits()
-    assert c.add({OperatorId("print"): (b"x",)}) == []
+    assert c.add({OperatorId("print"): (b"x",)}, 0) == []
     assert c.idle
 
 
