@@ -12,7 +12,8 @@ A blank slot has no master. It listens for its task manager, which asks it every
 process likewise: whatever became of the task manager, no process is left behind.
 
 Only calls of the current generation count. A waiting call counts when it comes, not as long as it waits, because the
-slot does not learn of the death of whoever made it; so it must not wait longer than a fraction of the limits.
+slot does not learn of the death of whoever made it; so it must not wait longer than a fraction of the limits. The one
+exception is the lease itself, which installs code for some minutes: it counts until it is done, within a limit.
 """
 
 from __future__ import annotations
@@ -49,6 +50,10 @@ class Contact:
         self._leased = True
         self._hear(now_ms)
 
+    def installing(self, now_ms: int, at_most_ms: int) -> None:
+        """Its master waits for the job's code, and cannot speak: not silence, for so long. `leased` ends it."""
+        self._hear(now_ms + at_most_ms)
+
     def heard_master(self, now_ms: int) -> None:
         """A call of the current generation has come."""
         self._hear(now_ms)
@@ -77,4 +82,4 @@ class Contact:
         return entered
 
     def silent_ms(self, now_ms: int) -> int:
-        return now_ms - self._heard_ms
+        return max(0, now_ms - self._heard_ms)

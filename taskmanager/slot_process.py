@@ -60,7 +60,7 @@ from .rare_collections import rare_collections
 from .slot import Slot
 from .socket_transport import SocketTransport
 from .tls import TlsFiles
-from .user_code import activate, install
+from .user_code import LONGEST_INSTALL_S, activate, install
 
 POLL_S = 2.0
 """How long a poll waits for messages: an idle slot is heard this often."""
@@ -157,7 +157,13 @@ class SlotProcess:
                 self._contact.leased(self._now_ms())
             hide(lease.secret.hex())
             if self._slot is None:
-                self._begin(lease)
+                with self._said:
+                    self._contact.installing(self._now_ms(), round(LONGEST_INSTALL_S * 1_000))
+                try:
+                    self._begin(lease)
+                finally:
+                    with self._said:
+                        self._contact.leased(self._now_ms())
             with self._said:
                 self._outbox.begin(lease.generation)
                 self._contact.leased(self._now_ms())

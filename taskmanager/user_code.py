@@ -43,6 +43,8 @@ MAX_UNPACKED_BYTES = 2 << 30
 """Of one archive: eight times the largest upload."""
 INSTALL_TIMEOUT_S = 480.0
 """For all requirements; below what a job master waits for a slot."""
+LONGEST_INSTALL_S = 2 * INSTALL_TIMEOUT_S + 120
+"""What a whole installation may take: waiting for a process that makes the same, then making it oneself."""
 PATH_FILE = ".penstock-path"
 """In an archive whose script does not lie at its top."""
 _COPY_BYTES = 1 << 20

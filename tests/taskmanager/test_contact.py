@@ -31,6 +31,21 @@ def test_silence_cancels_once_and_then_ends(contact: Contact) -> None:
     assert entered(contact, 302_000, 302_001) == [ContactState.LOST, None]
 
 
+def test_an_installation_is_no_silence_within_its_limit(contact: Contact) -> None:
+    contact.leased(2_000)
+    contact.installing(2_000, 1_000_000)
+    assert entered(contact, 62_000, 302_000, 1_002_000, 1_061_999) == [None] * 4
+    assert contact.silent_ms(500_000) == 0
+    assert entered(contact, 1_062_000, 1_302_000) == [ContactState.SILENT, ContactState.LOST]
+
+
+def test_silence_counts_from_the_end_of_the_installation(contact: Contact) -> None:
+    contact.leased(2_000)
+    contact.installing(2_000, 1_000_000)
+    contact.leased(400_000)
+    assert entered(contact, 459_999, 460_000, 700_000) == [None, ContactState.SILENT, ContactState.LOST]
+
+
 def test_whoever_comes_back_in_time_is_served_and_the_next_silence_counts_anew(contact: Contact) -> None:
     contact.leased(2_000)
     assert contact.tick(100_000) is ContactState.SILENT
