@@ -392,7 +392,8 @@ def test_a_slot_that_installs_code_for_long_is_not_lost(node: Node, monkeypatch:
     def counted(now_ms: int) -> ContactState | None:
         nonlocal looks
         looks += 1
-        return tick(now_ms)
+        entered: ContactState | None = tick(now_ms)
+        return entered
 
     def install(*_: object) -> list[str]:
         clock.ahead_ns += 400 * 10**9
