@@ -88,13 +88,15 @@ def watch(rest: Rest, job_id: str, kill_at: int) -> dict[str, Any]:
             if now["records"] != shown and now["state"] == "RUNNING":
                 shown = now["records"]
                 write = line.update if console.is_terminal else console.print
-                write(progress_line(shown, now["watermark"], now["checkpoints"], time.monotonic() - began_s))
+                line_now = progress_line(shown, now["watermark"], now["checkpoints"], time.monotonic() - began_s)
+                write(f"{line_now}{'   (since the restart)' if killed else ''}")
             if not killed and now["records"] >= kill_at and now["checkpoints"] >= 2:
                 killed = True
                 pid = rest.slot_pid(job_id)
                 os.kill(pid, signal.SIGKILL)
                 console.print(f"Killed the slot with process id {pid} with SIGKILL, after {now['records']:,} flights.")
                 show_recovery(rest, job_id)
+                began_s = time.monotonic()
             if now["state"] in ("FINISHED", "FAILED", "CANCELED"):
                 return now
             time.sleep(POLL_S)
