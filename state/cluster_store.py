@@ -53,8 +53,9 @@ class EndedJob:
 
 
 def put_job(record: JobSubmission, graph: bytes, new_name: Callable[[], str]) -> Program[None]:
-    """The record is written last: there is no job without its graph."""
-    yield from create_once(GRAPHS + record.job_id, graph)
+    """The record is written last: there is no job without its graph. One that is left of an earlier submission of the
+    job is replaced."""
+    yield from with_retries(Put(GRAPHS + record.job_id, graph, create_only=False))
     yield from create_once(_record_name(record), seal("job record", RECORD_VERSION, new_name(), record))
 
 

@@ -25,6 +25,9 @@ that is taken which its own master would sweep (PROTOCOLS 4): no checkpoint of a
 more, and a later one can only refer to what a logged checkpoint holds. Logs, descriptions and retained checkpoints of
 ended jobs stay until the job has none: to be deleted by hand, or continued.
 
+Between the look and the deletion a job may be continued, which has the name that it had. So what names a job or an
+artefact is read again just before each batch of deletions: what was taken up, or written, since then stays.
+
 Deletion of a whole job begins with its description, so that nobody finds half a job, and goes through its log from
 the first entry on: what is left when it is interrupted is a job that never began, and garbage again.
 """
@@ -68,6 +71,10 @@ class Findings:
     objects: int
     """In the store."""
     bytes: int
+    to_run: frozenset[JobId]
+    """Jobs that a cluster had to run."""
+    limit_ms: int
+    """What was written since then is no garbage."""
 
     @property
     def candidate_bytes(self) -> int:
@@ -94,7 +101,7 @@ def find_garbage(now_ms: int, older_than_ms: int) -> Program[Findings]:
     limit_ms = now_ms - older_than_ms
     records = yield from list_records()
     ended = yield from list_ended()
-    to_run = {record.job_id for record in records} - ended
+    to_run = frozenset(record.job_id for record in records) - ended
     found: list[Candidate] = []
     kept: dict[str, str] = {}
     for job_id, job in sorted(_jobs(listed).items()):
@@ -105,15 +112,47 @@ def find_garbage(now_ms: int, older_than_ms: int) -> Program[Findings]:
     known = {record.job_id for record in records}
     used = {artefact for record in records for artefact in record.artefacts}
     found += _of_cluster(listed, limit_ms, known, used)
-    return Findings(tuple(found), kept, len(listed), sum(each.size_bytes for each in listed))
+    return Findings(tuple(found), kept, len(listed), sum(each.size_bytes for each in listed), to_run, limit_ms)
 
 
 def delete_garbage(findings: Findings) -> Program[int]:
     """Returns how many objects. What is deleted in part is found again the next time."""
-    names = [candidate.name for candidate in findings.candidates]
+    names, deleted = [candidate.name for candidate in findings.candidates], 0
     for start in range(0, len(names), DELETE_BATCH):
-        yield from with_retries(Delete(tuple(names[start : start + DELETE_BATCH])))
-    return len(names)
+        still = yield from _still_garbage(names[start : start + DELETE_BATCH], findings)
+        if still:
+            yield from with_retries(Delete(still))
+        deleted += len(still)
+    return deleted
+
+
+def _still_garbage(names: list[str], findings: Findings) -> Program[tuple[str, ...]]:
+    """Those that nobody has come to need since they were found."""
+    young: set[str] = set()
+    for folder in (GRAPHS, COLLECTED, DESCRIPTIONS, CONTENTS):
+        if any(name.startswith(folder) for name in names):
+            listed: list[StoredObject] = yield from with_retries(ListDetails(folder))
+            young |= {each.name for each in listed if each.modified_at_ms >= findings.limit_ms}
+    records = yield from list_records()
+    ended = yield from list_ended()
+    known = {record.job_id for record in records}
+    taken_up = known - ended - findings.to_run
+    used = {artefact for record in records for artefact in record.artefacts}
+    used |= {name.removeprefix(DESCRIPTIONS) for name in young if name.startswith(DESCRIPTIONS)}
+
+    def needed(name: str) -> bool:
+        for folder, by in ((GRAPHS, known), (COLLECTED, known), (DESCRIPTIONS, used), (CONTENTS, used)):
+            if name.startswith(folder):
+                return name in young or name.removeprefix(folder).partition("/")[0] in by
+        return _job_of(name) in taken_up
+
+    return tuple(name for name in names if not needed(name))
+
+
+def _job_of(name: str) -> str:
+    """Whose it is; of a description, whose it describes."""
+    top, _, rest = name.partition("/")
+    return rest.rpartition("/")[2].partition("-")[2] if name.startswith(_DESCRIPTIONS) else top
 
 
 # jobs -------------------------------------------------------------------------------------------------------------

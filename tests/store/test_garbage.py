@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from penstock.api.command_line import app
 from penstock.state.artefacts import put_artefact
 from penstock.state.checkpoint_store import CheckpointStore
-from penstock.state.cluster_store import EndedJob, JobSubmission, put_ended, put_job
+from penstock.state.cluster_store import EndedJob, JobSubmission, get_graph, put_ended, put_job
 from penstock.state.errors import ObjectStoreUnavailable
 from penstock.state.garbage import Findings, delete_garbage, find_garbage
 from penstock.state.ids import Attempt, CheckpointId, Generation, JobId, OperatorId, VertexId
@@ -110,7 +110,7 @@ def found(store: Dated) -> dict[str, str]:
 
 
 def test_an_empty_store(store: Dated) -> None:
-    assert find(store) == Findings((), {}, 0, 0)
+    assert find(store) == Findings((), {}, 0, 0, frozenset(), NOW - 7 * DAY)
 
 
 def test_a_job_that_ended_and_kept_nothing(store: Dated) -> None:
@@ -223,6 +223,28 @@ def test_what_a_cluster_left(store: Dated, tmp_path: Path) -> None:
     assert list(found(store))[-1].startswith("artefacts/"), "its description goes before it"
     store.written[f"artefact-descriptions/{orphan.id}"] = NOW
     assert sorted(found(store)) == sorted(expected[:3]), "an upload just now"
+
+
+def test_what_a_continued_job_needs_again_stays(store: Dated) -> None:
+    """It is continued after gc has looked: under the names that it had."""
+    register(store, "job")
+    put(store, "cluster/graphs/job", "cluster/graphs/other", "cluster/collected/job/c/1-a")
+    put(store, "artefacts/abc_main.py", "artefact-descriptions/abc_main.py")
+    findings = find(store)
+    assert len(findings.candidates) == 6
+    store.now_ms = NOW
+    run_program(put_job(JobSubmission(JobId("job"), "n", 1, "/s", artefacts=("abc_main.py",)), b"new", new_name), store)
+    assert run_program(delete_garbage(findings), store) == 1
+    assert "cluster/graphs/other" not in store.names()
+    assert run_program(get_graph(JobId("job")), store) == b"new"
+
+
+def test_what_is_being_submitted_stays_before_its_record_is_there(store: Dated) -> None:
+    put(store, "cluster/graphs/job", "artefacts/abc_main.py", "artefact-descriptions/abc_main.py")
+    findings = find(store)
+    for name in ("cluster/graphs/job", "artefact-descriptions/abc_main.py"):
+        store.written[name] = NOW
+    assert run_program(delete_garbage(findings), store) == 0
 
 
 def test_a_store_that_fails_in_between_deletes_no_more_than_was_found(store: Dated) -> None:
