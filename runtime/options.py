@@ -77,8 +77,8 @@ TOLERABLE_FAILED_CHECKPOINTS = Option(
 )  # fmt: skip
 CHECKPOINTS_DIR = Option(
     "state.checkpoints.dir", TEXT, None,
-    "Where checkpoints go: a directory or an object store's URL. Without it, the storage of the cluster, or for a local "
-    "job .penstock/checkpoints in the working directory.",
+    "Where checkpoints go: a directory or an object store's URL. Without it the cluster's storage, or for a local job "
+    ".penstock/checkpoints in the working directory.",
     ("execution.checkpointing.dir",),
 )  # fmt: skip
 RETAINED_CHECKPOINTS = Option(
