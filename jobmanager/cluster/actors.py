@@ -48,14 +48,20 @@ class JobMasterProcess:
     """Of one job. `wait_end` is a waiting call: it ends with the job, or in an error when the process dies."""
 
     def __init__(
-        self, submission: JobSubmission, number: int, config: dict[str, str], storage: str, secret: bytes
+        self,
+        submission: JobSubmission,
+        number: int,
+        config: dict[str, str],
+        storage: str,
+        secret: bytes,
+        gives_up: bool,
     ) -> None:
         cluster = Configuration.from_dict(config)
         directory = node_directory(cluster, NODE)
         setup_logging(
             directory / "logs", f"{NODE}-job-{submission.job_id}-{number}", cluster.get(cluster_options.LOG_LEVEL)
         )
-        settings = JobProcessSettings(submission, number, cluster, storage, secret)
+        settings = JobProcessSettings(submission, number, cluster, storage, secret, gives_up)
         self._process = JobProcess(
             settings,
             partial(
@@ -116,10 +122,10 @@ class DispatcherProcess:
         setup_logging(logs, NODE, cluster.get(cluster_options.LOG_LEVEL))
         objects = PatientStore(storage, config) if patiently else _probed(storage, config)
 
-        def make_master(submission: JobSubmission, number: int, name: str) -> ActorHandle:
+        def make_master(submission: JobSubmission, number: int, name: str, gives_up: bool) -> ActorHandle:
             handle: ActorHandle = JobMasterActor.options(
                 name=name, lifetime="detached", num_cpus=0, max_restarts=0, scheduling_strategy=_beside_this()
-            ).remote(submission, number, config, storage, secret)
+            ).remote(submission, number, config, storage, secret, gives_up)
             return handle
 
         service = DispatcherService(cluster, objects, RayProcesses(cluster, make_master, logs))

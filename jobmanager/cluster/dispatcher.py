@@ -34,10 +34,17 @@ HEALTHY_MS = 60_000
 """A master that lived so long did not die of what it does at its start: the next pause is the first one again."""
 
 
+LOADING_TRIES = 12
+"""Masters of a job that ran before may die so often, one after the other, without having loaded it. With the pauses
+between them that is some minutes: a mirror that is away, a full disk."""
+
+
 @dataclass(frozen=True, slots=True)
 class StartMaster:
     record: JobSubmission
     number: int
+    gives_up: bool = False
+    """It fails the job if it cannot load it, even one that ran before; enough others have tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,8 @@ class _Job:
     overview: JobOverview
     masters: dict[int, _Master] = field(default_factory=dict)
     last_number: int = 0
+    not_loaded: int = 0
+    """Masters that died since one has spoken of the job."""
     pause_ms: int = FIRST_PAUSE_MS
     start_at_ms: int | None = None
     """When the next master is to be started."""
@@ -150,6 +159,7 @@ class Dispatcher:
             return []
         master = job.masters[number]
         master.heard_ms, master.overview, master.spoken, master.replaced = now_ms, overview, True, False
+        job.not_loaded = 0
         if now_ms - master.started_ms >= HEALTHY_MS:
             job.pause_ms = FIRST_PAUSE_MS
         state = JobState(overview.state)
@@ -171,8 +181,10 @@ class Dispatcher:
 
     def died(self, job_id: JobId, number: int, now_ms: int) -> list[Command]:
         job = self._live.get(job_id)
-        if job is None or job.masters.pop(number, None) is None:
+        master = None if job is None else job.masters.pop(number, None)
+        if job is None or master is None:
             return []
+        job.not_loaded += master.overview is None
         return self._ensure(job, now_ms)
 
     def tick(self, now_ms: int) -> list[Command]:
@@ -210,7 +222,7 @@ class Dispatcher:
         job.last_number += 1
         job.start_at_ms = None
         job.masters[job.last_number] = _Master(job.last_number, now_ms, now_ms)
-        return StartMaster(job.record, job.last_number)
+        return StartMaster(job.record, job.last_number, gives_up=job.not_loaded + 1 >= LOADING_TRIES)
 
     def _has_ended(self, job: _Job) -> list[Command]:
         job_id = job.record.job_id

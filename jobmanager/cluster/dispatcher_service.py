@@ -65,7 +65,7 @@ class Processes(Protocol):
         """Those that live now, by job."""
         ...
 
-    def start_master(self, submission: JobSubmission, number: int) -> None: ...
+    def start_master(self, submission: JobSubmission, number: int, gives_up: bool) -> None: ...
 
     def end_master(self, job_id: JobId, number: int) -> None: ...
 
@@ -268,18 +268,18 @@ class DispatcherService:
         """Under the lock; nothing here waits for another process."""
         for command in commands:
             match command:
-                case dispatcher.StartMaster(submission, number):
+                case dispatcher.StartMaster(submission, number, gives_up):
                     if not self._stopping.is_set():
-                        self._start_master(submission, number)
+                        self._start_master(submission, number, gives_up)
                 case dispatcher.EndMaster(job_id, number):
                     self.processes.end_master(job_id, number)
                 case dispatcher.Forget(submission):
                     self._ended_views.pop(submission.job_id, None)
                     threading.Thread(target=self._forget, args=(submission,), daemon=True).start()
 
-    def _start_master(self, submission: JobSubmission, number: int) -> None:
+    def _start_master(self, submission: JobSubmission, number: int, gives_up: bool) -> None:
         try:
-            self.processes.start_master(submission, number)
+            self.processes.start_master(submission, number, gives_up)
             self._watch(submission.job_id, number)
         except Exception as error:  # whatever Ray refuses it for, and other jobs' commands follow
             logger.exception("master %d of job %s cannot be started", number, submission.job_id)

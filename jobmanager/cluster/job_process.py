@@ -8,7 +8,8 @@ An ending is written by whom the job's log gives the right to, and by nobody els
 beside one that was silent for a while and leads. So
 
 - the log says Finished: that is the ending. What fails while loading and will fail again (code that cannot be imported,
-  a graph that cannot be read) ends the job as FAILED, but through the log, too (last_word.py);
+  a graph that cannot be read) ends the job as FAILED, but through the log, too (last_word.py). A job that ran before
+  could be loaded then: the process ends, and only after a number of them (dispatcher.py) the job does;
 - this master leads and the job was suspended: so is the ending, unless it is the cluster that stops: then there is
   none, and the next cluster takes the job up;
 - everything else ends the process and not the job: deposed, a store that does not answer or refuses. The dispatcher
@@ -85,6 +86,8 @@ class JobProcessSettings:
     cluster: Configuration
     cluster_storage: str
     cluster_secret: bytes
+    gives_up: bool = True
+    """What cannot be loaded has failed, even if it ran before: the dispatcher has had it tried often enough."""
 
 
 class JobProcess:
@@ -153,6 +156,8 @@ class JobProcess:
             raise
         except Exception as error:
             logger.exception("job %s cannot be loaded", self._submission.job_id)
+            if not self._settings.gives_up and self._ran_before():
+                raise
             self._end(self._fail(error))
             return
         self._loop = loop
@@ -161,6 +166,12 @@ class JobProcess:
         self._end(loop.master.view(loop.now_ms()))  # what follows may wait for user code that hangs
         loop.close()
         slots.close()
+
+    def _ran_before(self) -> bool:
+        """So its code and graph are good, and what kept them from being loaded may pass. An error of the store."""
+        log = JobLog(self._submission.job_id, new_nonce)
+        run_program(log.read_newest(), self._job_store())
+        return log.state.attempt > 0 and log.state.finished is None
 
     def _fail(self, error: Exception) -> JobView:
         submission, options = self._submission, self._options()

@@ -60,7 +60,7 @@ class RayProcesses:
     """Implements dispatcher_service.Processes. `make_master` creates the actor of a job master."""
 
     def __init__(
-        self, config: Configuration, make_master: Callable[[JobSubmission, int, str], ActorHandle], logs: Path
+        self, config: Configuration, make_master: Callable[[JobSubmission, int, str, bool], ActorHandle], logs: Path
     ) -> None:
         """`logs`: where masters have theirs; those of as many as ended jobs are remembered are kept."""
         self._config = config
@@ -80,9 +80,9 @@ class RayProcesses:
                 found.setdefault(JobId(job_id), []).append(int(number))
         return found
 
-    def start_master(self, submission: JobSubmission, number: int) -> None:
+    def start_master(self, submission: JobSubmission, number: int, gives_up: bool) -> None:
         name = master_name(submission.job_id, number)
-        self._handles[submission.job_id, number] = self._make_master(submission, number, name)
+        self._handles[submission.job_id, number] = self._make_master(submission, number, name, gives_up)
 
     def end_master(self, job_id: JobId, number: int) -> None:
         handle = self._handles.pop((job_id, number), None) or _find(master_name(job_id, number))

@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from penstock.jobmanager.cluster.dispatcher import START_MS, Command, Dispatcher, EndMaster, Forget, StartMaster
+from penstock.jobmanager.cluster.dispatcher import (
+    LOADING_TRIES,
+    START_MS,
+    Command,
+    Dispatcher,
+    EndMaster,
+    Forget,
+    StartMaster,
+)
 from penstock.jobmanager.views import NEVER, JobOverview
 from penstock.state.cluster_store import JobSubmission
 from penstock.state.ids import JobId
@@ -51,6 +59,24 @@ def test_a_dead_master_is_replaced_after_a_pause_that_grows(dispatcher: Dispatch
         assert starts(commands) == [number + 1]
         pauses.append(now_ms - died_ms)
     assert pauses == [200, 400, 800, 1_600]
+
+
+def test_masters_that_do_not_get_to_speak_are_counted_until_one_gives_up(dispatcher: Dispatcher) -> None:
+    dispatcher.submitted(submission(), 0)
+    now_ms = 0
+
+    def next_start(number: int) -> StartMaster:
+        nonlocal now_ms
+        dispatcher.died(JOB, number, now_ms)
+        now_ms += 60_000
+        (command,) = dispatcher.tick(now_ms)
+        assert isinstance(command, StartMaster)
+        return command
+
+    assert not any(next_start(number).gives_up for number in range(1, LOADING_TRIES - 1))
+    assert next_start(LOADING_TRIES - 1).gives_up
+    dispatcher.answered(JOB, LOADING_TRIES, overview("RUNNING"), now_ms)
+    assert not next_start(LOADING_TRIES).gives_up
 
 
 def test_a_master_that_lived_long_is_replaced_quickly(dispatcher: Dispatcher) -> None:

@@ -45,7 +45,7 @@ class Started:
     def masters(self) -> dict[JobId, list[int]]:
         return {}
 
-    def start_master(self, submission: JobSubmission, number: int) -> None:
+    def start_master(self, submission: JobSubmission, number: int, gives_up: bool) -> None:
         self.numbers.append(number)
         if len(self.numbers) <= self.refused:
             raise RuntimeError("no process can be started")

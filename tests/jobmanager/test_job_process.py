@@ -21,8 +21,8 @@ from penstock.runtime.config import Configuration
 from penstock.state.cluster_store import JobSubmission, get_ended, put_job
 from penstock.state.documents import seal
 from penstock.state.errors import ObjectStoreUnavailable
-from penstock.state.ids import Generation, JobId, SlotId, new_nonce
-from penstock.state.job_log import Finished, JobLog, LeaderElected
+from penstock.state.ids import Attempt, Generation, JobId, SlotId, new_nonce
+from penstock.state.job_log import AttemptStarted, Finished, JobLog, LeaderElected
 from penstock.state.objects import Get, Put, StoreOp, run_program
 from penstock.state.obstore_objects import ObstoreObjects
 from penstock.taskmanager.messages import ToSlot
@@ -62,7 +62,7 @@ class NoSlots:
 class Running:
     """A job of a cluster, and a process of a master of it on a thread of its own."""
 
-    def __init__(self, tmp_path: Path, graph: bytes) -> None:
+    def __init__(self, tmp_path: Path, graph: bytes, *, gives_up: bool = True) -> None:
         self.storage, cluster_storage = str(tmp_path / "job"), str(tmp_path / "cluster")
         self.cluster, self.job = ObstoreObjects(cluster_storage), ObstoreObjects(self.storage)
         submission = JobSubmission(JOB, "clicks", 1_000, self.storage)
@@ -74,7 +74,8 @@ class Running:
                 "high-availability.beat-interval": "50ms",
             }
         )
-        self.process = JobProcess(JobProcessSettings(submission, 1, config, cluster_storage, b"secret"), NoSlots)
+        settings = JobProcessSettings(submission, 1, config, cluster_storage, b"secret", gives_up)
+        self.process = JobProcess(settings, NoSlots)
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -145,7 +146,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
     monkeypatch.setattr(job_process, "ObstoreObjects", Stores)
     Stores.down.clear()
     Stores.read.clear()
-    yield lambda graph=None: Running(tmp_path, packaged() if graph is None else graph)
+    yield lambda graph=None, **how: Running(tmp_path, packaged() if graph is None else graph, **how)
     Stores.down.clear()
 
 
@@ -228,6 +229,22 @@ def test_a_job_that_cannot_be_loaded_has_failed_by_its_log(run: Callable[..., Ru
     view = running.process.view()
     assert view is not None
     assert "could not be loaded" in view.exceptions[0].message
+
+
+@pytest.mark.parametrize("gives_up", [False, True])
+def test_a_job_that_ran_before_is_tried_again_before_it_has_failed(run: Callable[..., Running], gives_up: bool) -> None:
+    running = run(b"no graph", gives_up=gives_up)
+    log = JobLog(JOB, new_nonce)
+    run_program(log.append(LeaderElected(Generation(1))), running.job)
+    run_program(log.append_as_leader(AttemptStarted(Attempt(1))), running.job)
+    error = running.start().over()
+    assert (error is None, running.ending()) == ((True, "FAILED") if gives_up else (False, None))
+
+
+def test_a_job_that_never_ran_has_failed_at_once(run: Callable[..., Running]) -> None:
+    running = run(b"no graph", gives_up=False).start()
+    assert running.over() is None
+    assert running.ending() == "FAILED"
 
 
 def test_who_cannot_load_a_job_that_another_master_leads_waits_for_what_becomes_of_it(

@@ -40,8 +40,8 @@ def test_a_master_that_cannot_be_reached_for_a_moment_is_not_dead(
 ) -> None:
     monkeypatch.setattr(ray_processes, "WATCH_AGAIN_S", 0.01)
     master: Any = Master()
-    processes = RayProcesses(Configuration(), lambda submission, number, name: master, tmp_path)
-    processes.start_master(JobSubmission(JOB, "clicks", 1_000, "/storage"), 1)
+    processes = RayProcesses(Configuration(), lambda submission, number, name, gives_up: master, tmp_path)
+    processes.start_master(JobSubmission(JOB, "clicks", 1_000, "/storage"), 1, False)
     said: queue.SimpleQueue[str] = queue.SimpleQueue()
     processes.watch_master(JOB, 1, said.put)
     master.waiting.get(timeout=WAIT_S).set_exception(ActorUnavailableError("the connection was lost", None))
