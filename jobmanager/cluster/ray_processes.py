@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from ..gateway import UnavailableError, UnknownError
 from ..startup.cluster_state import say_stopped
 from ..views import JobOverview, JobView, LogFile, TaskManagerView
 from .ray_slots import CALL_TIMEOUT_S, TASK_MANAGER_PREFIX, ActorHandle, describe_task_managers
+from .task_manager_watch import TaskManagerWatch
 
 SLOT_RESOURCE = "penstock_slot"
 JOB_PREFIX = "job-"
@@ -69,6 +72,12 @@ class RayProcesses:
         self._handles: dict[tuple[JobId, int], ActorHandle] = {}
         self._starts: dict[str, _Start] = {}
         """Of task managers, by this dispatcher."""
+        self._watch = TaskManagerWatch(
+            interval_s=config.get(cluster_options.HEARTBEAT_INTERVAL) / 1_000,
+            timeout_s=config.get(cluster_options.HEARTBEAT_TIMEOUT) / 1_000,
+        )
+        self._heard: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+        """Task managers that have answered, and whether it was themselves."""
 
     # ---- job masters
 
@@ -170,6 +179,27 @@ class RayProcesses:
             if handle is not None:
                 logger.warning("%s has lost its node", name)
                 ray.kill(handle)
+        self._end_hung(known & here)
+
+    def _end_hung(self, names: set[str]) -> None:
+        """A task manager that stands still: Ray starts it again, and it finds its slots."""
+        while not self._heard.empty():
+            name, alive = self._heard.get()
+            self._watch.answered(name, alive=alive)
+        ask, kill = self._watch.look(names, time.monotonic())
+        for name in ask:
+            handle = _find(name)
+            if handle is not None:
+                handle.free.remote().future().add_done_callback(partial(self._hear, name))
+        for name in kill:
+            handle = _find(name)
+            if handle is not None:
+                logger.warning("%s does not answer: its process is killed, Ray starts it again", name)
+                ray.kill(handle, no_restart=False)
+
+    def _hear(self, name: str, answer: Future[int]) -> None:
+        """On a thread of Ray's."""
+        self._heard.put((name, answer.exception() is None))
 
     def _start_task_manager(self, name: str, start: _Start) -> None:
         """Ray restarts one that dies, so a second start means that it could not begin."""
