@@ -78,6 +78,16 @@ def test_the_task_manager_is_killed(golden: Golden, wait_for: WaitFor) -> None:
     assert ended.attempt == before.attempt
 
 
+def test_the_task_manager_stands_still(golden: Golden, wait_for: WaitFor) -> None:
+    before, manager, slots = golden.view, golden.cluster.actor("TaskManager"), golden.slots()
+    manager.suspend()
+    wait_for(lambda: not is_alive(manager), "it is given up, and killed")
+    wait_for(lambda: {slot.pid for slot in golden.slots()} == {slot.pid for slot in slots}, "its slots are found")
+    golden.in_mid_stream()
+    ended = golden.finish()
+    assert ended.attempt == before.attempt
+
+
 def test_a_slot_stands_still(golden: Golden, wait_for: WaitFor) -> None:
     before, slot = golden.view, golden.slots()[0]
     slot.suspend()
