@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from penstock.jobmanager.startup.node_processes import is_alive
@@ -64,3 +65,25 @@ def test_the_store_is_gone_until_nobody_leads(golden: Golden, s3_server: S3Serve
     after = golden.restarted(before)
     assert after.generation > before.generation
     golden.in_mid_stream().finish()
+
+
+def test_the_dispatcher_dies_while_the_store_is_gone(golden: Golden, s3_server: S3Server, wait_for: WaitFor) -> None:
+    """REST comes back before the store does, and says what is missing."""
+    dispatcher = golden.cluster.actor("Dispatcher")
+    s3_server.kill()
+    try:
+        dispatcher.kill()
+        wait_for(lambda: not is_alive(dispatcher), "it is dead")
+        wait_for(lambda: "cannot be read from its store" in refusal(golden), "REST says why it has no jobs")
+    finally:
+        s3_server.start()
+    golden.in_mid_stream().finish()
+
+
+def refusal(golden: Golden) -> str:
+    """Without the client's patience: what REST answers, now, who is asked for jobs."""
+    try:
+        answer = httpx.get(f"{golden.cluster.address}/jobs", timeout=20)
+    except httpx.HTTPError:
+        return ""
+    return answer.text if answer.status_code == 503 else ""
