@@ -12,6 +12,7 @@ import cloudpickle
 import pytest
 
 import penstock as ps
+from penstock.connectors.collect import keep_collected
 from penstock.jobmanager.cluster import job_process
 from penstock.jobmanager.cluster.job_process import JobProcess, JobProcessSettings
 from penstock.jobmanager.gateway import UnavailableError
@@ -148,6 +149,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
     Stores.read.clear()
     yield lambda graph=None, **how: Running(tmp_path, packaged() if graph is None else graph, **how)
     Stores.down.clear()
+    keep_collected(None)
 
 
 @pytest.fixture

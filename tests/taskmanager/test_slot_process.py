@@ -21,14 +21,12 @@ from penstock.jobmanager.job_master import JobMaster
 from penstock.jobmanager.master_loop import MasterLoop
 from penstock.jobmanager.settings import job_master_options
 from penstock.runtime import logs
-from penstock.runtime.clock import SystemClock
 from penstock.runtime.config import Configuration
 from penstock.runtime.graph.job_graph import JobGraph
 from penstock.state.errors import ConfigurationError, ProtocolError
 from penstock.state.ids import Generation, JobId, SlotId, new_job_id, new_nonce
 from penstock.state.obstore_objects import ObstoreObjects
 from penstock.taskmanager import slot_process
-from penstock.taskmanager.contact import ContactState
 from penstock.taskmanager.leases import JobLease, LeaseRefusedError, SupersededError
 from penstock.taskmanager.messages import Cancel, Canceled, FromSlot, ToSlot
 from penstock.taskmanager.slot_process import EXIT_BROKEN, EXIT_LOST, SlotProcess
@@ -360,54 +358,6 @@ def test_an_error_of_ours_on_the_slots_thread_ends_the_process(node: Node, caplo
         slot._mailbox.post(bug)
         wait_for(lambda: node.exits == [EXIT_BROKEN], "the end of the process")
     assert "half done" in caplog.text
-
-
-class SetClock(SystemClock):
-    """Jumps ahead where the test says so."""
-
-    ahead_ns = 0
-
-    def monotonic_ns(self) -> int:
-        return super().monotonic_ns() + self.ahead_ns
-
-
-def test_a_blank_slot_that_its_task_manager_forgot_ends(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slot_process, "WATCH_S", 0.02)
-    clock = SetClock()
-    slot = node.slot(clock)
-    for _ in range(3):
-        clock.ahead_ns += 290 * 10**9
-        assert slot.status().contact_ms == 0
-    assert node.exits == []
-    clock.ahead_ns += 301 * 10**9
-    wait_for(lambda: node.exits == [EXIT_LOST], "the end of the process")
-
-
-def test_a_slot_that_installs_code_for_long_is_not_lost(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slot_process, "WATCH_S", 0.02)
-    clock, looks = SetClock(), 0
-    slot = node.slot(clock)
-    tick = slot._contact.tick
-
-    def counted(now_ms: int) -> ContactState | None:
-        nonlocal looks
-        looks += 1
-        entered: ContactState | None = tick(now_ms)
-        return entered
-
-    def install(*_: object) -> list[str]:
-        clock.ahead_ns += 400 * 10**9
-        before = looks
-        wait_for(lambda: looks >= before + 3, "looks of the watchdog")
-        return []
-
-    monkeypatch.setattr(slot._contact, "tick", counted)
-    monkeypatch.setattr(slot_process, "install", install)
-    slot.lease(lease())
-    assert node.exits == []
-    assert slot.status().contact_ms < 60_000
-    clock.ahead_ns += 301 * 10**9
-    wait_for(lambda: node.exits == [EXIT_LOST], "the end of the process")
 
 
 def test_nothing_stays_of_a_slot_that_was_stopped(node: Node) -> None:
