@@ -123,8 +123,7 @@ def test_when_the_supervisor_is_killed_nothing_lives(new_cluster: NewCluster, wa
 SCRIPT = """
     import os, signal, sys
     from penstock.jobmanager.startup.embedded_cluster import EmbeddedCluster
-    from penstock.runtime.cluster_options import RESUME_JOBS
-from penstock.runtime.config import Configuration
+    from penstock.runtime.config import Configuration
 
     cluster = EmbeddedCluster.start(Configuration(dict(pair.split("=", 1) for pair in sys.argv[1:])))
     print(cluster.supervisor_pid, flush=True)

@@ -16,6 +16,8 @@ FLOORS = ("state", "runtime", "connectors", "taskmanager", "jobmanager", "api", 
 def own_name(path: Path) -> str | None:
     """The only name under which a file, given from the root, may be a module; None where it is not ours."""
     dotted = ".".join(path.with_suffix("").parts).removesuffix("__init__").rstrip(".")
+    if path.parts[:2] == ("tests", "services"):
+        return path.stem  # on pytest's pythonpath: all areas of tests share them
     if path.parts[0] == "tests":
         return dotted
     return f"penstock.{dotted}".rstrip(".") if path.parts[0] in {"__init__.py", *FLOORS} else None
