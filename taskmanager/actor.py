@@ -42,7 +42,7 @@ from .contact import poll_wait_s
 
 if TYPE_CHECKING:
     from .leases import JobLease, SlotStatus
-    from .messages import FromSlot, SlotAddress, ToSlot
+    from .messages import FromSlot, ToSlot
     from .task_manager import SlotOffer
     from .views import TaskManagerView
 
@@ -78,10 +78,6 @@ class SlotShell:
         )  # fmt: skip
         self._process.start()
         self._poll_wait_s = poll_wait_s(configuration.get(HEARTBEAT_TIMEOUT))
-
-    @ray.method(concurrency_group="ctl")
-    def address(self) -> SlotAddress:
-        return self._process.address
 
     @ray.method(concurrency_group="ctl")
     def versions(self) -> dict[str, str]:

@@ -156,10 +156,6 @@ class DispatcherProcess:
         """Of REST."""
         return self._rest.url
 
-    @ray.method(concurrency_group="ask")
-    def pid(self) -> int:
-        return os.getpid()
-
 
 _remote: Any = ray.remote
 """Its types do not know concurrency groups."""
