@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,13 +32,15 @@ from ...taskmanager.actor import SLOT_PREFIX, TaskManagerActor
 from ..gateway import UnavailableError, UnknownError
 from ..startup.cluster_state import say_stopped
 from ..views import JobOverview, JobView, LogFile, TaskManagerView
-from .ray_slots import CALL_TIMEOUT_S, TASK_MANAGER_PREFIX, ActorHandle, describe_task_managers
+from .ray_slots import TASK_MANAGER_PREFIX, ActorHandle
 from .task_manager_watch import TaskManagerWatch
 
 SLOT_RESOURCE = "penstock_slot"
 JOB_PREFIX = "job-"
 ANSWER_S = 15.0
 """Longer than what a master gives its own loop to answer."""
+FRESH_S = 0.5
+"""So long REST waits for what task managers say now; then it shows what they said last."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0
 """After a start of a task manager that failed; doubled with each that follows."""
 WATCH_AGAIN_S = 1.0
@@ -76,8 +77,8 @@ class RayProcesses:
             interval_s=config.get(cluster_options.HEARTBEAT_INTERVAL) / 1_000,
             timeout_s=config.get(cluster_options.HEARTBEAT_TIMEOUT) / 1_000,
         )
-        self._heard: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
-        """Task managers that have answered, and whether it was themselves."""
+        self._heard = threading.Condition()
+        """Guards the watch. Nobody calls Ray under it, whose threads tell what was heard."""
 
     # ---- job masters
 
@@ -183,23 +184,29 @@ class RayProcesses:
 
     def _end_hung(self, names: set[str]) -> None:
         """A task manager that stands still: Ray starts it again, and it finds its slots."""
-        while not self._heard.empty():
-            name, alive = self._heard.get()
-            self._watch.answered(name, alive=alive)
-        ask, kill = self._watch.look(names, time.monotonic())
-        for name in ask:
-            handle = _find(name)
-            if handle is not None:
-                handle.free.remote().future().add_done_callback(partial(self._hear, name))
+        with self._heard:
+            ask, kill = self._watch.look(names, time.monotonic())
+        self._ask_task_managers(ask)
         for name in kill:
             handle = _find(name)
             if handle is not None:
                 logger.warning("%s does not answer: its process is killed, Ray starts it again", name)
                 ray.kill(handle, no_restart=False)
 
-    def _hear(self, name: str, answer: Future[int]) -> None:
+    def _ask_task_managers(self, names: list[str]) -> None:
+        for name in names:
+            handle = _find(name)
+            if handle is not None:
+                handle.describe.remote().future().add_done_callback(partial(self._hear, name))
+
+    def _hear(self, name: str, answer: Future[TaskManagerView]) -> None:
         """On a thread of Ray's."""
-        self._heard.put((name, answer.exception() is None))
+        view = None
+        if answer.exception() is None:
+            view = replace(answer.result(), heartbeat_ms=time.time_ns() // 1_000_000)  # by one clock for all nodes
+        with self._heard:
+            self._watch.answered(name, view, time.monotonic())
+            self._heard.notify_all()
 
     def _start_task_manager(self, name: str, start: _Start) -> None:
         """Ray restarts one that dies, so a second start means that it could not begin."""
@@ -230,7 +237,13 @@ class RayProcesses:
         handle.free.remote().future().add_done_callback(begun)
 
     def task_managers(self) -> list[TaskManagerView]:
-        views = describe_task_managers(min(CALL_TIMEOUT_S, self._config.get(cluster_options.HEARTBEAT_TIMEOUT) / 1_000))
+        with self._heard:
+            asked_s = time.monotonic()
+            ask = self._watch.ask_now(asked_s)
+        self._ask_task_managers(ask)
+        with self._heard:
+            self._heard.wait_for(lambda: not self._watch.awaits(asked_s - FRESH_S), FRESH_S)
+            views = {view.id: view for view in self._watch.views(time.monotonic())}
         failed = [
             _without_process(name, start)
             for name, start in dict(self._starts).items()

@@ -1,17 +1,23 @@
-"""Which task managers hang. Pure: time is passed in, in seconds of a clock that never jumps back.
+"""How task managers are, and which of them hang. Pure: time is passed in, in seconds of a clock that never jumps back.
 
-Ray notices a process that dies, and starts its actor again. One that stands still is noticed here: each is asked
-something once per heartbeat, one question at a time, and one that owes an answer for longer than the timeout is to be
+Ray notices a process that dies, and starts its actor again. One that stands still is noticed here: each is asked how
+it is once per heartbeat, one question at a time, and one that owes an answer for longer than the timeout is to be
 killed. It finds its slots by their names when it comes back, so a wrong guess costs some seconds of no new slots.
 
 A process that has not answered yet is starting, which takes longer. If whoever asks stood still, answers wait for him,
 and the time does not count.
+
+The last answer of each is kept: that is what is shown of it, with the time it was heard, while it is silent, and for no
+longer than the timeout. Whoever wants to see it now has those asked that owe no answer (`ask_now`), and waits for the
+fresh questions alone: whoever is cut off or stands still is waited for once, and not by every question after.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from ..views import TaskManagerView
 
 START_S = 60.0
 """What the start of a task manager may take, before its first answer."""
@@ -26,6 +32,9 @@ class _Watched:
     asked_s: float | None = None
     """Since when an answer is owed."""
     spoken: bool = False
+    view: TaskManagerView | None = None
+    heard_s: float = 0.0
+    """When it said so."""
 
 
 class TaskManagerWatch:
@@ -55,8 +64,26 @@ class TaskManagerWatch:
                 self._watched[name] = _Watched(now_s + self._interval_s)
         return ask, kill
 
-    def answered(self, name: str, *, alive: bool) -> None:
-        """`alive`: it spoke itself; otherwise Ray says that its process is gone, and being started again."""
+    def answered(self, name: str, view: TaskManagerView | None, now_s: float) -> None:
+        """What it says of itself. None: Ray says that its process is gone, and being started again."""
         each = self._watched.get(name)
         if each is not None:
-            each.asked_s, each.spoken = None, alive
+            each.asked_s, each.spoken = None, view is not None
+            if view is not None:
+                each.view, each.heard_s = view, now_s
+
+    def ask_now(self, now_s: float) -> list[str]:
+        """Somebody wants to see them: whom to ask before the next heartbeat."""
+        ask = [name for name, each in self._watched.items() if each.asked_s is None]
+        for name in ask:
+            self._watched[name].asked_s, self._watched[name].next_s = now_s, now_s + self._interval_s
+        return ask
+
+    def awaits(self, since_s: float) -> bool:
+        """Whether somebody who was asked since then owes the answer."""
+        return any(each.asked_s is not None and each.asked_s >= since_s for each in self._watched.values())
+
+    def views(self, now_s: float) -> list[TaskManagerView]:
+        """The last word of each, without those that have been silent for too long."""
+        watched = self._watched.values()
+        return [each.view for each in watched if each.view is not None and now_s - each.heard_s <= self._timeout_s]

@@ -31,17 +31,38 @@ if TYPE_CHECKING:
 # a cluster that lives, and comes back ---------------------------------------------------------------------------
 
 
-def test_a_cluster_answers_and_says_where_it_is(cluster: Cluster) -> None:
+def test_a_cluster_answers_and_says_where_it_is(cluster: Cluster, wait_for: WaitFor) -> None:
     state = cluster.state()
     assert (state.phase, state.cluster_id, state.restarts) == ("running", "shared", 0)
     assert state.rest_url == cluster.address
     assert state.pid == cluster.supervisor_pid
-    assert cluster.get("/overview")["slots-total"] == 6
+    wait_for(lambda: cluster.get("/overview")["slots-total"] == 6, "its slots are there")
     assert state in running_clusters(cluster.config)
     assert cluster_control.status(cluster.config) == state
     assert cluster.actor("Dispatcher").is_running()
     secrets = (cluster.files.secret(), cluster.files.secret("token"))
     assert not any(secret in " ".join(p.cmdline()) for secret in secrets for p in cluster.processes())
+
+
+def test_rest_shows_a_task_manager_that_stands_still_as_it_was_last_heard(cluster: Cluster, wait_for: WaitFor) -> None:
+    """Until it has been silent for `heartbeat.timeout`, and without waiting for it."""
+    wait_for(lambda: cluster.get("/overview")["slots-total"] == 6, "its slots are there")
+    manager = cluster.actor("TaskManager")
+    manager.suspend()
+    try:
+        first, overview, again = (cluster.get(path) for path in ("/taskmanagers", "/overview", "/taskmanagers"))
+        assert manager.status() == psutil.STATUS_STOPPED, "nobody has waited until it was given up"
+    finally:
+        manager.resume()
+    assert (overview["taskmanagers"], overview["slots-total"]) == (1, 6)
+    ((before,), (after,)) = first["taskmanagers"], again["taskmanagers"]
+    assert before["timeSinceLastHeartbeat"] == after["timeSinceLastHeartbeat"]
+    wait_for(
+        lambda: (
+            cluster.get("/taskmanagers")["taskmanagers"][0]["timeSinceLastHeartbeat"] > after["timeSinceLastHeartbeat"]
+        ),
+        "it is heard again",
+    )
 
 
 def test_a_second_one_of_the_name_is_told_about_the_first(cluster: Cluster) -> None:
@@ -117,7 +138,7 @@ def test_when_the_supervisor_is_killed_nothing_lives(new_cluster: NewCluster, wa
     wait_for(lambda: not any(is_alive(process) for process in known), "all processes end")
     assert cluster_control.status(cluster.config) is None
     again = new_cluster(taskmanager__numberOfTaskSlots=1)
-    assert again.get("/overview")["slots-total"] == 1
+    wait_for(lambda: again.get("/overview")["slots-total"] == 1, "its slots are there")
 
 
 SCRIPT = """

@@ -1,9 +1,11 @@
-"""Whether a master is taken for dead."""
+"""Whether a master or a task manager is taken for dead, and what is shown of one that is silent."""
 
 from __future__ import annotations
 
 import queue
+import threading
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from penstock.jobmanager.cluster import ray_processes
 from penstock.jobmanager.cluster.ray_processes import RayProcesses
+from penstock.jobmanager.views import TaskManagerView
 from penstock.runtime.config import Configuration
 from penstock.state.cluster_store import JobSubmission
 from penstock.state.ids import JobId
@@ -59,33 +62,65 @@ class TaskManager:
     """Answers when the test says so."""
 
     def __init__(self) -> None:
-        self.calls: list[Future[int]] = []
-        self.free = SimpleNamespace(remote=self._ask)
+        self.calls: list[Future[TaskManagerView]] = []
+        self.describe = SimpleNamespace(remote=self._ask)
 
     def _ask(self) -> Any:
-        call: Future[int] = Future()
+        call: Future[TaskManagerView] = Future()
         self.calls.append(call)
         return SimpleNamespace(future=lambda: call)
 
 
-def test_a_task_manager_that_stands_still_is_killed_and_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node, now_s = "n" * 20, 0.0
-    manager: Any = TaskManager()
-    killed: list[tuple[float, bool]] = []
-    name = ray_processes.task_manager_name(node)
-    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": node, "Alive": True, "Resources": {}}])
-    monkeypatch.setattr(ray.util, "list_named_actors", lambda: [name])
-    monkeypatch.setattr(ray, "get_actor", lambda name: manager)
-    monkeypatch.setattr(ray, "kill", lambda handle, no_restart: killed.append((now_s, no_restart)))
-    monkeypatch.setattr(ray_processes, "time", SimpleNamespace(monotonic=lambda: now_s))
+NODE = "n" * 20
+NAME = ray_processes.task_manager_name(NODE)
+VIEW = TaskManagerView(NAME, "host", NODE, 1, 2, 4, 3, (), 0, 2, 0, 0, 0)
+
+
+@pytest.fixture
+def manager(monkeypatch: pytest.MonkeyPatch) -> TaskManager:
+    """The only one of a cluster."""
+    found = TaskManager()
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": NODE, "Alive": True, "Resources": {}}])
+    monkeypatch.setattr(ray.util, "list_named_actors", lambda: [NAME])
+    monkeypatch.setattr(ray, "get_actor", lambda name: found)
+    return found
+
+
+def of_a_cluster(tmp_path: Path, manager: Any) -> RayProcesses:
     config = Configuration({"heartbeat.interval": "1s", "heartbeat.timeout": "10s"})
-    processes = RayProcesses(config, lambda submission, number, name, gives_up: manager, tmp_path)
+    return RayProcesses(config, lambda submission, number, name, gives_up: manager, tmp_path)
+
+
+def test_a_task_manager_that_stands_still_is_killed_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manager: TaskManager
+) -> None:
+    now_s = 0.0
+    killed: list[tuple[float, bool]] = []
+    monkeypatch.setattr(ray, "kill", lambda handle, no_restart: killed.append((now_s, no_restart)))
+    clock = SimpleNamespace(monotonic=lambda: now_s, time_ns=lambda: int(now_s * 1e9))
+    monkeypatch.setattr(ray_processes, "time", clock)
+    processes = of_a_cluster(tmp_path, manager)
     while now_s < 30:
         now_s += 1
         processes.tend_nodes()
         if now_s <= 15 and not manager.calls[-1].done():
-            manager.calls[-1].set_result(1)
+            manager.calls[-1].set_result(VIEW)
     assert killed == [(27.0, False)]
     assert len(manager.calls) > 16, "it is asked again after its death"
+
+
+def test_rest_sees_the_last_word_of_one_that_is_silent_and_waits_for_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manager: TaskManager
+) -> None:
+    processes = of_a_cluster(tmp_path, manager)
+    assert processes.task_managers() == [], "no node is known yet"
+    processes.tend_nodes()
+    manager.calls[0].set_result(VIEW)
+    (first,) = processes.task_managers()
+    assert replace(first, heartbeat_ms=0) == VIEW
+    assert len(manager.calls) == 2, "it was asked how it is now"
+    monkeypatch.setattr(ray_processes, "FRESH_S", WAIT_S * 10)
+    manager.calls[1].set_result(replace(VIEW, slots_free=0))
+    asked = threading.Thread(target=lambda: manager.calls[2].set_result(replace(VIEW, slots_free=1)))
+    monkeypatch.setattr(manager, "describe", SimpleNamespace(remote=lambda: (manager._ask(), asked.start())[0]))
+    assert [view.slots_free for view in processes.task_managers()] == [1], "an answer in time is what is shown"

@@ -39,11 +39,11 @@ def cluster_settings() -> dict[str, object]:
 
 
 @pytest.fixture(autouse=True)
-def still_serving(cluster: Cluster, rest: RestClient) -> Iterator[None]:
+def still_serving(cluster: Cluster, rest: RestClient, wait_for: WaitFor) -> Iterator[None]:
     """After each test the same dispatcher answers, and its log knows of no error of its own."""
     before = cluster.actor("Dispatcher").pid
     yield
-    assert rest.overview()["taskmanagers"] == 1
+    wait_for(lambda: rest.overview()["taskmanagers"] == 1, "its task manager answers")
     assert cluster.actor("Dispatcher").pid == before
     log = rest.log(None, "jobmanager.log").decode()
     assert "goes on after an error" not in log
