@@ -31,7 +31,13 @@ from ..state.errors import PenstockError
 from ..state.pickling import dumps
 from . import session
 from .added_code import AddedCode
+from .failures import missing_module
 from .job_options import job_options
+
+MISSING = (
+    "there where the script runs: name its package in a requirements file (--requirements), or put the module into the "
+    "working directory"
+)
 
 
 class Captured(BaseException):
@@ -129,10 +135,7 @@ def _failed(script: Path, error: BaseException) -> CaptureOutcome:
         return CaptureOutcome(error=_without_the_copy("\n".join([str(error), *getattr(error, "__notes__", ())])))
     what = f"{type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError):
-        message = (
-            f"{script.name} needs the module {error.name!r}, which is not there where the script runs: name its "
-            "package in a requirements file (--requirements), or put the module into the working directory"
-        )
+        message = missing_module(script.name, error, MISSING)
     elif isinstance(error, EOFError):
         message = f"{script.name} failed before env.execute(): {what} (standard input is empty where the script runs)"
     else:

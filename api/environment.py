@@ -21,7 +21,7 @@ from ..runtime.operators.operator import Operator
 from ..runtime.options import Duration
 from ..runtime.record_types import record_type_of
 from ..state.errors import PenstockError, PipelineError
-from . import session
+from . import session, unexecuted
 from .added_code import AddedCode
 from .job_options import job_options
 from .steps import Pipeline, Step, Upstream, freeze, with_upstream
@@ -47,6 +47,7 @@ class StreamExecutionEnvironment:
         self._own = Configuration() if configuration is None else configuration
         self._executed: set[int] = set()
         self._code = AddedCode()
+        self._mark = object()
 
     @staticmethod
     def get_execution_environment(configuration: Configuration | None = None) -> StreamExecutionEnvironment:
@@ -168,6 +169,8 @@ class StreamExecutionEnvironment:
 
         step = self.pipeline.add("source", make, (), name=name, source=source)
         step.uid = uid
+        if len(self.pipeline.steps) == 1:
+            unexecuted.begun(self._mark)
         return DataStream(self, [Upstream(step)], step.output_type, step)
 
     def from_collection(
@@ -209,6 +212,7 @@ class StreamExecutionEnvironment:
 
     def job_graph(self, job_name: str | None = None, steps: Sequence[Step] | None = None) -> JobGraph:
         """What execute() would run. Raises one PipelineError that names everything that is wrong."""
+        unexecuted.used(self._mark)
         config = self.configuration
         name = job_name or config.get(options.JOB_NAME) or DEFAULT_JOB_NAME
         chosen = self._pending() if steps is None else with_upstream(steps)

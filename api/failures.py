@@ -18,6 +18,11 @@ def explain(error: BaseException) -> str:
     return "\n".join([*getattr(error, "__notes__", ()), f"error: {error}"])
 
 
+def missing_module(script: str, error: ModuleNotFoundError, how: str) -> str:
+    """`how`: where it is missing, and how it comes there."""
+    return f"{script} needs the module {error.name!r}, which is not {how}"
+
+
 class FailureReports:
     """What goes wrong while a job goes on: an attempt that fails and is followed by another, a checkpoint that fails.
 

@@ -198,15 +198,16 @@ def announce(graph: JobGraph, config: Configuration, where: str) -> None:
 
 
 @contextmanager
-def stopping_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """The first Ctrl-C or SIGTERM calls `stop`, a second one interrupts at once. Gives the signals that came."""
+def stopping_on_signals(stop: Callable[[], None], again: str = "to stop at once") -> Iterator[list[int]]:
+    """The first Ctrl-C or SIGTERM calls `stop`, a second one interrupts at once. Gives the signals that came.
+    `again`: what a second one is for."""
     came: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
         came.append(number)
         if len(came) > 1:
             raise KeyboardInterrupt
-        session.say("stopping after a last checkpoint; once more to stop at once")
+        session.say(f"stopping after a last checkpoint; once more {again}")
         stop()
 
     if threading.current_thread() is not threading.main_thread():

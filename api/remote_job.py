@@ -111,13 +111,14 @@ class RemoteJob:
 
     def run(self, at_each_look: Callable[[], None] = lambda: None) -> JobResult:
         """Attend it to its end. Ctrl-C and SIGTERM stop it after a last checkpoint (KeyboardInterrupt)."""
-        with stopping_on_signals(self._ask_for_stop) as stopped:
+        again = "to leave the job alone" if self._printed is None else "to stop at once"  # with its cluster
+        with stopping_on_signals(self._ask_for_stop, again) as stopped:
             try:
                 with self._progress:
                     self._attend(at_each_look)
             except KeyboardInterrupt:
                 session.say(
-                    f"left job {self.job_id}, which goes on as it was asked to: penstock describe {self.job_id}"
+                    f"left job {self.job_id}, which is to stop after a last checkpoint: penstock describe {self.job_id}"
                 )
                 raise
         result = self.finish()

@@ -121,6 +121,7 @@ def start_job(graph: JobGraph, config: Configuration, bound_here: Sequence[str],
 
     if choice.target == REMOTE:
         client = RestClient(choice.address or "")
+        client.overview()  # whether anybody answers there
         announce(graph, config, f"goes to the cluster at {client.address}")
         return _submit(client, graph, config, code, None)
     session.say(f"job '{graph.job_name}' runs on a cluster that is started here ({choice.why})")

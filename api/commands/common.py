@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 FAILED, USAGE, STOPPED = 1, 2, 130
 SHORTEST_PREFIX = 4
 """Of a job id."""
+SHOWN_JOBS = 5
+"""Of those that one name means."""
 
 P = ParamSpec("P")
 
@@ -149,8 +151,10 @@ def find_job(client: RestClient, text: str) -> JobRow:
         if len(found) == 1:
             return found[0]
         if found:
-            listed = "; ".join(f"{row.id} '{row.name}' {row.state}" for row in found)
-            raise UsageError(f"{text!r} means several jobs: {listed}; give more of the id")
+            newest = sorted(found, key=lambda row: -row.started_ms)[:SHOWN_JOBS]
+            listed = "; ".join(f"{row.id} '{row.name}' {row.state}" for row in newest)
+            more = f" and {len(found) - SHOWN_JOBS} older ones" if len(found) > SHOWN_JOBS else ""
+            raise UsageError(f"{text!r} means several jobs: {listed}{more}; give the id, or its beginning")
     raise UsageError(f"there is no job {text!r} on {client.address}; `penstock list --all` shows all")
 
 

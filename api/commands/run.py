@@ -21,8 +21,9 @@ import typer
 
 from ...runtime import cluster_options
 from ...runtime.config import Configuration, from_environment
-from .. import session
-from ..failures import explain
+from ...state.errors import PenstockError
+from .. import session, unexecuted
+from ..failures import explain, missing_module
 from ..job_options import job_options
 from . import common
 from .common import FAILED, STOPPED, AddressFlag, ConfigFlag, Output, OutputFlag, UsageError, telling
@@ -43,6 +44,7 @@ ParallelismFlag = Annotated[int | None, typer.Option("--parallelism", "-p", help
 RequirementsFlag = Annotated[
     Path | None, typer.Option("--requirements", help="A requirements.txt to be installed on the cluster.")
 ]
+MISSING = f"installed here: install its package for {sys.executable}, or put the module beside the script"
 
 
 @telling
@@ -144,12 +146,17 @@ def _run_script(script: Path, arguments: list[str], output: Output) -> int:
     except KeyboardInterrupt:
         return STOPPED
     except Exception as error:
+        told = explain(error)
+        if isinstance(error, ModuleNotFoundError):
+            error = PenstockError(missing_module(script.name, error, MISSING))
+            told = f"{told}\n{explain(error)}"
         if output is Output.JSON:
             typer.echo(json.dumps({"error": str(error), "type": type(error).__name__}))
-        session.say(explain(error))
+        session.say(told)
         return FAILED
     finally:
         sys.argv = own_arguments
+        unexecuted.forget()
     if not session.submitted:
         session.say(f"note: {script} has run no job; a pipeline runs when env.execute() is called")
     return 0
@@ -181,8 +188,8 @@ def _run_there(
 ) -> None:
     _check(script, *([requirements] if requirements else []))
     with common.cluster(address) as client:
+        client.overview()  # whether anybody answers there
         session.say(f"{script} runs on the cluster at {client.address}")
-        client.overview()
         accepted = _send(client, script, arguments, flags, requirements, interactive=not detach)
         for note in accepted.notes:
             session.say(f"note: {note}")

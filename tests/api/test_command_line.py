@@ -135,6 +135,19 @@ def test_an_error_of_the_script_itself(directory: Path) -> None:
     assert err.rstrip().endswith("IndexError: list index out of range")
 
 
+def test_a_module_that_is_missing_is_explained_as_on_a_cluster(directory: Path) -> None:
+    (directory / "job.py").write_text("import nope_at_all\n")
+    code, out, err = penstock("run", "job.py", "--local", "-o", "json")
+    assert code == 1
+    trace, _, told = err.rstrip().rpartition("\n")
+    assert trace.endswith("ModuleNotFoundError: No module named 'nope_at_all'")
+    assert told == (
+        f"error: job.py needs the module 'nope_at_all', which is not installed here: install its package for "
+        f"{sys.executable}, or put the module beside the script"
+    )
+    assert json.loads(out)["error"] == told.removeprefix("error: ")
+
+
 @pytest.mark.parametrize(("ending", "code"), [("", 0), ("0", 0), ("3", 3), ("'no data'", 1)])
 def test_a_script_may_end_itself(directory: Path, ending: str, code: int) -> None:
     (directory / "job.py").write_text(f"import sys\nsys.exit({ending})\n")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import penstock as ps
 from penstock.api.command_line import app
 
 BOUNDED = """
@@ -253,6 +254,18 @@ def test_an_unknown_job_and_an_ambiguous_one(endless: str) -> None:
     assert "means several jobs" in err
 
 
+def test_of_many_jobs_of_a_name_the_newest_are_named(here: Path, address: str, gateway: Any) -> None:
+    for _ in range(7):
+        env = ps.StreamExecutionEnvironment(ps.Configuration({"rest.address": address}))
+        env.from_sequence(1, 3).print()
+        env.execute("daily")
+    code, _, err = penstock("describe", "daily", "-a", address)
+    assert code == 2
+    assert err.count("'daily' FINISHED") == 5
+    assert list(gateway.running)[-1] in err
+    assert "and 2 older ones; give the id" in err
+
+
 def test_a_cluster_that_does_not_answer(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "job.py").write_text("raise AssertionError('must not run')")
     monkeypatch.setenv("PENSTOCK_ADDRESS", "http://127.0.0.1:9")
@@ -260,6 +273,7 @@ def test_a_cluster_that_does_not_answer(here: Path, monkeypatch: pytest.MonkeyPa
     assert code == 1
     assert "error: no cluster answers at http://127.0.0.1:9 (" in err
     assert "--local" in err
+    assert "runs on" not in err, "nothing runs where nobody answers"
     assert json.loads(out)["type"] == "UnreachableError"
 
 

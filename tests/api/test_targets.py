@@ -11,6 +11,7 @@ import pytest
 import penstock as ps
 from penstock.api import targets
 from penstock.api.remote_job import RemoteJob
+from penstock.api.rest_client import UnreachableError
 from penstock.api.targets import choose
 from penstock.connectors.files import FileSource
 from penstock.connectors.formats import Text
@@ -89,6 +90,14 @@ def test_a_job_is_sent_and_attended_to_its_end(
     assert request.versions == versions.own_versions()
     assert not {"rest.address", "execution.target"} & set(request.config)
     assert gateway.uploads == 0
+
+
+def test_where_nobody_answers_nothing_is_said_to_go_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    env = ps.StreamExecutionEnvironment(ps.Configuration({"rest.address": "http://127.0.0.1:9"}))
+    env.from_sequence(1, 3).print()
+    with pytest.raises(UnreachableError, match=r"no cluster answers at http://127\.0\.0\.1:9 .*PENSTOCK_ADDRESS"):
+        env.execute("lost")
+    assert capsys.readouterr().err == ""
 
 
 def test_records_are_collected_from_the_cluster(env: ps.StreamExecutionEnvironment) -> None:
