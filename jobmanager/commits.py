@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ..runtime.connector import Committer
-from ..state.errors import JobFailedError
+from ..state.errors import JobFailedError, PenstockError
 from ..state.ids import OperatorId
 from .events import Command, RunBlocking, SetTimer, Tag
 from .options import JobMasterOptions
@@ -40,6 +40,12 @@ class _SinkQueue:
     number: int = 0
     """Of the first: with the number of its failures it tells late answers and timers from expected ones."""
     failures: int = 0
+    trouble: str = ""
+    """What the last try failed with."""
+
+
+class NotCommittedError(PenstockError):
+    """The job has ended before all that its checkpoints promise was visible."""
 
 
 class Commits:
@@ -54,6 +60,12 @@ class Commits:
     @property
     def idle(self) -> bool:
         return not any(queue.waiting for queue in self._queues.values())
+
+    @property
+    def late(self) -> str:
+        """The sinks whose commits are not confirmed, each with what keeps it; empty: none."""
+        late = [queue for queue in self._queues.values() if queue.waiting]
+        return "; ".join(f"sink {queue.name}: {queue.trouble or 'its commit has not returned'}" for queue in late)
 
     def pending(self) -> dict[str, tuple[bytes, ...]]:
         return {
@@ -86,7 +98,7 @@ class Commits:
         if (number, failures) != (queue.number, queue.failures):
             return []
         queue.waiting.popleft()
-        queue.number, queue.failures = number + 1, 0
+        queue.number, queue.failures, queue.trouble = number + 1, 0, ""
         return self._commit(operator_id, queue, now_ms) if queue.waiting else []
 
     def failed(
@@ -96,6 +108,7 @@ class Commits:
         if (number, failures) != (queue.number, queue.failures):
             return []
         queue.failures += 1
+        queue.trouble = f"the last of {queue.failures} tries to commit failed with {error}"
         if queue.failures >= self._options.commit_attempts or not helped_by_restart(error):
             self._give_up(queue, f"committing failed {queue.failures} times, last with {error}", error)
             return []

@@ -2,7 +2,7 @@
 
     SETTLING    completions on their way into the log get there, and all commits are confirmed (PROTOCOLS 10, 11).
                 SUSPENDED waits for its last checkpoint before. Bounded in time, but for FINISHED, whose commits have
-                a budget of their own
+                a budget of their own. Until it is over a cancel is heeded, and bounds it anew
     STOPPING    FINISHED: FinishTasks, because everything is safe. All others: Cancel. Until all subtasks have ended;
                 a slot that does not obey in time is discarded
     LOGGING     the entry Finished. SUSPENDED writes none: the job is not finished, and is continued from its log.
@@ -13,6 +13,9 @@
     ENDED
 
 A failed job stops its subtasks first and settles while they stop: they must not go on working for nothing.
+
+Commits that a cancel or a stop could not wait for stay recorded in the last checkpoint, which is therefore retained:
+whoever continues from it commits them. The job's exception history says so.
 """
 
 from __future__ import annotations
@@ -24,8 +27,10 @@ from functools import partial
 from ..state.ids import Attempt, SlotId
 from ..state.job_log import Finished
 from ..taskmanager.messages import Cancel, FinishTasks, SubtaskId
+from .commits import NotCommittedError
 from .events import JobState, RunBlocking, RunProgram, SetTimer, Tag, TimerFired, WorkDone, WorkFailed
 from .execution_graph import NOT_DEPLOYED, TERMINAL, SubtaskState
+from .failures import Failures
 from .leadership import Leadership
 from .parts import Parts
 
@@ -45,9 +50,10 @@ class Stage(enum.Enum):
 class Ending:
     """Where the job is on its way to its end."""
 
-    def __init__(self, parts: Parts, leader: Leadership) -> None:
+    def __init__(self, parts: Parts, leader: Leadership, failures: Failures) -> None:
         self._parts = parts
         self._leader = leader
+        self._failures = failures
         self.stage = Stage.NOT_BEGUN
         self.target = JobState.FINISHED
         self.failure: Exception | None = None
@@ -55,6 +61,12 @@ class Ending:
         self._awaits_checkpoint = False
         self._resignation: Tag | None = None
         self._clearing = 0
+
+    def may_become(self, target: JobState) -> bool:
+        """Whether what is asked of the job comes in time: before its end has begun, or, to cancel it, before that has
+        settled. (A failed job does not wait to settle, and is cancelled as it is.)"""
+        settles = self.stage is Stage.SETTLING and self.target is not JobState.CANCELED
+        return self.stage is Stage.NOT_BEGUN or (settles and target is JobState.CANCELED)
 
     def begin(
         self, target: JobState, now_ms: int, *, failure: Exception | None = None, awaits_checkpoint: bool = False
@@ -65,7 +77,9 @@ class Ending:
         self.stage = Stage.SETTLING
         if target is JobState.FAILED:
             self._stop_tasks(now_ms)
-        parts.orders.give(SetTimer(now_ms + parts.options.stop_timeout_ms, ("ending", target)))
+        options = parts.options
+        bound_ms = options.cancel_commit_timeout_ms if target is JobState.CANCELED else options.stop_timeout_ms
+        parts.orders.give(SetTimer(now_ms + bound_ms, ("ending", target)))
 
     def overdue(self, target: JobState) -> None:
         self._overdue = target is self.target and target is not JobState.FINISHED
@@ -98,11 +112,13 @@ class Ending:
             stop_tasks(self._parts, now_ms)
 
     def _log_end(self, now_ms: int) -> None:
+        parts = self._parts
+        if self.target in (JobState.CANCELED, JobState.SUSPENDED) and not parts.commits.idle:
+            self._failures.fatal(_not_committed(parts, self.target), now_ms)
         if self.target is JobState.SUSPENDED:
             self._resign(now_ms)
             return
         self.stage = Stage.LOGGING
-        parts = self._parts
         parts.orders.give(*parts.journal.append(Finished(self.target.value, retained=self._retains())))
 
     def _retains(self) -> bool:
@@ -112,7 +128,7 @@ class Ending:
             return False
         return {
             JobState.FINISHED: options.retain_on_finish,
-            JobState.CANCELED: options.retain_on_cancel,
+            JobState.CANCELED: options.retain_on_cancel or not parts.commits.idle,
             JobState.FAILED: True,
         }[self.target]
 
@@ -160,6 +176,15 @@ class Ending:
         self._clearing -= 1
         if not self._clearing or overdue:
             self.stage = Stage.ENDED
+
+
+def _not_committed(parts: Parts, target: JobState) -> NotCommittedError:
+    last, how = parts.log.state.last_completed, "cancelled" if target is JobState.CANCELED else "stopped"
+    holds = f"checkpoint {last.checkpoint_id}" if last is not None else "the checkpoint that it was restored from"
+    stays = f"it stays recorded in {holds}, and is committed when the job is continued from it (-s latest)"
+    if last is None and parts.checkpointing.restored is None:
+        stays = "no checkpoint holds it, so it is lost"
+    return NotCommittedError(f"the job was {how} before all of its output was committed: {parts.commits.late}; {stays}")
 
 
 def stop_tasks(parts: Parts, now_ms: int, subtasks: Iterable[SubtaskId] | None = None) -> None:

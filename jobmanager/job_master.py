@@ -14,11 +14,11 @@ checkpoints, sources, commits, restarts. Here is the life of the job:
     FAILING, CANCELING, SUSPENDING    the job is being ended (ending.py)
 
 What wins on a race. A failure of what is being ended, or restarted, changes nothing. Requests to end the job
-are heeded once the commits of the last logged checkpoint are known; when FINISHING, they come too late. Whoever is
-deposed cancels what it can reach and writes nothing. A completion that is on its way into the log when its attempt
-fails counts if it gets there: the next attempt begins only after the log is written up to that point.
-Messages of a subtask's former life, and answers of programs begun for an attempt that is over, are recognised by their
-attempt and dropped.
+are heeded once the commits of the last logged checkpoint are known; once FINISHING a stop comes too late, and a cancel
+when all is committed. Whoever is deposed cancels what it can reach and writes nothing. A completion that is on its way
+into the log when its attempt fails counts if it gets there: the next attempt begins only after the log is written up to
+that point. Messages of a subtask's former life, and answers of programs begun for an attempt that is over, are
+recognised by their attempt and dropped.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ class JobMaster:
         beats = {"lease_ms": options.lease_ms, "beat_interval_ms": options.beat_interval_ms}
         self._leader = Leadership(job_id, self._parts.log, **beats, process=process, is_dead=is_dead)
         self._setup = AttemptSetup(self._parts, restore)
-        self._ending = Ending(self._parts, self._leader)
-        self._answers = Answers(self._parts, self._setup, self._ending)
-        self._requests = Requests(self._parts, self._leader, self._setup)
         history = ExceptionHistory(self._parts.graph, self._parts.pool, options.exceptions_kept)
         self.failures = Failures(options.restarts, history)
+        self._ending = Ending(self._parts, self._leader, self.failures)
+        self._answers = Answers(self._parts, self._setup, self._ending)
+        self._requests = Requests(self._parts, self._leader, self._setup)
         self._observer = JobObserver(self._parts, self.failures)
         self._restart_at_ms = 0
 
@@ -370,7 +370,7 @@ class JobMaster:
 
     def _heed_request(self, now_ms: int) -> None:
         target = self._requests.target
-        if target is None or self.state not in (J.CREATED, J.STARTING, J.RUNNING, J.RESTARTING):
+        if target is None or self.state.is_terminal or not self._ending.may_become(target):
             return
         match self._requests.verdict():
             case Verdict.LEAVE:

@@ -46,7 +46,9 @@ class JobMasterOptions:
     commit_timeout_ms: int = 600_000
     """A commit that has not returned by then is a failed try, and is tried again."""
     stop_timeout_ms: int = 60_000
-    """Bound of the last checkpoint and the last commits when the job is stopped or cancelled."""
+    """Bound of the last checkpoint and the last commits when the job is stopped or has failed."""
+    cancel_commit_timeout_ms: int = 30_000
+    """Bound of the last commits when the job is cancelled: what is not committed then stays recorded."""
     exceptions_kept: int = 16
     """Failures that are remembered to be shown."""
     storage: str = ""

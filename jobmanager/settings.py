@@ -17,6 +17,7 @@ def job_master_options(config: Configuration) -> JobMasterOptions:
         allow_non_restored_state=config.get(options.ALLOW_NON_RESTORED),
         cancel_timeout_ms=config.get(options.CANCEL_TIMEOUT),
         commit_timeout_ms=config.get(options.COMMIT_TIMEOUT),
+        cancel_commit_timeout_ms=config.get(options.CANCEL_COMMIT_TIMEOUT),
         exceptions_kept=config.get(EXCEPTION_HISTORY),
     )
 

@@ -65,6 +65,10 @@ COMMIT_TIMEOUT = Option(
     "execution.checkpointing.commit-timeout", DURATION, 600_000,
     "A sink's commit that has not returned after so long counts as failed and is tried again.",
 )  # fmt: skip
+CANCEL_COMMIT_TIMEOUT = Option(
+    "execution.checkpointing.cancel-commit-timeout", DURATION, 30_000,
+    "How long a job that is cancelled waits for commits of logged checkpoints; the rest stays recorded in the last one.",
+)  # fmt: skip
 CHECKPOINT_MIN_PAUSE = Option(
     "execution.checkpointing.min-pause", DURATION, 0, "Least time between the end of a checkpoint and the next one."
 )

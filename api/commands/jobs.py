@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ...jobmanager.views import CheckpointsView, CheckpointView, JobView, RestoredView, VertexView
     from ..rest_client import JobRow, LogRow, RestClient
 
-CANCEL_TIMEOUT_S = 60.0
+CANCEL_TIMEOUT_S = 90.0
+"""What a cancel waits for has limits of its own: commits, functions that do not return, each 30 s by default."""
 LOOK_S = 0.1
 
 
@@ -138,19 +139,23 @@ def cancel(
             raise PenstockError(f"job {found.id} '{found.name}' has ended already: {found.state}")
         common.confirm(f"Cancel job {found.id} '{found.name}' on {client.address}?", yes)
         client.cancel(found.id)
-        state = _await_end(client, found.id)
+        view = _await_end(client, found.id)
+    state = view.overview.state
     if output is Output.JSON:
         common.print_json({"job_id": found.id, "job_name": found.name, "state": state})
     else:
         session.say(f"job {found.id} '{found.name}': {state}")
+    for trouble in reversed(view.exceptions):
+        if trouble.timestamp_ms >= view.timestamps.get("CANCELING", view.overview.ended_ms):
+            session.say(trouble.message)
 
 
-def _await_end(client: RestClient, job_id: str) -> str:
+def _await_end(client: RestClient, job_id: str) -> JobView:
     deadline_s = time.monotonic() + CANCEL_TIMEOUT_S
     while time.monotonic() < deadline_s:
         view = client.job(job_id)
         if view.overview.ended_ms > 0:
-            return view.overview.state
+            return view
         time.sleep(LOOK_S)
     raise PenstockError(
         f"job {job_id} was asked to end {CANCEL_TIMEOUT_S:.0f} s ago and has not; `penstock describe` it"

@@ -18,7 +18,7 @@ from penstock.connectors.collections import SequenceSource
 from penstock.jobmanager import events
 from penstock.jobmanager.events import JobState
 from penstock.jobmanager.job_master import JobMaster
-from penstock.jobmanager.options import CheckpointOptions, JobMasterOptions
+from penstock.jobmanager.options import CheckpointOptions, JobMasterOptions, RestoreRequest
 from penstock.jobmanager.restarts import FixedDelay
 from penstock.runtime.connector import Committer, Sink, SinkWriter, WriterContext
 from penstock.runtime.graph.job_graph import ChainedOperator, Edge, JobGraph, Vertex
@@ -81,8 +81,11 @@ class Mute:
 
 
 class World:
-    def __init__(self, store: ObjectStore | None = None, *, strands: bool = False, **options: Any) -> None:
-        """`strands`: source[i] and sink[i] are a region."""
+    def __init__(
+        self, store: ObjectStore | None = None, *, strands: bool = False, job: JobId = JOB, restore: str = "",
+        **options: Any,
+    ) -> None:  # fmt: skip
+        """`strands`: source[i] and sink[i] are a region. `restore`: a checkpoint of another job."""
         committed.clear()
         options.setdefault("restarts", FixedDelay(3, 1_000))
         options.setdefault("checkpoints", CheckpointOptions(interval_ms=1_000))
@@ -91,9 +94,10 @@ class World:
         World.names += 1_000_000
         self.master = JobMaster(
             job_graph(Forward() if strands else Rebalance()),
-            job_id=JOB,
+            job_id=job,
             options=JobMasterOptions(**options),
             new_name=lambda: next(names),
+            restore=RestoreRequest(restore) if restore else None,
         )
         self.now = 0
         self.work: deque[events.RunProgram | events.RunBlocking] = deque()

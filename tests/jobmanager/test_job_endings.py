@@ -8,10 +8,11 @@ import pytest
 
 from penstock.jobmanager import events
 from penstock.jobmanager.events import JobState
+from penstock.jobmanager.options import CheckpointOptions
 from penstock.jobmanager.restarts import FixedDelay
-from penstock.state.errors import JobFailedError, MalformedRecordError, ObjectStoreDenied
+from penstock.state.errors import JobFailedError, MalformedRecordError, ObjectStoreDenied, ObjectStoreUnavailable
 from penstock.state.ids import Generation, JobId, VertexId
-from penstock.state.job_log import Finished, LeaderElected
+from penstock.state.job_log import CheckpointCompleted, Finished, LeaderElected
 from penstock.taskmanager import messages as m
 from penstock.taskmanager.messages import SubtaskId
 
@@ -77,12 +78,93 @@ def test_cancel_first_commits_what_is_logged(new_world: NewWorld, trace: list[st
 
 
 def test_cancel_waits_for_commits_only_so_long(new_world: NewWorld) -> None:
-    world = new_world(stop_timeout_ms=10_000).run()
+    world = new_world(cancel_commit_timeout_ms=10_000).run()
     world.held = {"commit"}
     world.pass_time(1_000)
     world.tell(events.CancelRequested())
+    world.pass_time(9_999)
+    assert world.state is JobState.CANCELING
+    world.pass_time(1)
+    assert world.ended == events.EndJob(JobState.CANCELED)
+
+
+def test_a_job_that_waits_for_its_last_commits_is_cancelled_at_once(new_world: NewWorld, trace: list[str]) -> None:
+    world = new_world().run()
+    world.held = {"commit"}
+    world.drain()
+    assert world.state is JobState.FINISHING
+    world.tell(events.CancelRequested())
+    assert world.state is JobState.CANCELING
+    world.held = set()
+    world.settle()
+    assert (world.ended, trace) == (events.EndJob(JobState.CANCELED), ["commit 1.0", "commit 1.1"])
+    assert world.master.failures.last is None
+
+
+def test_what_a_cancel_did_not_wait_for_is_committed_when_the_job_goes_on(
+    new_world: NewWorld, trace: list[str]
+) -> None:
+    world = new_world(
+        cancel_commit_timeout_ms=10_000, checkpoints=CheckpointOptions(interval_ms=1_000, retain_on_cancel=False)
+    ).run()
+    world.held = {"commit"}
+    world.drain()
+    world.tell(events.CancelRequested())
     world.pass_time(10_000)
     assert world.ended == events.EndJob(JobState.CANCELED)
+    assert world.log()[-1] == Finished("CANCELED", retained=True), "whatever the options say: it holds what is promised"
+    shown = world.master.view(world.now).exceptions[0]
+    assert shown.exception.endswith("NotCommittedError")
+    assert "sink write: its commit has not returned; it stays recorded in checkpoint 1" in shown.message
+    assert (world.count(m.FinishTasks), trace) == (0, [])
+    [completed] = [record for record in world.log() if isinstance(record, CheckpointCompleted)]
+    again = new_world(world.objects, job="next", restore=completed.metadata_name)
+    again.settle()
+    assert trace == ["commit 1.0", "commit 1.1", "cleanup"]
+
+
+def test_a_cancel_says_what_is_lost_with_a_job_without_checkpoints(new_world: NewWorld) -> None:
+    world = new_world(checkpoints=None, cancel_commit_timeout_ms=10_000).run()
+    world.held = {"commit"}
+    world.drain()
+    world.fail_held("commit", OSError("read-only"))
+    world.tell(events.CancelRequested())
+    world.pass_time(10_000)
+    assert world.ended == events.EndJob(JobState.CANCELED)
+    assert world.master.failures.last is not None
+    assert "tries to commit failed with read-only; no checkpoint holds it, so it is lost" in world.master.failures.last
+
+
+def test_a_cancel_overrules_a_stop_that_waits_for_its_checkpoint(new_world: NewWorld) -> None:
+    world = new_world().run()
+    world.mute = {m.Acknowledge}
+    world.tell(events.StopRequested())
+    world.settle()
+    assert world.state is JobState.SUSPENDING
+    world.tell(events.CancelRequested())
+    world.settle()
+    assert world.ended == events.EndJob(JobState.CANCELED)
+
+
+def test_a_cancel_comes_too_late_when_all_is_committed(new_world: NewWorld) -> None:
+    world = new_world().run()
+    world.mute = {m.Finished}
+    world.drain()
+    world.tell(events.CancelRequested())
+    world.settle()
+    assert world.state is JobState.FINISHING
+    world.pass_time(30_000)
+    assert world.ended == events.EndJob(JobState.FINISHED)
+
+
+def test_a_cancel_of_a_master_that_has_given_up_changes_nothing(new_world: NewWorld) -> None:
+    world = new_world().run()
+    world.held = {"log"}
+    world.tell(events.CancelRequested())
+    world.mute_store()
+    world.pass_time(60_000)
+    assert world.ended is not None
+    assert isinstance(world.ended.failure, ObjectStoreUnavailable)
 
 
 def test_stop_takes_a_last_checkpoint_and_the_job_can_be_continued(new_world: NewWorld, trace: list[str]) -> None:

@@ -42,6 +42,9 @@ def test_how_long_a_commit_may_take() -> None:
     assert job_master_options(Configuration()).commit_timeout_ms == 600_000
     settings = Configuration({"execution.checkpointing.commit-timeout": "3s"})
     assert job_master_options(settings).commit_timeout_ms == 3_000
+    assert job_master_options(Configuration()).cancel_commit_timeout_ms == 30_000
+    settings = Configuration({"execution.checkpointing.cancel-commit-timeout": "3s"})
+    assert job_master_options(settings).cancel_commit_timeout_ms == 3_000
 
 
 def test_how_long_cancelled_functions_may_take() -> None:
