@@ -3,9 +3,10 @@
 The synchronous part copies the rows changed since the last checkpoint that is known complete; the program sorts them
 by key group, writes one file and uploads it as shared. A checkpoint refers to the chain of that complete checkpoint
 plus its own delta, so a file is re-used only when the checkpoint that uploaded it is known complete (PROTOCOLS 7),
-and after an aborted one nothing needs to be undone: its changes still count as changed. When the chain's rows would
-pass one and a half times the live ones, a new base is written instead. Windows that are closed are not named in the
-description any more; their rows in older files are passed over.
+and after an aborted one nothing needs to be undone: its changes still count as changed. A new base is written instead
+when the chain's rows would pass one and a half times the live ones; and when a snapshot was taken since then that has
+not the whole chain, and of which we know neither completion nor abortion: it may have subsumed that checkpoint. Windows
+that are closed are not named in the description any more; their rows in older files are passed over.
 
 A file's columns: key_group, namespace (start of the window), the key columns, the accumulators. Its record batches
 begin and end at borders of key groups, and the description tells which groups lie in which batch, so that a restore
@@ -112,6 +113,8 @@ class ColumnSnapshots:
         self._complete_epoch = 0
         self._complete_chain: _Chain = ()
         self._pending: dict[CheckpointId, tuple[int, _Chain]] = {}
+        self._unresolved: dict[CheckpointId, _Chain] = {}
+        """What each snapshot has referred to that was there already, until it is known what became of it."""
 
     def freeze(
         self, checkpoint_id: CheckpointId, stores: Mapping[int, ColumnStore], fired: Sequence[int]
@@ -122,9 +125,10 @@ class ColumnSnapshots:
         changed = {namespace: store.changed_since(self._complete_epoch) for namespace, store in stores.items()}
         live = sum(store.size for store in stores.values())
         rows = sum(file.rows for file, _handle in chain) + sum(map(len, changed.values()))
-        if rows > _REBASE_AT * live:
+        if rows > _REBASE_AT * live or any(reused != chain for reused in self._unresolved.values()):
             chain = ()
             changed = {namespace: store.all_slots() for namespace, store in stores.items()}
+        self._unresolved[checkpoint_id] = chain
         copied = [
             _copy(self._layout, namespace, stores[namespace], slots)
             for namespace, slots in changed.items()
@@ -163,6 +167,7 @@ class ColumnSnapshots:
         return (KeyedHandle(BACKEND, self._key_groups.first, self._key_groups.last, files, meta),)
 
     def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:
+        self._unresolved = {id_: each for id_, each in self._unresolved.items() if id_ > checkpoint_id}
         epoch, chain = self._pending.pop(checkpoint_id, (0, ()))
         if epoch > self._complete_epoch:
             self._complete_epoch, self._complete_chain = epoch, chain
@@ -171,6 +176,7 @@ class ColumnSnapshots:
 
     def checkpoint_aborted(self, checkpoint_id: CheckpointId) -> None:
         self._pending.pop(checkpoint_id, None)
+        self._unresolved.pop(checkpoint_id, None)
 
 
 def _copy(layout: ColumnLayout, namespace: int, store: ColumnStore, slots: npt.NDArray[np.int32]) -> pa.RecordBatch:

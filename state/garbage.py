@@ -21,9 +21,18 @@ what protects what is about to be referred to: a job being submitted, an upload 
 store's times against this machine's clock.
 
 A job whose log does not say Finished may be live, however old (PROTOCOLS 2: no clock says that it is dead). Of it only
-that is taken which its own master would sweep (PROTOCOLS 4): no checkpoint of an older attempt can be completed any
-more, and a later one can only refer to what a logged checkpoint holds. Logs, descriptions and retained checkpoints of
-ended jobs stay until the job has none: to be deleted by hand, or continued.
+that is taken which its own master would sweep (PROTOCOLS 4), and it may be live between the look and the deletion, too:
+what is unreferenced when its log is read stays so. Suppose that a checkpoint m, which is logged later, refers to such
+an object. Its attempt is the log's last one or a later one (the log takes no other), the object's is an older one; so
+it was not written for m, and some subtask re-used it: from a completed checkpoint t < m that it restored, or was told
+of (PROTOCOLS 7). Say that t is in the log that was read, and n the last completion there, t <= n < m. If n is not t,
+the subtask knew neither of n's completion nor of an abortion, which is told of no checkpoint that completes; then it
+re-uses only what all its snapshots since t have under the same name, and n's is one of them. So n refers to the object;
+but n is retained, and nothing retained does. If t was logged after the look, the same holds of t in place of m, and so
+on, down to one that was logged before.
+
+Logs, descriptions and retained checkpoints of ended jobs stay until the job has none: to be deleted by hand, or
+continued.
 
 Between the look and the deletion a job may be continued, which has the name that it had. So what names a job or an
 artefact is read again just before each batch of deletions: what was taken up, or written, since then stays.

@@ -78,6 +78,20 @@ def test_only_files_of_checkpoints_known_complete_are_referred_to(aborted: bool)
     assert counts == {code: 1 + (code < 3) + (2 <= code < 6) for code in range(100)}
 
 
+def test_what_a_later_checkpoint_may_have_subsumed_is_not_referred_to() -> None:
+    """2 was taken before 1 was known to be complete; if 2 is complete by now, what only 1 refers to is deleted."""
+    harness = opened(operator("code"))
+    taken = []
+    for number in (1, 2, 3, 4):
+        push(harness, range(100 if number == 1 else 3))
+        if number in (3, 4):
+            harness.operator.checkpoint_completed(CheckpointId(1 if number == 3 else 3))
+        taken.append(names(harness.finish(harness.begin_snapshot())))
+    first, second, third, fourth = taken
+    assert third.isdisjoint(first | second)
+    assert third < fourth, "once it is known what became of them"
+
+
 def test_closed_windows_leave_the_snapshot() -> None:
     harness = opened(operator("code"))
     push(harness, [1], 5)
