@@ -29,6 +29,7 @@ from ..state.job_log import Finished
 from ..taskmanager.messages import Cancel, FinishTasks, SubtaskId
 from .commits import NotCommittedError
 from .events import JobState, RunBlocking, RunProgram, SetTimer, Tag, TimerFired, WorkDone, WorkFailed
+from .exception_history import TasksHungError
 from .execution_graph import NOT_DEPLOYED, TERMINAL, SubtaskState
 from .failures import Failures
 from .leadership import Leadership
@@ -110,6 +111,26 @@ class Ending:
             parts.orders.give(SetTimer(now_ms + parts.options.cancel_timeout_ms, ("cancel", parts.graph.attempt)))
         else:
             stop_tasks(self._parts, now_ms)
+
+    def discard_disobedient(self, now_ms: int, *, finishing: bool) -> list[SubtaskId]:
+        """Slots whose subtasks were told to end long enough ago, and did not. Answers whom they took with them of those
+        that nobody had told to end. `finishing`: all are told to end, by FinishTasks."""
+        parts, graph, timeout_ms = self._parts, self._parts.graph, self._parts.options.cancel_timeout_ms
+        hung: dict[SlotId, list[SubtaskId]] = {}
+        for subtask in graph.outside(IDLE):
+            told = finishing or graph.state(subtask) is SubtaskState.CANCELING
+            if told and graph.timeline(subtask).changed_ms + timeout_ms <= now_ms:
+                hung.setdefault(graph.slot_of(subtask), []).append(subtask)
+        others: list[SubtaskId] = []
+        for slot, subtasks in hung.items():
+            error = TasksHungError(subtasks, graph, timeout_ms, parts.pool.addresses.get(slot))
+            self._failures.too_late(error, now_ms, None, is_root=True, is_last=finishing)
+            parts.orders.give(*parts.pool.discard(slot, f"{subtasks[0]} did not end within {timeout_ms} ms"))
+            for subtask in [each for each in graph.in_slot(slot) if graph.state(each) not in IDLE]:
+                told = finishing or graph.state(subtask) is SubtaskState.CANCELING
+                others += [] if told else [subtask]
+                graph.move(subtask, SubtaskState.FAILED, f"its slot was discarded because of {subtasks[0]}")
+        return others
 
     def _log_end(self, now_ms: int) -> None:
         parts = self._parts
@@ -221,22 +242,3 @@ def _cancel(parts: Parts, subtasks: Iterable[SubtaskId]) -> None:
             by_slot.setdefault(graph.slot_of(subtask), []).append(subtask)
     for slot, running in by_slot.items():
         parts.orders.send([slot], Cancel, tuple(running))
-
-
-def discard_disobedient(parts: Parts, now_ms: int, *, finishing: bool) -> list[SubtaskId]:
-    """Slots whose subtasks were told to end long enough ago, and did not. Answers whom they took with them of those
-    that nobody had told to end. `finishing`: all are told to end, by FinishTasks."""
-    graph, timeout_ms = parts.graph, parts.options.cancel_timeout_ms
-    others: list[SubtaskId] = []
-    for subtask in graph.outside(IDLE):
-        told = finishing or graph.state(subtask) is SubtaskState.CANCELING
-        if not told or graph.timeline(subtask).changed_ms + timeout_ms > now_ms:
-            continue
-        slot = graph.slot_of(subtask)
-        parts.orders.give(*parts.pool.discard(slot, f"{subtask} did not end within {timeout_ms} ms"))
-        graph.move(subtask, SubtaskState.FAILED, "did not end in time")
-        for other in graph.in_slot(slot):
-            if graph.state(other) not in IDLE:
-                others += [] if finishing or graph.state(other) is SubtaskState.CANCELING else [other]
-                graph.move(other, SubtaskState.FAILED, f"its slot was discarded because of {subtask}")
-    return others

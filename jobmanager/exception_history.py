@@ -11,18 +11,22 @@ Everything is bounded: entries, concurrent failures of each, and the length of t
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..runtime.options import CANCEL_TIMEOUT
 from ..runtime.tracebacks import qualified_name, user_traceback
 from ..state.errors import PenstockError, UserCodeError
 from ..state.ids import Generation, SlotId
-from ..taskmanager.messages import Failed, SlotAddress
+from ..taskmanager.messages import Failed, SlotAddress, SubtaskId
 from .execution_graph import ExecutionGraph
 from .slot_pool import SlotPool
 from .views import NEVER, ExceptionView, vertex_hex
 
 MAX_CONCURRENT = 16
 """Per root. When a node dies, each of its peers' subtasks says the same."""
+MAX_NAMED = 8
+"""Subtasks in one message."""
 MAX_MESSAGE = 8_000
 MAX_STACKTRACE = 64_000
 """Characters: a message can hold a whole record, a traceback of a recursion thousands of frames."""
@@ -35,6 +39,23 @@ class SlotLostError(PenstockError):
         super().__init__(f"slot {slot} was lost: {reason}")
         self.address = address
         """Where it was reached."""
+
+
+class TasksHungError(PenstockError):
+    """Subtasks of one slot were told to end and did not: the slot is given up, which ends its process."""
+
+    def __init__(
+        self, hung: Sequence[SubtaskId], graph: ExecutionGraph, timeout_ms: int, address: SlotAddress | None = None
+    ) -> None:
+        names = [_task_name(graph, subtask) for subtask in hung]
+        who = names[0] if len(names) == 1 else f"one of {', '.join(names[:MAX_NAMED])}, in one slot,"
+        super().__init__(
+            f"{who} was told to end, and a function of it has not returned within {timeout_ms / 1_000:g} s: its "
+            f"process was killed, without close(). Give calls that block a timeout below that, or raise "
+            f"{CANCEL_TIMEOUT.key}"
+        )
+        self.subtask = hung[0] if len(hung) == 1 else None
+        self.address = address
 
 
 class MasterLostError(PenstockError):
@@ -83,21 +104,27 @@ class ExceptionHistory:
 
     def _shown(self, error: Exception, now_ms: int, failed: Failed | None) -> ExceptionView:
         shown = replace(exception_view(error, now_ms, failed), attempt=self._graph.attempt)
-        address = error.address if isinstance(error, SlotLostError) else None
+        address = error.address if isinstance(error, SlotLostError | TasksHungError) else None
+        subtask = error.subtask if isinstance(error, TasksHungError) else None
         if failed is not None:
-            subtask = failed.subtask
-            vertex, slot = self._graph.vertices[subtask.vertex], self._graph.slot_or_none(subtask)
+            subtask, slot = failed.subtask, self._graph.slot_or_none(failed.subtask)
             address = None if slot is None else self._pool.addresses.get(slot)
+        if subtask is not None:
             shown = replace(
                 shown,
-                task=f"{vertex.name} ({subtask.index + 1}/{vertex.parallelism})",
-                vertex=vertex_hex(vertex.id),
+                task=_task_name(self._graph, subtask),
+                vertex=vertex_hex(subtask.vertex),
                 subtask=subtask.index,
-                operator=failed.operator,
+                operator=failed.operator if failed is not None else "",
             )
         if address is not None:
             shown = replace(shown, task_manager=address.task_manager, endpoint=f"{address.host}:{address.port}")
         return shown
+
+
+def _task_name(graph: ExecutionGraph, subtask: SubtaskId) -> str:
+    vertex = graph.vertices[subtask.vertex]
+    return f"{vertex.name} ({subtask.index + 1}/{vertex.parallelism})"
 
 
 def exception_view(error: Exception, now_ms: int, failed: Failed | None = None) -> ExceptionView:

@@ -37,7 +37,7 @@ from . import events, leadership
 from .answers import Answers
 from .attempt_setup import AttemptSetup
 from .checkpoint_coordinator import Checkpoint, Purpose
-from .ending import IDLE, Ending, Stage, cancel_running, discard_disobedient, stop_tasks
+from .ending import IDLE, Ending, Stage, cancel_running, stop_tasks
 from .events import Command, Event, JobState, JobStatus, Tag
 from .exception_history import ExceptionHistory, MasterLostError, SlotLostError
 from .execution_graph import ANSWERS_BARRIERS, TERMINAL, SubtaskState
@@ -211,7 +211,7 @@ class JobMaster:
             case ("checkpoint", at_ms) if self.state in (J.RUNNING, J.SUSPENDING):
                 parts.checkpointing.timer_fired(at_ms, now_ms)
             case ("cancel", attempt) if attempt == parts.graph.attempt:
-                lost = discard_disobedient(parts, now_ms, finishing=self.state is J.FINISHING)
+                lost = self._ending.discard_disobedient(now_ms, finishing=self.state is J.FINISHING)
                 if lost:
                     self._attempt_failed(PenstockError("a slot that hung was discarded"), now_ms, lost)
             case ("slots", attempt) if self.state is J.STARTING:

@@ -11,7 +11,7 @@ from penstock.jobmanager.events import JobState
 from penstock.jobmanager.options import CheckpointOptions
 from penstock.jobmanager.restarts import FixedDelay
 from penstock.state.errors import JobFailedError, MalformedRecordError, ObjectStoreDenied, ObjectStoreUnavailable
-from penstock.state.ids import Generation, JobId, VertexId
+from penstock.state.ids import Generation, JobId, SlotId, VertexId
 from penstock.state.job_log import CheckpointCompleted, Finished, LeaderElected
 from penstock.taskmanager import messages as m
 from penstock.taskmanager.messages import SubtaskId
@@ -302,3 +302,44 @@ def test_a_cancel_right_after_the_start_waits_for_the_leadership(new_world: NewW
     world.settle()
     assert world.ended == events.EndJob(JobState.CANCELED)
     assert world.log()[-1] == Finished("CANCELED")
+
+
+def test_functions_that_do_not_return_when_cancelled_are_told(new_world: NewWorld) -> None:
+    world = new_world(cancel_timeout_ms=5_000).run()
+    obedient = world.obey
+    world.obey = lambda slot, message: None if slot == "slot-2" else obedient(slot, message)
+    world.tell(events.CancelRequested())
+    world.settle()
+    world.pass_time(5_000)
+    assert (world.ended, world.discarded) == (events.EndJob(JobState.CANCELED), ["slot-2"])
+    [told] = world.master.view(world.now).exceptions
+    assert told.exception.endswith("TasksHungError")
+    assert "one of read (2/2), write (2/2), in one slot, was told to end" in told.message
+    assert "has not returned within 5 s" in told.message
+    assert "task.cancellation.timeout" in told.message
+    assert (told.task, told.subtask) == ("", -1)
+
+
+def test_a_function_that_does_not_return_when_its_job_is_done_is_told_by_its_subtask(new_world: NewWorld) -> None:
+    world = new_world(cancel_timeout_ms=5_000).run()
+    hangs = world.slot_of(ALL[3])
+    world.mute = {m.Finished}
+    world.drain()
+    for subtask in ALL[:3]:
+        world.tell(events.SlotMessage(SlotId("slot-1" if subtask.index == 0 else hangs), m.Finished(1, subtask)))
+    world.pass_time(5_000)
+    assert world.ended == events.EndJob(JobState.FINISHED)
+    [told] = world.master.view(world.now).exceptions
+    assert told.message.startswith("write (2/2) was told to end")
+    assert (told.task, told.subtask, told.vertex) == ("write (2/2)", 1, world.master.view(0).vertices[1].id)
+    assert world.master.failures.last == told.message
+
+
+def test_a_function_that_hangs_while_its_region_restarts_is_told_with_what_failed(new_world: NewWorld) -> None:
+    world = new_world(cancel_timeout_ms=5_000).run()
+    world.mute = {m.Canceled}
+    world.fail_task(ALL[0])
+    world.pass_time(5_000)
+    [root] = world.master.view(world.now).exceptions
+    assert root.message == "boom"
+    assert any(each.message.startswith("write (1/2) was told to end") for each in root.concurrent)
