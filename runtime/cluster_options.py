@@ -89,6 +89,10 @@ WARM_SLOTS = Option(
     "taskmanager.warm-slots", COUNT, 2,
     "Blank slot processes kept ready on each node, so that a job starts, or goes on after a death, without waiting.",
 )  # fmt: skip
+REGISTRATION_TIMEOUT = Option(
+    "taskmanager.registration.timeout", DURATION, 300_000,
+    "A node that joins a cluster, or whose head was lost, gives up when no head has answered for so long.",
+)  # fmt: skip
 MASTER_LOST_CANCEL = Option(
     "taskmanager.master-lost.cancel-after", DURATION, 60_000, "A slot without its job's master cancels its tasks then."
 )

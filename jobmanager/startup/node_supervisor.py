@@ -1,8 +1,9 @@
 """The process that keeps one more node in a cluster: `penstock cluster join ADDRESS`.
 
 It starts a Ray node that offers slots, and starts it again when it dies, as it does when the head was restarted: within
-a budget, since a head that does not come back must be said. The dispatcher sees new nodes by itself. SIGTERM, SIGINT:
-the node ends; what ran on it goes on elsewhere.
+a budget, since a node that dies again and again must be said. A head that does not answer is asked again, at growing
+intervals, for `taskmanager.registration.timeout`: at the beginning, and whenever the node has died. The dispatcher sees
+new nodes by itself. SIGTERM, SIGINT: the node ends; what ran on it goes on elsewhere.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from .restart_budget import RestartBudget
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.2
-AWAIT_HEAD_S = 120.0
-"""For a head that is being started, or started again."""
+LONGEST_PAUSE_S = 5.0
+"""Between two questions whether the head is there; the first pause is a tick."""
 
 
 class NodeSupervisor:
@@ -36,6 +37,7 @@ class NodeSupervisor:
         self._files = ClusterFiles(private_directory(ClusterFiles.of(config).directory / f"node-{os.getpid()}"))
         self._stopped = threading.Event()
         self._budget = RestartBudget()
+        self._has_joined = False
 
     def stop(self) -> None:
         """The node ends, and `run` returns."""
@@ -61,19 +63,36 @@ class NodeSupervisor:
 
     def _join(self) -> RayNode | None:
         """None: it was stopped meanwhile."""
-        deadline = time.monotonic() + AWAIT_HEAD_S
-        while not reachable(self._reach):
-            if time.monotonic() > deadline:
+        timeout_s = self._config.get(options.REGISTRATION_TIMEOUT) / 1_000
+        deadline, pause_s = time.monotonic() + timeout_s, TICK_S
+        while (node := self._try_to_join()) is None:
+            if time.monotonic() + pause_s > deadline:
                 raise ClusterError(
-                    f"no Ray answers at {self._reach.address}; `penstock cluster status` there tells its address, "
-                    f"which stays the same over restarts if {options.RAY_PORT.key} is set"
+                    f"no Ray has answered at {self._reach.address} for {timeout_s:g} s "
+                    f"({options.REGISTRATION_TIMEOUT.key}); `penstock cluster status` there tells its address, which "
+                    f"stays the same over restarts if {options.RAY_PORT.key} is set"
                 )
-            if self._stopped.wait(TICK_S):
+            if pause_s == TICK_S:
+                logger.info("no Ray answers at %s; it is asked for up to %g s", self._reach.address, timeout_s)
+            if self._stopped.wait(pause_s):
                 return None
-        clear_remains(self._files.directory)
-        node = join(self._config, self._reach, directory=self._files.directory, host=self._host)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        self._has_joined = True
         logger.info("this node offers %d slots to the cluster at %s", slots_of(self._config), self._reach.address)
         return node
+
+    def _try_to_join(self) -> RayNode | None:
+        """None: the head is not there, or was lost meanwhile. ClusterError: it is there, and it cannot be joined."""
+        if not reachable(self._reach):
+            return None
+        clear_remains(self._files.directory)
+        try:
+            return join(self._config, self._reach, directory=self._files.directory, host=self._host)
+        except ClusterError as failure:
+            if not self._has_joined and reachable(self._reach):
+                raise
+            logger.warning("the cluster at %s could not be joined: %s", self._reach.address, failure)
+            return None
 
     def _watch(self, node: RayNode) -> None:
         """Until the node has died and may be started again, or it is stopped."""
