@@ -80,6 +80,21 @@ def test_the_dispatcher_dies_while_the_store_is_gone(golden: Golden, s3_server: 
     golden.in_mid_stream().finish()
 
 
+def test_rays_head_dies_while_the_store_is_gone(golden: Golden, s3_server: S3Server, wait_for: WaitFor) -> None:
+    """A new head, and a dispatcher on it that waits for the store; then it takes up the job."""
+    before, restarts = golden.view, golden.cluster.state().restarts
+    s3_server.kill()
+    try:
+        golden.cluster.ray_process("gcs_server").kill()
+        wait_for(lambda: golden.cluster.state().restarts > restarts, "the supervisor starts another head")
+        wait_for(lambda: "cannot be read from its store" in refusal(golden), "REST says why it has no jobs")
+    finally:
+        s3_server.start()
+    after = golden.restarted(before)
+    assert after.generation > before.generation
+    golden.in_mid_stream().finish()
+
+
 def refusal(golden: Golden) -> str:
     """Without the client's patience: what REST answers, now, who is asked for jobs."""
     try:
