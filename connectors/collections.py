@@ -118,6 +118,9 @@ class RangeReader(SourceReader[RangeSplit]):
         self._splits[0] = replace(split, start=end)
         return SplitBatch(split.id, batch)
 
+    def lag_records(self) -> int:
+        return sum(split.end - split.start for split in self._splits)
+
     def snapshot(self) -> list[RangeSplit]:
         return list(self._splits)
 

@@ -82,6 +82,7 @@ class JobObserver:
             warnings=job_graph.warnings,
             collected=tuple(op.name for v in job_graph.vertices for op in v.operators if op.kind == COLLECT),
             as_of_ms=now_ms,
+            objects=self.reports.objects(),
         )
 
     def status(self, state: JobState) -> JobStatus:

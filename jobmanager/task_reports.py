@@ -3,6 +3,8 @@
 Rates are differences of two reports of the same subtask over the difference of their times on the slot's own clock,
 so a report that was late on its way changes nothing. A slot that hangs sends none: its rates stay as they were, and
 `reported_at_ms` says how old they are.
+
+What slots ask of the object store is counted per process, over all attempts: the sum only grows, also when slots die.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from collections.abc import Iterable
 
 from ..runtime.elements import MIN_WATERMARK
 from ..runtime.graph.job_graph import Vertex
+from ..state.counted_objects import ObjectCounts, summed
+from ..state.ids import SlotId
 from ..taskmanager.messages import SubtaskId, TaskReport
 from .events import VertexStatus
 from .execution_graph import ExecutionGraph
@@ -20,6 +24,8 @@ from .views import SubtaskMetrics
 SHORTEST_INTERVAL_NS = 500_000_000
 """A rate over less is noise: reports that follow closer on another (at a subtask's end) are measured from further
 back."""
+SLOTS_APART = 1_000
+"""So many slots' counts are kept apart: more than report within a second. Of those that were heard before, the sum."""
 
 
 class _Reported:
@@ -63,6 +69,7 @@ class _Reported:
             watermark=last.watermark,
             counters={name: float(value) for name, value in last.counters.items()},
             reported_at_ms=self.received_ms,
+            details=last.details,
         )
 
 
@@ -71,6 +78,9 @@ class TaskReports:
 
     def __init__(self) -> None:
         self._reports: dict[SubtaskId, _Reported] = {}
+        self._objects: dict[SlotId, ObjectCounts] = {}
+        """By slot, the one that was heard last at the end."""
+        self._earlier = ObjectCounts()
 
     def forget(self, subtasks: Iterable[SubtaskId]) -> None:
         """They restart."""
@@ -78,6 +88,11 @@ class TaskReports:
             self._reports.pop(subtask, None)
 
     def received(self, report: TaskReport, now_ms: int) -> None:
+        if report.objects is not None:
+            self._objects.pop(report.objects.slot, None)
+            self._objects[report.objects.slot] = report.objects.counts
+            if len(self._objects) > SLOTS_APART:
+                self._earlier = summed([self._earlier, self._objects.pop(next(iter(self._objects)))])
         reported = self._reports.get(report.subtask)
         if reported is None:
             self._reports[report.subtask] = _Reported(report, now_ms)
@@ -88,6 +103,10 @@ class TaskReports:
         """Zeros for one that has not reported yet."""
         reported = self._reports.get(subtask)
         return SubtaskMetrics() if reported is None else reported.metrics()
+
+    def objects(self) -> ObjectCounts:
+        """What all slots of the job have asked of the object store."""
+        return summed([self._earlier, *self._objects.values()])
 
     def vertices(self, graph: ExecutionGraph) -> tuple[VertexStatus, ...]:
         return tuple(self._vertex(vertex, graph) for vertex in graph.job_graph.vertices)

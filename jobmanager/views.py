@@ -14,7 +14,9 @@ import xxhash
 
 from ..runtime.elements import MIN_WATERMARK
 from ..runtime.logs import LogFile as LogFile
+from ..state.counted_objects import ObjectCounts as ObjectCounts
 from ..taskmanager.views import SlotView as SlotView
+from ..taskmanager.views import SubtaskDetails as SubtaskDetails
 from ..taskmanager.views import TaskManagerView as TaskManagerView
 
 NEVER = -1
@@ -52,6 +54,7 @@ class SubtaskMetrics:
     counters: dict[str, float] = field(default_factory=dict)
     """'<operator name>.<metric>' -> value: the operators' own and the user's."""
     reported_at_ms: int = NEVER
+    details: SubtaskDetails = field(default_factory=SubtaskDetails)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,3 +250,5 @@ class JobView:
     """Names of the collectors whose records can be fetched."""
     as_of_ms: int = NEVER
     """When this was so."""
+    objects: ObjectCounts = field(default_factory=ObjectCounts)
+    """What its slots, and on a cluster its master, have asked of object stores in this master's life."""

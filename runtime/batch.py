@@ -125,6 +125,11 @@ class Batch:
                 self._timestamp_list = self._timestamps.tolist()
         return self._timestamp_list
 
+    def last_timestamp(self) -> int:
+        """Of the last record, without a look at the others; NO_TIMESTAMP if it has none."""
+        known = self._timestamp_list if self._timestamps is None else self._timestamps
+        return NO_TIMESTAMP if known is None or not len(known) else int(known[-1])
+
     def newest_timestamp(self) -> int:
         """The greatest timestamp, in whichever form they are there; NO_TIMESTAMP if no record has one."""
         if self._timestamps is not None:

@@ -92,6 +92,11 @@ class SourceReader(ABC, Generic[S]):
     def snapshot(self) -> list[S]:
         """All unfinished splits with their positions: exactly what poll has handed out so far is behind them."""
 
+    def lag_records(self) -> int | None:
+        """Records of its splits that are there and that poll has not handed out yet; None: that cannot be known. Asked
+        once a second; must not ask anybody else."""
+        return None
+
     def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None: ...
 
     def close(self) -> None: ...

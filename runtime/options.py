@@ -51,6 +51,10 @@ BUFFER_TIMEOUT = Option(
 
 # checkpoints ---------------------------------------------------------------------------------------------------
 
+LATENCY_INTERVAL = Option(
+    "metrics.latency.interval", DURATION, 1_000,
+    "Between two latency markers of a source, which measure the way through the pipeline; 0 sends none.",
+)  # fmt: skip
 CHECKPOINT_INTERVAL = Option(
     "execution.checkpointing.interval", DURATION, 10_000, "Time between two checkpoints; 0 switches them off."
 )

@@ -59,6 +59,10 @@ class Accumulator:
             self._seen = grown(self._seen, capacity)
             self._seen[size:] = False
 
+    @property
+    def nbytes(self) -> int:
+        return self._values.nbytes + (0 if self._seen is None else self._seen.nbytes)
+
     def update(self, slots: Slots, column: pa.Array | None, size_before: int) -> None:
         """Fold a row into each slot. `size_before`: slots from there on are new. AggregateError on overflow."""
         if column is not None and column.null_count:

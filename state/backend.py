@@ -23,6 +23,7 @@ from .descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDesc
 from .key_groups import KeyGroupRange
 from .objects import Program
 from .snapshots import KeyedHandle
+from .statistics import StateStatistics
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -176,6 +177,10 @@ class KeyedStateBackend(ABC):
     @abstractmethod
     def between_batches(self) -> None:
         """Trickle dirty cells out, so that the dirty set stays within its cap (PROTOCOLS 15)."""
+
+    @abstractmethod
+    def statistics(self) -> StateStatistics:
+        """How much there is now; some ten microseconds. Not after it was closed."""
 
     @abstractmethod
     def snapshot(self, checkpoint_id: int) -> Program[tuple[KeyedHandle, ...]]:

@@ -63,6 +63,11 @@ class ColumnStore:
         kernels.mark(slots, self._epochs, epoch)
         return slots
 
+    @property
+    def nbytes(self) -> int:
+        """Of its arrays, full or not."""
+        return self._index.nbytes + self._epochs.nbytes + sum(each.nbytes for each in self.accumulators.values())
+
     def all_slots(self) -> Slots:
         return np.arange(self.size, dtype=np.int32)
 

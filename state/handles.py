@@ -93,6 +93,10 @@ class Handle(Generic[AnyTable]):
         tables = [table for table in self._tables.values() if table.mutable]
         return sum(len(table.changed) + len(table.old_changed) for table in tables)
 
+    def changed(self) -> int:
+        """Cells that are newer than everything below; one that is changed again after it became old counts twice."""
+        return sum(len(table.changed) + len(table.old_changed) for table in self._tables.values())
+
     def _refuse_unlike(self, serializer: Serializer, values: Iterable[Any]) -> None:
         """A value of an undeclared type is refused where it comes in: later nobody knows who wrote it."""
         accepted = serializer.accepts

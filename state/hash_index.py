@@ -62,6 +62,10 @@ class _ColumnIndex(ABC):
     def _mask(self, slots: Slots) -> npt.NDArray[np.bool_] | None:
         return None if self._null < 0 else slots == self._null
 
+    @property
+    def nbytes(self) -> int:
+        return self._table.nbytes
+
     @abstractmethod
     def _upsert(self, column: pa.Array) -> Slots: ...
 
@@ -81,6 +85,10 @@ class _WordIndex(_ColumnIndex):
 
     def _upsert(self, column: pa.Array) -> Slots:
         return self.slots_of_words(_words(column))
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + self._keys.nbytes
 
     def slots_of_words(self, words: npt.NDArray[np.int64]) -> Slots:
         slots = np.empty(len(words), np.int32)
@@ -131,6 +139,10 @@ class _BytesIndex(_ColumnIndex):
                 return slots
             self._make_room(int(offsets[done + 1] - offsets[done]))
 
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + self._hashes.nbytes + self._ends.nbytes + self._arena.nbytes
+
     def _make_room(self, length: int) -> None:
         """For one more value of that length."""
         needed = int(self._ends[self.size]) + length
@@ -177,6 +189,10 @@ class HashIndex:
     @property
     def size(self) -> int:
         return self._pairs[-1].size if self._pairs else self._columns[0].size
+
+    @property
+    def nbytes(self) -> int:
+        return sum(index.nbytes for index in (*self._columns, *self._pairs))
 
     def slots_of(self, columns: Sequence[pa.Array]) -> Slots:
         """The number of every row's key; new keys are entered."""

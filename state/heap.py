@@ -18,6 +18,7 @@ from .key_groups import KeyGroupRange
 from .objects import Program
 from .row_keys import group_of, prefix_length, state_prefix
 from .snapshots import FileHandle
+from .statistics import StateStatistics
 from .write_queue import Row, Uploads
 
 ROWS_FILE = "rows.arrow"
@@ -50,6 +51,8 @@ class HeapStore:
     def __init__(self) -> None:
         self._values: dict[bytes, bytes] = {}
         self._cells: dict[bytes, dict[bytes, bytes]] = {}
+        self._rows = 0
+        self._bytes = 0
 
     def get(self, key: bytes) -> bytes | None:
         cut = prefix_length(key)
@@ -77,12 +80,19 @@ class HeapStore:
             if not cell:
                 del self._cells[prefix]
 
-    @staticmethod
-    def _put(target: dict[bytes, bytes], key: bytes, value: bytes | None) -> None:
-        if value is None:
-            target.pop(key, None)
-        else:
+    def _put(self, target: dict[bytes, bytes], key: bytes, value: bytes | None) -> None:
+        before = target.pop(key, None) if value is None else target.get(key)
+        if before is not None:
+            self._rows -= 1
+            self._bytes -= len(key) + len(before)
+        if value is not None:
             target[key] = value
+            self._rows += 1
+            self._bytes += len(key) + len(value)
+
+    def statistics(self) -> StateStatistics:
+        """Exact; bytes of keys and values alone, of which Python needs several times as many."""
+        return StateStatistics(self._bytes, self._rows)
 
     def rows_of_state(self, state_id: int, groups: KeyGroupRange) -> Iterator[tuple[bytes, bytes]]:
         wanted = {state_prefix(group, state_id) for group in range(groups.first, groups.last + 1)}

@@ -11,7 +11,7 @@ layers stay until somebody has written them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from .backend import KeyedStateBackend, ListState, MapState, Timers, ValueState
@@ -25,6 +25,7 @@ from .key_groups import KeyGroupRange
 from .objects import Program
 from .serializers import Serializer, serializer_for
 from .snapshots import FileHandle, KeyedHandle
+from .statistics import StateStatistics
 from .timers import StoredTimers
 from .write_queue import Layer, LocalCheckpoint, Marker, RowStore, Uploads, WriteQueue
 
@@ -192,6 +193,12 @@ class RowBackend(KeyedStateBackend):
     def cache_misses(self) -> int:
         """Cells so far that were not in the cache when they were used."""
         return self._queue.fetched
+
+    def statistics(self) -> StateStatistics:
+        rows = self._store.statistics()
+        changed = sum(handle.changed() for _descriptor, handle in self._declared.values())
+        timers = sum(timers.count for timers in self._timers.values())
+        return replace(rows, entries=rows.entries + changed, timers=timers)
 
     # ---- snapshots
 

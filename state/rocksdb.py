@@ -42,12 +42,18 @@ from .key_groups import KeyGroupRange
 from .objects import Program
 from .row_keys import first_of_group, state_prefix
 from .snapshots import FileHandle
+from .statistics import StateStatistics
 from .write_queue import Row, Uploads
 
 SMALL_FILES = "rocksdb.meta"
 """One object for everything of a checkpoint that is not a table file: manifest, options, current."""
 
 _ABOVE_ALL = b"\xff" * 8
+_PROPERTIES = (
+    "block-cache-usage", "cur-size-all-mem-tables", "estimate-pending-compaction-bytes", "live-sst-files-size",
+    "num-files-at-level0", "num-running-compactions", "is-write-stopped", "actual-delayed-write-rate",
+)  # fmt: skip
+"""What is shown of a database; the block cache is that of the whole process. None of them reads a file."""
 _CLIP_BATCH = 10_000
 
 
@@ -185,6 +191,15 @@ class RocksStore:
             for name in sorted(names)
             if name in uploaded and all(reused.get(name) == uploaded[name] for reused in later)
         }
+
+    def statistics(self) -> StateStatistics:
+        """Bytes: of files, as far as what is in them is not known to be outdated, and of memtables."""
+        shown = {name: self._property(name) for name in _PROPERTIES}
+        in_files, rows = self._property("estimate-live-data-size"), self._property("estimate-num-keys")
+        return StateStatistics(in_files + shown["cur-size-all-mem-tables"], rows, rocksdb=shown)
+
+    def _property(self, name: str) -> int:
+        return self._database.property_int_value(f"rocksdb.{name}") or 0
 
     def checkpoint_completed(self, checkpoint_id: int) -> None:
         taken = self._unresolved.get(checkpoint_id)

@@ -90,6 +90,10 @@ class StoredTimers(Timers):
         else:
             self._changes[timer] = _GONE
 
+    @property
+    def count(self) -> int:
+        return len(self._live)
+
     # ---- rows
 
     def restore(self, rows: Iterator[tuple[bytes, bytes]]) -> None:

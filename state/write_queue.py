@@ -34,6 +34,7 @@ from .errors import CheckpointError
 from .key_groups import KeyGroupRange
 from .objects import Program
 from .snapshots import FileHandle
+from .statistics import StateStatistics
 
 PIECE_ROWS = 5_000
 """Rows per write: RocksDB's write holds the GIL, and sorting pays from some thousand on."""
@@ -105,6 +106,10 @@ class RowStore(Protocol):
 
     def checkpoint(self, checkpoint_id: int) -> LocalCheckpoint:
         """The present rows, kept apart from later writes."""
+        ...
+
+    def statistics(self) -> StateStatistics:
+        """Of its rows. Not after it was closed."""
         ...
 
     def checkpoint_completed(self, checkpoint_id: int) -> None: ...

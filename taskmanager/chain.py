@@ -181,7 +181,7 @@ class OperatorChain:
                 yield from set_off
 
     def latency_marker(self, marker: LatencyMarker) -> None:
-        self._writers.control(marker)
+        self._writers.latency_marker(marker)
 
     def between_batches(self) -> None:
         for index, operator in enumerate(self.operators):

@@ -121,7 +121,8 @@ class _Deployment:
     def _input(self, head: Operator) -> InputGate | SourceInput:
         if isinstance(head, SourceOperator):
             rows = MAX_COLUMNAR_ROWS if self.chain.columnar else MAX_ROWS
-            source = SourceInput(head, self.services.clock, rows)
+            interval_ms = self.config.get(options.LATENCY_INTERVAL)
+            source = SourceInput(head, self.services.clock, rows, interval_ms)
             source.sides = self.chain.outputs[0]
             head.wake = lambda: self.services.post(source.wake)
             return source

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 
 from ..runtime.graph.job_graph import Vertex
 from ..runtime.graph.partitioning import Partitioning
+from ..state.counted_objects import ObjectCounts
 from ..state.ids import Attempt, CheckpointId, Generation, JobId, OperatorId, SlotId, VertexId
 from ..state.snapshots import OperatorSnapshot, SplitSnapshot, SubtaskSnapshot
+from .views import SubtaskDetails
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +261,14 @@ class SplitRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessObjects:
+    """What a slot's process has asked of the object store since it serves the job."""
+
+    slot: SlotId
+    counts: ObjectCounts
+
+
+@dataclass(frozen=True, slots=True)
 class TaskReport:
     """Pushed about once a second while running: counters since the start of the attempt, gauges as they are."""
 
@@ -276,6 +286,9 @@ class TaskReport:
     """'<operator name>.<metric>' -> value, e.g. 'windows.records_late_total'."""
     at_ns: int = 0
     """When this was so, on the slot's monotonic clock: rates are differences of reports over differences of this."""
+    details: SubtaskDetails = field(default_factory=SubtaskDetails)
+    objects: ProcessObjects | None = None
+    """Put in where the slot has a process of its own."""
 
 
 FromSlot = (

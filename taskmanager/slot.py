@@ -167,7 +167,7 @@ class Slot:
     def report(self) -> None:
         for task in self.tasks:
             if task.active:
-                self._services.send(task.report())
+                task.tell()
 
     def next_wakeup_ns(self) -> int | None:
         due_ns = [at for task in self.tasks if (at := task.next_wakeup_ns()) is not None]

@@ -3,6 +3,10 @@
 What the operator emits (batches, watermarks, status) is queued here and given out one by one, so that a large batch
 goes through the chain in slices like any other. A barrier is given out only when nothing is queued: the readers'
 positions are then exactly behind what the chain has processed.
+
+About once a second (metrics.latency.interval) a latency marker goes along. It is made when its turn has come, so it
+never waits here: it measures the way through the channels, and what goes on at them. A source that is backpressured
+makes none meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from typing import Protocol
 from ..runtime.batch import Batch
 from ..runtime.clock import Clock
 from ..runtime.connector import NotReady, ReaderEnd
-from ..runtime.elements import Barrier, Watermark, WatermarkStatus
+from ..runtime.elements import Barrier, LatencyMarker, Watermark, WatermarkStatus
 from ..runtime.operators.source import SourceOperator
 from ..state.ids import CheckpointId
 from .gate import Aligned, AllEnded, Data, GateEvent
@@ -28,7 +32,8 @@ class SideOutput(Protocol):
 class SourceInput:
     """Both sides of a source operator: its output, and its task's input."""
 
-    def __init__(self, operator: SourceOperator, clock: Clock, max_rows: int) -> None:
+    def __init__(self, operator: SourceOperator, clock: Clock, max_rows: int, marker_interval_ms: int) -> None:
+        """`marker_interval_ms`: between two latency markers; 0: none."""
         self.operator = operator
         self.sides: SideOutput | None = None
         """The chain's output of the source, for malformed records; set when the chain exists."""
@@ -41,6 +46,8 @@ class SourceInput:
         self._injected = CheckpointId(0)
         self._waiting = False
         self._ended = False
+        self._marker_interval_ns = marker_interval_ms * 1_000_000
+        self._next_marker_ns = clock.monotonic_ns()
 
     # what the source operator sees as its output
 
@@ -65,7 +72,12 @@ class SourceInput:
             return self._events.popleft()
         if self._barriers:
             return Aligned(self._barriers.popleft(), 0.0)
-        if self._ended or self._still_waiting():
+        if self._ended:
+            return None
+        if self._marker_interval_ns and (now_ns := self._clock.monotonic_ns()) >= self._next_marker_ns:
+            self._next_marker_ns = now_ns + self._marker_interval_ns
+            return LatencyMarker(self._clock.now_ms(), self.operator.context.operator_name)
+        if self._still_waiting():
             return None
         status = self.operator.poll(self._max_rows)
         self._waiting, self.retry_at_ms = False, None

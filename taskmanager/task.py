@@ -35,6 +35,7 @@ from .chain import OperatorChain
 from .executor import Executor, Work, WorkCancelledError
 from .failures import failed
 from .gate import Aligned, AllEnded, Data, GateEvent, InputGate
+from .reporting import operator_counters, restored_watermark, subtask_details
 from .slices import SliceSizer
 from .snapshotting import Arrival, subtask_snapshot
 from .source_input import SourceInput
@@ -91,6 +92,9 @@ class Task:
         self.writers = writers
         self.records_in = 0
         self.bytes_in = 0
+        self._batches_in = 0
+        self._latency_ms: int | None = None
+        """Of the newest latency marker."""
         self.times_ns = dict.fromkeys(Occupation, 0)
         self._open_chain = open_chain
         self._clock = clock
@@ -112,7 +116,7 @@ class Task:
         self._snapshots: dict[CheckpointId, Work] = {}
         """Those that are being written and uploaded."""
         self._outcome: messages.FromSlot | None = None
-        self.watermark = deploy_watermark(deploy)
+        self.watermark = restored_watermark(deploy)
 
     # life
 
@@ -138,7 +142,7 @@ class Task:
             self._send(messages.Running(self.attempt, self.id))
 
     def finish(self) -> None:
-        self._send(self.report())
+        self.tell()
         self._close_with(messages.Finished(self.attempt, self.id))
 
     def cancel(self) -> None:
@@ -254,6 +258,7 @@ class Task:
                 self._batch, self._position, self._input_index = batch, 0, input_index
                 self.records_in += len(batch)
                 self.bytes_in += batch.nbytes
+                self._batches_in += 1
             case Watermark(timestamp):
                 self.watermark = timestamp
                 chain = self.chain
@@ -261,7 +266,9 @@ class Task:
             case WatermarkStatus():
                 chain = self.chain
                 chain.work.append(chain.status_below(0, event) if head_is_source else chain.status(0, event))
-            case LatencyMarker():
+            case LatencyMarker(created_at_ms):
+                if not head_is_source:
+                    self._latency_ms = max(0, self._clock.now_ms() - created_at_ms)
                 self.chain.latency_marker(event)
             case Aligned():
                 self._checkpoint(event)
@@ -272,7 +279,7 @@ class Task:
         yield from self.chain.end_input()
         self.writers.control(EndOfInput())
         self.state = TaskState.DRAINED
-        self._send(self.report())
+        self.tell()
         self._send(messages.Drained(self.attempt, self.id))
 
     # checkpoints
@@ -353,18 +360,18 @@ class Task:
         """After the end of input no timer fires: its results could not be sent any more (as in Flink)."""
         return self.chain.next_processing_timer() if self.state is TaskState.RUNNING else None
 
-    def report(self) -> messages.TaskReport:
+    def tell(self) -> None:
+        """The master, how it stands: with users' gauges and readers."""
+        self._mail(lambda: self._send(self._report()))
+
+    def _report(self) -> messages.TaskReport:
         at_ns = self._account() if self.active else self._clock.monotonic_ns()
         ms = {occupation: ns / 1e6 for occupation, ns in self.times_ns.items()}
-        counters: dict[str, int] = {}
-        for described, operator in zip(self.chain.described, self.chain.operators, strict=True):
-            context = getattr(operator, "context", None)
-            if context is not None:
-                values = context.metrics.values()
-                counters.update({f"{described.name}.{name}": int(value) for name, value in values.items()})
+        details = subtask_details(self.chain, self.input, self.writers, self._batches_in, self._latency_ms)
         return messages.TaskReport(
             self.attempt, self.id, self.records_in, self.writers.records_out, self.bytes_in, self.writers.bytes_out,
-            self.watermark, ms[Occupation.BUSY], ms[Occupation.IDLE], ms[Occupation.BACKPRESSURED], counters, at_ns,
+            self.watermark, ms[Occupation.BUSY], ms[Occupation.IDLE], ms[Occupation.BACKPRESSURED],
+            operator_counters(self.chain), at_ns, details,
         )  # fmt: skip
 
     # helper threads
@@ -391,10 +398,3 @@ class Task:
 def log_context(deploy: messages.Deploy) -> logs.TaskContext:
     """What stands on log lines of this subtask."""
     return logs.TaskContext(deploy.job_id, deploy.vertex.name, deploy.index, deploy.attempt)
-
-
-def deploy_watermark(deploy: messages.Deploy) -> int:
-    """The watermark the vertex's head had, for reports until the first one arrives."""
-    head = deploy.vertex.operators[0].id
-    marks = [s.watermark for op in deploy.restore if op.operator_id == head for s in op.snapshots]
-    return min(marks, default=-(2**63))

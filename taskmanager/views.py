@@ -1,8 +1,10 @@
-"""What can be seen of a node: plain data for REST. Sizes in bytes, times in ms since the epoch."""
+"""What can be seen of a node and what runs there: plain data for REST. Sizes in bytes, times in ms since the epoch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+from ..state.statistics import StateStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +42,25 @@ class TaskManagerView:
     metrics: dict[str, float] = field(default_factory=dict)
     problem: str = ""
     """Why it cannot start slots, if it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubtaskDetails:
+    """What a subtask tells of itself to be shown, beside what others need to know: as it was when it reported."""
+
+    batches_in: int = 0
+    """Since the start of the attempt; of a source, what it read."""
+    credits_available_bytes: int = 0
+    """What its receivers would take without having consumed anything more. Over all output channels."""
+    queued_in_bytes: int = 0
+    """Received and not consumed yet."""
+    queued_out_bytes: int = 0
+    """Waits for credit."""
+    record_latency_ms: int | None = None
+    """From the source to here, of the newest latency marker; None: none has come."""
+    source_lag_records: int | None = None
+    """Of a source that knows."""
+    source_timestamp: int | None = None
+    """Event timestamp of the record that a source gave last."""
+    states: dict[str, StateStatistics] = field(default_factory=dict)
+    """Operator id -> what it remembers; operators without state are not in it."""

@@ -113,6 +113,7 @@ class RecordWriter:
         self.channels = channels
         self.records_out = 0
         self.bytes_out = 0
+        self._markers = 0
 
     def emit(self, batch: Batch, now_ns: int) -> None:
         self.records_out += len(batch)
@@ -124,9 +125,15 @@ class RecordWriter:
         for channel in self.channels.values():
             channel.add_watermark(watermark, now_ns)
 
-    def control(self, element: Barrier | EndOfInput | WatermarkStatus | LatencyMarker) -> None:
+    def control(self, element: Barrier | EndOfInput | WatermarkStatus) -> None:
         for channel in self.channels.values():
             channel.add_control(element)
+
+    def latency_marker(self, marker: LatencyMarker) -> None:
+        """To one channel, the next one each time: sent to all they would multiply with every edge."""
+        channels = list(self.channels.values())
+        channels[self._markers % len(channels)].add_control(marker)
+        self._markers += 1
 
 
 class Writers:
@@ -147,10 +154,15 @@ class Writers:
     def of_operator(self, operator: int) -> list[RecordWriter]:
         return [w for (index, _), group in self._writers.items() if index == operator for w in group]
 
-    def control(self, element: Barrier | EndOfInput | LatencyMarker) -> None:
+    def control(self, element: Barrier | EndOfInput) -> None:
         for group in self._writers.values():
             for writer in group:
                 writer.control(element)
+
+    def latency_marker(self, marker: LatencyMarker) -> None:
+        for group in self._writers.values():
+            for writer in group:
+                writer.latency_marker(marker)
 
     def granted(self, channel: ChannelId, nbytes: int) -> None:
         output = self._by_id[channel]
@@ -176,3 +188,12 @@ class Writers:
     @property
     def blocked(self) -> bool:
         return any(channel.queue for channel in self.channels)
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits for credit."""
+        return sum(nbytes for channel in self.channels for _element, nbytes in channel.queue)
+
+    @property
+    def credits_available_bytes(self) -> int:
+        return sum(channel.window.available for channel in self.channels)

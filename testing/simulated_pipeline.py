@@ -235,6 +235,7 @@ def _draw_config(random: Random) -> dict[str, str]:
         options.CHECKPOINT_MODE: "exactly-once" if random.random() < 0.9 else "at-least-once",
         options.RETAINED_CHECKPOINTS: random.choice((1, 1, 2, 3)),
         options.STATE_BACKEND: "heap" if random.random() < 0.95 else "rocksdb",
+        options.LATENCY_INTERVAL: "0ms",
         options.BUFFER_TIMEOUT: random.choice(("0ms", "10ms", "100ms")),
         options.CHANNEL_WINDOW: random.choice((200, 1_000, 5_000, 1 << 20)),
         options.CHAINING: random.random() < 0.8,

@@ -24,6 +24,7 @@ from ...runtime.config import Configuration
 from ...runtime.directories import node_directory
 from ...runtime.logs import setup_logging
 from ...state.cluster_store import JobSubmission
+from ...state.counted_objects import CountedObjects, ObjectCounter
 from ...state.errors import ConfigurationError, PenstockError
 from ...state.obstore_objects import ObstoreObjects
 from ..startup.cluster_state import ClusterFiles
@@ -120,7 +121,8 @@ class DispatcherProcess:
         directory = node_directory(cluster, NODE)
         logs = directory / "logs"
         setup_logging(logs, NODE, cluster.get(cluster_options.LOG_LEVEL))
-        objects = PatientStore(storage, config) if patiently else _probed(storage, config)
+        counter = ObjectCounter()
+        objects = CountedObjects(PatientStore(storage, config) if patiently else _probed(storage, config), counter)
 
         def make_master(submission: JobSubmission, number: int, name: str, gives_up: bool) -> ActorHandle:
             handle: ActorHandle = JobMasterActor.options(
@@ -130,7 +132,7 @@ class DispatcherProcess:
 
         service = DispatcherService(cluster, objects, RayProcesses(cluster, make_master, logs))
         submissions = Submissions(cluster, storage, objects, directory)
-        self._gateway = ClusterGateway(cluster, storage, objects, service, submissions, logs)
+        self._gateway = ClusterGateway(cluster, storage, objects, service, submissions, logs, counter)
         service.start(patiently=patiently)
         self._rest = self._serve(cluster, directory)
         logger.info("REST answers at %s", self._rest.url)

@@ -14,6 +14,7 @@ from ...runtime.config import Configuration
 from ...runtime.logs import list_logs, read_log
 from ...runtime.masking import masked
 from ...runtime.versions import own_versions
+from ...state.counted_objects import ObjectCounter
 from ...state.ids import JobId
 from ...state.objects import ObjectStore
 from ...taskmanager.process_metrics import process_metrics, thread_dump
@@ -51,14 +52,17 @@ class ClusterGateway:
         service: DispatcherService,
         submissions: Submissions,
         logs: Path,
+        counter: ObjectCounter,
     ) -> None:
-        """`storage`, `objects`: of the cluster. `logs`: directory of the job manager's logs."""
+        """`storage`, `objects`: of the cluster; `counter` counts what is asked of it. `logs`: directory of the job
+        manager's logs."""
         self._config = config
         self._storage = storage
         self._objects = objects
         self._service = service
         self._submissions = submissions
         self._logs = logs
+        self._counter = counter
         self._started_ms = time.time_ns() // 1_000_000
 
     # ---- the cluster
@@ -72,6 +76,7 @@ class ClusterGateway:
             started_ms=self._started_ms,
             jobmanager_pid=os.getpid(),
             environment={"python": sys.version, "executable": sys.executable, "prefix": sys.prefix},
+            objects=self._counter.counts(),
         )
 
     def shutdown(self) -> None:

@@ -49,11 +49,14 @@ from .origins import Origins
 from .parameters import RestOptions, Serving
 from .prometheus import ClusterCollector
 from .responses import WireJson
+from .served_metrics import SERVED, full_name
 
 ANY_ERROR: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "What is wrong with the request."},
     "5XX": {"model": ErrorBody, "description": "It cannot be done now (503), not by penstock (501), or an error here."},
 }
+
+DURATIONS = "http_request_duration_seconds"
 
 # metrics before those whose paths take anything in that place
 ROUTERS = (
@@ -81,10 +84,7 @@ def create_app(gateway: Gateway, options: RestOptions | None = None) -> FastAPI:
     registry.register(ClusterCollector(gateway, options.now_ms))
     for router in ROUTERS:
         app.include_router(router)
-    durations = Histogram(
-        "penstock_http_request_duration_seconds", "Requests to this interface.", ("method", "path", "status"),
-        registry=registry,
-    )  # fmt: skip
+    durations = Histogram(full_name(DURATIONS), SERVED[DURATIONS].text, SERVED[DURATIONS].labels, registry=registry)
     app.add_middleware(BodyLimit, upload_limit_bytes=options.upload_limit_bytes)
     app.add_middleware(Origins, allowed=options.allowed_origins)
     app.add_middleware(Wire, durations=durations)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ...runtime.elements import MAX_WATERMARK, MIN_WATERMARK
 from ..views import NEVER, JobOverview, JobView, SubtaskView, TaskManagerView, VertexView
 from .states import duration_ms, has_ended, job_state
 
@@ -45,7 +46,12 @@ def vertex_metrics(vertex: VertexView) -> dict[str, float]:
 
 def subtask_metrics(vertex: VertexView, subtask: SubtaskView) -> dict[str, float]:
     """Task scope, then operator scope."""
-    return _task_metrics(vertex, subtask) | _chain_metrics(vertex, subtask) | _own_metrics(vertex, subtask)
+    return (
+        _task_metrics(vertex, subtask)
+        | _chain_metrics(vertex, subtask)
+        | _state_metrics(vertex, subtask)
+        | _own_metrics(vertex, subtask)
+    )
 
 
 def _task_metrics(vertex: VertexView, subtask: SubtaskView) -> dict[str, float]:
@@ -66,6 +72,8 @@ def _task_metrics(vertex: VertexView, subtask: SubtaskView) -> dict[str, float]:
         "accumulateIdleTimeMs": one.idle_ms,
         "accumulateBackPressuredTimeMs": one.backpressured_ms,
         "isBackPressured": float(one.backpressured_rate > BACKPRESSURED_MS),
+        "Shuffle.Netty.Input.Buffers.inputQueueSize": one.details.queued_in_bytes,
+        "Shuffle.Netty.Output.Buffers.outputQueueSize": one.details.queued_out_bytes,
     }
     if not vertex.is_source:
         found["currentInputWatermark"] = one.watermark
@@ -88,7 +96,25 @@ def _chain_metrics(vertex: VertexView, subtask: SubtaskView) -> dict[str, float]
             f"{first}.numRecordsInPerSecond": one.records_in_rate,
             f"{first}.currentInputWatermark": one.watermark,
         }
+        return found
+    if one.details.source_lag_records is not None:
+        found[f"{first}.pendingRecords"] = one.details.source_lag_records
+    if one.details.source_timestamp is not None:
+        found[f"{first}.currentEmitEventTimeLag"] = one.reported_at_ms - one.details.source_timestamp
+    if MIN_WATERMARK < one.watermark < MAX_WATERMARK:
+        found[f"{first}.watermarkLag"] = one.reported_at_ms - one.watermark
     return found
+
+
+def _state_metrics(vertex: VertexView, subtask: SubtaskView) -> dict[str, float]:
+    """RocksDB's properties under their own names."""
+    names = {operator.id: safe_name(operator.name) for operator in vertex.operators}
+    return {
+        f"{names[operator]}.rocksdb.{name}": number
+        for operator, state in subtask.metrics.details.states.items()
+        if operator in names
+        for name, number in state.rocksdb.items()
+    }
 
 
 def _own_metrics(vertex: VertexView, subtask: SubtaskView) -> dict[str, float]:
@@ -114,7 +140,7 @@ def operator_counters(vertex: VertexView, subtask: SubtaskView) -> dict[tuple[st
 def job_metrics(view: JobView, now_ms: int) -> dict[str, float]:
     job, checkpoints = view.overview, view.checkpoints
     running_ms, restarting_ms = _times(job, view.timestamps, now_ms)
-    last = checkpoints.latest_completed
+    last, restored = checkpoints.latest_completed, checkpoints.latest_restored
     found: dict[str, float] = {
         "uptime": running_ms,
         "downtime": restarting_ms,
@@ -129,6 +155,7 @@ def job_metrics(view: JobView, now_ms: int) -> dict[str, float]:
         "lastCheckpointSize": last.checkpointed_bytes if last else NEVER,
         "lastCheckpointFullSize": last.state_bytes if last else NEVER,
         "lastCheckpointCompletedTimestamp": last.triggered_ms + last.duration_ms if last else NEVER,
+        "lastCheckpointRestoreTimestamp": restored.restored_ms if restored else NEVER,
     }
     return found
 

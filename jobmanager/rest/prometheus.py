@@ -1,4 +1,4 @@
-"""/metrics for Prometheus: names and labels are penstock's own.
+"""/metrics for Prometheus: names and labels are penstock's own (served_metrics.py, docs/metrics.md).
 
     pipeline, job_id     of everything about a job
     operator             the uid of an operator, or its name where it has none. What goes into a subtask is counted at
@@ -6,8 +6,9 @@
     subtask              its index
 
 Base units: seconds, bytes. Time is a counter per subtask and state. Metrics that operators and users count themselves
-have their own names if those are among OWN_NAMES; all others are samples of penstock_user_metric, by name. Subtasks of
-ended jobs are not shown. Counters begin anew with each attempt, as those of any process that is restarted do.
+have their own names if those are in the table of served ones; all others are samples of penstock_user_metric, by name.
+Subtasks of ended jobs are not shown. Counters begin anew with each attempt, as those of any process that is restarted
+do.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 
 from fastapi import APIRouter
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from starlette.responses import Response
@@ -24,53 +25,67 @@ from starlette.responses import Response
 from ...runtime.elements import MAX_WATERMARK, MIN_WATERMARK
 from ...state.errors import PenstockError
 from ..gateway import Gateway
-from ..views import NEVER, CheckpointsView, JobOverview, JobView, OperatorView, SubtaskView, TaskManagerView, VertexView
+from ..views import (
+    NEVER,
+    CheckpointsView,
+    CheckpointView,
+    JobOverview,
+    JobView,
+    ObjectCounts,
+    OperatorView,
+    SubtaskView,
+    TaskManagerView,
+    VertexView,
+)
 from .metric_ids import operator_counters
 from .parameters import Server
+from .served_metrics import ROCKSDB, SERVED
 from .states import JOB_STATES, has_ended, job_state
 
 log = logging.getLogger(__name__)
 router = APIRouter(tags=["metrics"])
 
 MS = 1_000
-JOB = ("pipeline", "job_id")
-SUBTASK = (*JOB, "operator", "subtask")
-COUNTERS = {
-    "records_in": "Records that came in.",
-    "records_out": "Records that were sent.",
-    "bytes_in": "Bytes that came in over channels.",
-    "bytes_out": "Bytes that were sent over channels.",
-}
-OWN_NAMES = {
-    "records_late_total": "Records that came after their window was closed.",
-    "records_malformed_total": "Records that could not be read.",
-    "records_dead_letter_total": "Records that were put aside.",
-    "user_errors_total": "Exceptions of user code.",
-}
+COUNTED = ("records_late", "records_malformed", "records_dead_letter", "user_errors")
 """Counters of operators that have a name here."""
+NO_JOB = ("", "")
+"""To Prometheus an empty label is none."""
 
 
 class Families:
-    """Metric families by name, made when the first sample comes."""
+    """Metric families by name, made when the first sample comes. KeyError: nobody has said what the name means."""
 
     def __init__(self) -> None:
-        self._families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        self._counters: dict[str, CounterMetricFamily] = {}
+        self._gauges: dict[str, GaugeMetricFamily] = {}
+        self._summaries: dict[str, SummaryMetricFamily] = {}
 
-    def count(self, name: str, text: str, labels: Sequence[str], values: Sequence[str], number: float) -> None:
-        """`name` without penstock_ and _total."""
-        family = self._families.get(name)
-        if family is None:
-            family = self._families[name] = CounterMetricFamily(f"penstock_{name}", text, labels=labels)
-        family.add_metric(values, number)
+    def add(self, name: str, labels: Sequence[str], value: float) -> None:
+        """A sample of a counter or gauge; labels in the order of the table."""
+        served = SERVED[name]
+        if served.kind == "counter":
+            counter = self._counters.get(name)
+            if counter is None:
+                counter = CounterMetricFamily(f"penstock_{name}", served.text, labels=served.labels)
+                self._counters[name] = counter
+            counter.add_metric(labels, value)
+        else:
+            gauge = self._gauges.get(name)
+            if gauge is None:
+                gauge = GaugeMetricFamily(f"penstock_{name}", served.text, labels=served.labels)
+                self._gauges[name] = gauge
+            gauge.add_metric(labels, value)
 
-    def show(self, name: str, text: str, labels: Sequence[str], values: Sequence[str], number: float) -> None:
-        family = self._families.get(name)
-        if family is None:
-            family = self._families[name] = GaugeMetricFamily(f"penstock_{name}", text, labels=labels)
-        family.add_metric(values, number)
+    def summarise(self, name: str, labels: Sequence[str], count: int, total: float) -> None:
+        served = SERVED[name]
+        summary = self._summaries.get(name)
+        if summary is None:
+            summary = SummaryMetricFamily(f"penstock_{name}", served.text, labels=served.labels)
+            self._summaries[name] = summary
+        summary.add_metric(labels, count, total)
 
     def __iter__(self) -> Iterator[Metric]:
-        return iter(self._families.values())
+        yield from (*self._counters.values(), *self._gauges.values(), *self._summaries.values())
 
 
 class ClusterCollector(Collector):
@@ -86,7 +101,9 @@ class ClusterCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         families, gateway = Families(), self._gateway
-        _cluster(families, gateway.info().versions.get("penstock", ""), gateway.task_managers())
+        info = gateway.info()
+        _cluster(families, info.versions.get("penstock", ""), gateway.task_managers())
+        _objects(families, NO_JOB, info.objects)
         for job in gateway.jobs():
             _state(families, job)
             if has_ended(job):
@@ -104,42 +121,83 @@ class ClusterCollector(Collector):
 
 
 def _cluster(families: Families, version: str, managers: Sequence[TaskManagerView]) -> None:
-    families.show("build_info", "Version of penstock.", ("version",), (version,), 1)
-    families.show("leader", "Whether this job manager leads the cluster.", (), (), 1)
-    families.show("task_managers", "Task managers that are heard.", (), (), len(managers))
+    families.add("build_info", (version,), 1)
+    families.add("leader", (), 1)
+    families.add("task_managers", (), len(managers))
     total, free = sum(one.slots_total for one in managers), sum(one.slots_free for one in managers)
     for state, count in (("free", free), ("used", total - free)):
-        families.show("slots", "Task slots.", ("state",), (state,), count)
+        families.add("slots", (state,), count)
     for manager in managers:
-        text = "Resident memory of a task manager and its slots."
-        families.show("task_manager_memory_bytes", text, ("task_manager",), (manager.id,), manager.process_memory_bytes)
+        families.add("task_manager_memory_bytes", (manager.id,), manager.process_memory_bytes)
+
+
+def _objects(families: Families, job: tuple[str, str], counts: ObjectCounts) -> None:
+    for op, codes in counts.requests.items():
+        for code, count in codes.items():
+            families.add("object_store_requests", (*job, op, code), count)
+    for op, moved in counts.bytes.items():
+        families.add("object_store_bytes", (*job, op), moved)
+
+
+# of a job --------------------------------------------------------------------------------------------------------
 
 
 def _state(families: Families, job: JobOverview) -> None:
     for state in JOB_STATES:
-        values = (job.name, job.id, state.lower())
-        text = "1 for the state a job is in."
-        families.show("job_state", text, (*JOB, "state"), values, float(state == job_state(job.state)))
+        families.add("job_state", (job.name, job.id, state.lower()), float(state == job_state(job.state)))
 
 
 def _job(families: Families, view: JobView) -> None:
-    values = (view.overview.name, view.overview.id)
-    families.count("job_restarts", "Restarts of a job.", JOB, values, view.restarts)
-    _checkpoints(families, values, view.checkpoints)
+    job = (view.overview.name, view.overview.id)
+    families.add("job_restarts", job, view.restarts)
+    _checkpoints(families, job, view.checkpoints)
+    _objects(families, job, view.objects)
+    restored_ms = _restored_ms(view)
+    if restored_ms is not None:
+        families.add("restore_duration_seconds", job, restored_ms / MS)
 
 
 def _checkpoints(families: Families, job: tuple[str, str], view: CheckpointsView) -> None:
     for outcome, count in (("completed", view.completed), ("failed", view.failed)):
-        families.count("checkpoints", "Checkpoints that ended.", (*JOB, "outcome"), (*job, outcome), count)
+        families.add("checkpoints", (*job, outcome), count)
     last = view.latest_completed
     if last is None:
         return
-    families.show("checkpoint_duration_seconds", "Of the last completed one.", JOB, job, last.duration_ms / MS)
+    families.add("checkpoint_duration_seconds", job, last.duration_ms / MS)
+    for phase, longest_ms in _phases_ms(last).items():
+        families.add("checkpoint_phase_seconds", (*job, phase), longest_ms / MS)
     for kind, size in (("written", last.checkpointed_bytes), ("full", last.state_bytes)):
-        families.show("checkpoint_bytes", "Size of the last completed one.", (*JOB, "kind"), (*job, kind), size)
+        families.add("checkpoint_bytes", (*job, kind), size)
     completed_s = (last.triggered_ms + last.duration_ms) / MS
-    text = "When the last checkpoint was completed."
-    families.show("last_completed_checkpoint_timestamp_seconds", text, JOB, job, completed_s)
+    families.add("last_completed_checkpoint_timestamp_seconds", job, completed_s)
+
+
+def _phases_ms(checkpoint: CheckpointView) -> dict[str, int]:
+    """Phase -> how long the slowest subtask needed for it."""
+    subtasks = [subtask for vertex in checkpoint.acknowledged.values() for subtask in vertex]
+    return {
+        "start_delay": max((subtask.start_delay_ms for subtask in subtasks), default=0),
+        "align": max((subtask.align_ms for subtask in subtasks), default=0),
+        "sync": max((subtask.sync_ms for subtask in subtasks), default=0),
+        "async": max((subtask.async_ms for subtask in subtasks), default=0),
+        "complete": max(0, checkpoint.triggered_ms + checkpoint.duration_ms - checkpoint.latest_ack_ms),
+    }
+
+
+def _restored_ms(view: JobView) -> int | None:
+    """Of the subtasks of the newest attempt; None: they began without a checkpoint, or are not through."""
+    restored = view.checkpoints.latest_restored
+    newest = [one for vertex in view.vertices for one in vertex.subtasks if one.attempt == view.attempt]
+    began_ms = [one.timestamps.get("DEPLOYING", NEVER) for one in newest]
+    opened_ms = [one.timestamps.get("INITIALIZING", NEVER) for one in newest]
+    if restored is None or not newest or NEVER in began_ms or NEVER in opened_ms:
+        return None
+    if restored.restored_ms > min(began_ms):  # another attempt is being set up
+        return None
+    return max(opened - began for began, opened in zip(began_ms, opened_ms, strict=True))
+
+
+# of a subtask ----------------------------------------------------------------------------------------------------
 
 
 def operator_label(operator: OperatorView) -> str:
@@ -152,30 +210,75 @@ def _subtask(families: Families, view: JobView, vertex: VertexView, subtask: Sub
         return
     job, index = (view.overview.name, view.overview.id), str(subtask.index)
     first, last = ((*job, operator_label(vertex.operators[at]), index) for at in (0, -1))
-    for name, text in COUNTERS.items():
-        number: float = getattr(measured, name)
-        families.count(name, text, SUBTASK, first if name.endswith("_in") else last, number)
-    text = "Time of a subtask by what it did."
+    families.add("records_in", first, measured.records_in)
+    families.add("records_out", last, measured.records_out)
+    families.add("bytes_in", first, measured.bytes_in)
+    families.add("bytes_out", last, measured.bytes_out)
+    families.summarise("batch_rows", first, measured.details.batches_in, measured.records_in)
     for state, spent_ms in (
         ("busy", measured.busy_ms), ("backpressured", measured.backpressured_ms), ("idle", measured.idle_ms),
     ):  # fmt: skip
-        families.count("subtask_time_seconds", text, (*SUBTASK, "state"), (*first, state), spent_ms / MS)
+        families.add("subtask_time_seconds", (*first, state), spent_ms / MS)
     if MIN_WATERMARK < measured.watermark < MAX_WATERMARK:
         at_s = measured.watermark / MS
-        families.show("watermark_timestamp_seconds", "Event time that is complete.", SUBTASK, first, at_s)
-        families.show("watermark_lag_seconds", "How far that is behind now.", SUBTASK, first, now_ms / MS - at_s)
+        families.add("watermark_timestamp_seconds", first, at_s)
+        families.add("watermark_lag_seconds", first, now_ms / MS - at_s)
+    _channels(families, view, vertex, subtask, first, last)
+    if vertex.is_source and subtask.state == "RUNNING":
+        _lag(families, subtask, first, now_ms)
+    _remembered(families, job, vertex, subtask)
     _own(families, job, vertex, subtask)
+
+
+def _channels(
+    families: Families,
+    view: JobView,
+    vertex: VertexView,
+    subtask: SubtaskView,
+    first: tuple[str, ...],
+    last: tuple[str, ...],
+) -> None:
+    details = subtask.metrics.details
+    if any(edge.source == vertex.id for edge in view.edges):
+        families.add("credits_available_bytes", last, details.credits_available_bytes)
+        families.add("channel_queued_bytes", (*last, "out"), details.queued_out_bytes)
+    if not vertex.is_source:
+        families.add("channel_queued_bytes", (*first, "in"), details.queued_in_bytes)
+    if details.record_latency_ms is not None:
+        families.add("record_latency_seconds", first, details.record_latency_ms / MS)
+
+
+def _lag(families: Families, subtask: SubtaskView, first: tuple[str, ...], now_ms: int) -> None:
+    details = subtask.metrics.details
+    if details.source_lag_records is not None:
+        families.add("source_lag_records", first, details.source_lag_records)
+    if details.source_timestamp is not None:
+        families.add("source_lag_seconds", first, (now_ms - details.source_timestamp) / MS)
+
+
+def _remembered(families: Families, job: tuple[str, str], vertex: VertexView, subtask: SubtaskView) -> None:
+    for operator in vertex.operators:
+        state = subtask.metrics.details.states.get(operator.id)
+        if state is None:
+            continue
+        values = (*job, operator_label(operator), str(subtask.index))
+        families.add("state_bytes", values, state.bytes)
+        families.add("state_entries", values, state.entries)
+        families.add("timers", values, state.timers)
+        for name, number in state.rocksdb.items():
+            if name in ROCKSDB:
+                families.add(ROCKSDB[name], values, number)
 
 
 def _own(families: Families, job: tuple[str, str], vertex: VertexView, subtask: SubtaskView) -> None:
     labels = {operator.name: operator_label(operator) for operator in vertex.operators}
     for (operator, metric), number in operator_counters(vertex, subtask).items():
         values = (*job, labels.get(operator, operator), str(subtask.index))
-        if metric in OWN_NAMES:
-            families.count(metric.removesuffix("_total"), OWN_NAMES[metric], SUBTASK, values, number)
+        name = metric.removesuffix("_total")
+        if name in COUNTED and name != metric:
+            families.add(name, values, number)
         else:
-            text = "Metrics of operators and of user code, by name."
-            families.show("user_metric", text, (*SUBTASK, "metric"), (*values, metric), number)
+            families.add("user_metric", (*values, metric), number)
 
 
 @router.get(

@@ -8,6 +8,7 @@ from ...state.backend import KeyedStateBackend
 from ...state.ids import CheckpointId
 from ...state.objects import Program
 from ...state.snapshots import OperatorSnapshot
+from ...state.statistics import StateStatistics
 from ..batch import Batch
 from ..elements import MIN_WATERMARK
 from ..keys import KeySelector
@@ -56,6 +57,9 @@ class KeyedOperator(Operator):
     def _snapshot(self, frozen: Program[Any], watermark: int) -> Program[OperatorSnapshot]:
         handles = yield from frozen
         return OperatorSnapshot(self.context.operator_id, keyed=handles, watermark=watermark, idle=self._idle)
+
+    def state_statistics(self) -> StateStatistics:
+        return self.backend.statistics()
 
     def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:
         self.backend.checkpoint_completed(checkpoint_id)

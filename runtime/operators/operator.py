@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ...state.ids import Attempt, CheckpointId, OperatorId
 from ...state.objects import Program
 from ...state.snapshots import KeyedHandle, OperatorSnapshot, SplitSnapshot
+from ...state.statistics import StateStatistics
 from ..batch import Batch
 from ..clock import Clock
 from ..elements import MIN_WATERMARK, Watermark, WatermarkStatus
@@ -151,6 +152,10 @@ class Operator(ABC):
 
         None: the operator has no state.
         """
+        return None
+
+    def state_statistics(self) -> StateStatistics | None:
+        """How much it remembers per key; asked once a second, while it is open. None: nothing."""
         return None
 
     def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None: ...

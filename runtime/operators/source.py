@@ -19,7 +19,7 @@ from typing import Any
 from ...state.ids import CheckpointId
 from ...state.objects import Program
 from ...state.snapshots import OperatorSnapshot, SplitSnapshot
-from ..batch import Batch
+from ..batch import NO_TIMESTAMP, Batch
 from ..connector import NeedsSplit, NotReady, ReaderContext, ReaderEnd, Source, SplitBatch, SplitFinished
 from ..elements import MAX_WATERMARK, Watermark, WatermarkStatus
 from ..record_types import RecordType
@@ -61,6 +61,8 @@ class SourceOperator(Operator):
         self._watch_ms = 0
         self._looked_ms = context.clock.now_ms()
         self._waiting_since_ms: int | None = None
+        self.last_timestamp = NO_TIMESTAMP
+        """Of the record that was emitted last."""
         self._reader = self.source.create_reader(
             ReaderContext(context.subtask, context.parallelism, context.clock, context.metrics, lambda: self.wake())
         )
@@ -117,6 +119,7 @@ class SourceOperator(Operator):
         timed = assigned_by(self.strategy, batch, self.context)
         self._give_out(self._merge.set_idle(split_id, False))
         self.output.emit(timed)
+        self.last_timestamp = timed.last_timestamp()
         split.generator.on_batch(timed)
         self._give_out(self._merge.advance(split_id, split.generator.watermark))
 
@@ -135,6 +138,11 @@ class SourceOperator(Operator):
                 self.output.emit_watermark(element)
             else:
                 self.output.emit_status(element)
+
+    def lag_records(self) -> int | None:
+        """As SourceReader's, while it is open."""
+        lag: int | None = self._reader.lag_records()
+        return lag
 
     # idleness
 

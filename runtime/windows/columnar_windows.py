@@ -33,6 +33,7 @@ from ...state.ids import CheckpointId
 from ...state.key_groups import KeyGroupRange
 from ...state.objects import Program
 from ...state.snapshots import KeyedHandle, OperatorSnapshot
+from ...state.statistics import StateStatistics
 from ..aggregates import Aggregate
 from ..batch import NO_TIMESTAMP, Batch
 from ..elements import Watermark
@@ -265,6 +266,10 @@ class ColumnarWindowOperator(Operator):
     def _written(self, frozen: Program[tuple[KeyedHandle, ...]], watermark: int) -> Program[OperatorSnapshot]:
         keyed = yield from frozen
         return OperatorSnapshot(self.context.operator_id, keyed, watermark=watermark)
+
+    def state_statistics(self) -> StateStatistics:
+        stores = [window.store for window in self._windows.values()]
+        return StateStatistics(sum(store.nbytes for store in stores), sum(store.size for store in stores))
 
     def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:
         self._snapshots.checkpoint_completed(checkpoint_id)

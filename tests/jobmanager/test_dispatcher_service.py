@@ -21,6 +21,7 @@ from penstock.jobmanager.views import JobOverview, JobView, LogFile, TaskManager
 from penstock.runtime.config import Configuration
 from penstock.runtime.versions import own_versions
 from penstock.state.cluster_store import JobSubmission, get_ended, list_records, put_job
+from penstock.state.counted_objects import ObjectCounter
 from penstock.state.documents import seal
 from penstock.state.errors import ObjectNotFound, ObjectStoreUnavailable
 from penstock.state.ids import Generation, JobId, new_nonce
@@ -262,7 +263,9 @@ def test_a_directory_that_cannot_be_opened_is_a_store_that_does_not_answer(tmp_p
 def submit(world: World, service: DispatcherService, **options: str) -> str:
     config = Configuration.from_dict({"io.tmp.dirs": world.storage})
     submissions = Submissions(config, world.storage, world.objects, Path(world.storage))
-    gateway = ClusterGateway(config, world.storage, world.objects, service, submissions, Path(world.storage))
+    gateway = ClusterGateway(
+        config, world.storage, world.objects, service, submissions, Path(world.storage), ObjectCounter()
+    )
     return gateway.submit(GraphRequest("clicks", b"graph", options, own_versions())).job_id
 
 

@@ -170,7 +170,7 @@ def test_without_credit_everything_waits_in_order_and_the_writers_are_blocked() 
     writers = Writers({(0, None): [RecordWriter(ToOne(0), {0: channel})]}, lambda: 0)
     channel.window.sent(100 - channel.window.outstanding)  # nothing is left
     channel.add(ints(3), 0)
-    writers.control(LatencyMarker(0, "source"))
+    writers.latency_marker(LatencyMarker(0, "source"))
     sent = len(wire.frames)
     assert writers.blocked
     writers.granted(channel.id, channel.window.outstanding)

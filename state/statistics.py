@@ -1,0 +1,21 @@
+"""How much an operator remembers, as it is reported and shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class StateStatistics:
+    """Of one operator in one subtask. Cheap enough to be asked for once a second, and therefore estimates."""
+
+    bytes: int = 0
+    """As it is stored: encoded and, in RocksDB, compressed where it is in files. What the cache has not written yet, a
+    checkpoint's interval at most, is not in it. Of a column store: its arrays, with the room they have to grow."""
+    entries: int = 0
+    """Rows: values, entries of maps, chunks of lists, timers; and changed cells in the cache, of which some have a row
+    already. RocksDB counts a row that was written again and not compacted yet as several. Of a column store: keys."""
+    timers: int = 0
+    """Exactly those that are registered."""
+    rocksdb: dict[str, int] = field(default_factory=dict)
+    """Property without the leading 'rocksdb.' -> value; empty where there is no RocksDB."""
