@@ -69,6 +69,7 @@ class _Capture:
             notes=(*config.notes, *graph.warnings),
             python_path=code.path_entries(Path.cwd()),
             requirements=code.requirements(),
+            archives=code.archives(Path.cwd()),
         )
         _put(self._exchange, outcome)
         raise Captured

@@ -136,6 +136,13 @@ class StreamExecutionEnvironment:
         self._code.add_file(path)
         return self
 
+    def add_python_archive(self, path: str | Path, target_dir: str | None = None) -> StreamExecutionEnvironment:
+        """A .zip or .tar.gz archive of data, models, whatever functions read: they find it unpacked in the directory
+        `target_dir` of their working directory (`open("target_dir/…")`); without one it has the archive's name. What
+        is unpacked is for reading: subtasks share it. PipelineError, UserCodeInstallError."""
+        self._code.add_archive(path, target_dir)
+        return self
+
     def set_python_requirements(self, path: str | Path) -> StreamExecutionEnvironment:
         """A requirements.txt: its packages are installed for the job on a cluster. PipelineError: it is not there."""
         self._code.set_requirements(path)

@@ -221,6 +221,7 @@ class RestClient:
             "artefacts": request.artefacts,
             "pythonPath": request.python_path,
             "requirements": request.requirements,
+            "archives": request.archives,
         }
         data = {"request": json.dumps(description)}
         files = {"graph": ("graph", request.graph, "application/octet-stream")}

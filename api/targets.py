@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     Job = JobClient | RemoteJob
 
+ARCHIVES = Path(".penstock") / "archives"
+"""Where a job of this process has them unpacked, in its working directory."""
 LOCAL, EMBEDDED, REMOTE, AUTO = "local", "embedded", "remote", "auto"
 
 _embedded: EmbeddedCluster | None = None
@@ -116,6 +118,8 @@ def start_job(graph: JobGraph, config: Configuration, bound_here: Sequence[str],
     session.submitted = True
     choice = choose(config, bound_here)
     if choice.target == LOCAL:
+        for note in code.place_archives(Path.cwd(), Path.cwd() / ARCHIVES):
+            session.say(f"note: {note}")
         return JobClient(graph, config, choice.why)
     from .rest_client import RestClient  # a quarter of a second that local jobs do without
 
@@ -161,6 +165,7 @@ def _submit(
             artefacts=() if here else (*_code(client, directory), *_added(client, code)),
             python_path=(str(directory), *code.path_entries()) if here else (),
             requirements=code.requirements_here() if here else code.requirements_elsewhere(),
+            archives=code.archives() if here else code.archives_sent(),
         )
     )
     for note in accepted.notes:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..state.counted_objects import ObjectCounts
 from ..state.errors import PenstockError
 from ..state.ids import JobId
 from .views import JobOverview, JobView, LogFile, TaskManagerView
@@ -86,6 +85,8 @@ class GraphRequest:
     """Directories on this machine that its functions import from (embedded clusters only)."""
     requirements: tuple[str, ...] = ()
     """Lines of a requirements.txt."""
+    archives: tuple[tuple[str, str], ...] = ()
+    """Files below an artefact or on this machine, each with the directory that its functions find it unpacked in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,6 @@ class ClusterInfo:
     started_ms: int
     jobmanager_pid: int
     environment: dict[str, str] = field(default_factory=dict)
-    objects: ObjectCounts = field(default_factory=ObjectCounts)
-    """What the job manager's process has asked of the cluster's object store."""
 
 
 class Gateway(Protocol):

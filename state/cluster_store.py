@@ -39,6 +39,7 @@ class JobSubmission:
     artefacts: tuple[str, ...] = ()
     python_path: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
+    archives: tuple[tuple[str, str], ...] = ()
     continues: int = 0
     """Generation at which the job's log stood, if it was there: a stop that was decided by then is over."""
 

@@ -26,7 +26,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +44,6 @@ from ..runtime.cluster_options import (
 from ..runtime.config import Configuration
 from ..runtime.directories import CODE, WORK, occupy, private_directory, socket_directory
 from ..runtime.logs import OutputFile, hide
-from ..state.counted_objects import CountedObjects, ObjectCounter
 from ..state.errors import ConfigurationError, ProtocolError
 from ..state.ids import Attempt, Generation, SlotId, new_nonce
 from ..state.obstore_objects import ObstoreObjects
@@ -55,14 +53,14 @@ from .executor import ThreadExecutor
 from .leases import JobLease, LeaseRefusedError, SlotStatus
 from .mailbox import Mailbox
 from .memory_budget import memory_budget
-from .messages import Cancel, Deploy, FromSlot, ProcessObjects, SlotAddress, TaskReport, ToSlot
+from .messages import Cancel, Deploy, FromSlot, SlotAddress, ToSlot
 from .outbox import Outbox
 from .process_metrics import process_metrics, rss_bytes
 from .rare_collections import rare_collections
 from .slot import Slot
 from .socket_transport import SocketTransport
 from .tls import TlsFiles
-from .user_code import LONGEST_INSTALL_S, activate, install
+from .user_code import LONGEST_INSTALL_S, set_up
 
 POLL_S = 2.0
 """How long a poll waits for messages: an idle slot is heard this often."""
@@ -120,7 +118,6 @@ class SlotProcess:
         )
         self._slot: Slot | None = None
         self._executor: ThreadExecutor | None = None
-        self._objects = ObjectCounter()
         self._thread: threading.Thread | None = None
         self._fence = (Generation(0), Attempt(0))
         """Of the newest order; only used on the slot's thread."""
@@ -184,8 +181,8 @@ class SlotProcess:
             raise LeaseRefusedError(f"slot {self.id} serves another version of job {known.job_id}'s code")
 
     def _begin(self, lease: JobLease) -> None:
-        activate(install(lease.code, self._node / CODE, lease.config))
-        store = CountedObjects(ObstoreObjects(lease.storage, lease.config), self._objects)
+        set_up(lease.code, self._node / CODE, lease.config)
+        store = ObstoreObjects(lease.storage, lease.config)
         self._transport.use_secret(lease.secret)
         self._executor = ThreadExecutor(store, self._mailbox.post)
         services = SlotServices(
@@ -218,8 +215,6 @@ class SlotProcess:
         self.end(EXIT_BROKEN)
 
     def _send(self, message: FromSlot) -> None:
-        if isinstance(message, TaskReport):
-            message = replace(message, objects=ProcessObjects(self.id, self._objects.counts()))
         with self._said:
             self._outbox.add(message)
             self._said.notify_all()

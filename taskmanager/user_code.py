@@ -2,14 +2,15 @@
 
     <directory>/<sha256>_<name>/     an artefact, unpacked
     <directory>/requirements-<hash>/ what pip installed for a list of requirements
+    <directory>/archives-<hash>/     a job's own archives, unpacked: the working directory of its processes
 
 Each is made once per machine, by whoever needs it first: under a lock, in a directory of another name, which is then
 renamed. So what has its name is whole, whoever died on the way, and several slots that start at once wait for one.
 The name is the hash of the content: another version of the code is another directory, and nothing is ever changed.
 
-Archives come from outside. Members that would leave the directory, links, and archives that unpack to more than the
-limits are refused. Requirements are installed by pip in a process of its own, held to the versions of the packages
-that penstock itself has loaded: a second numpy or pyarrow in the same process would be worse than an error.
+Archives come from outside: archives.py. Requirements are installed by pip in a process of its own, held to the versions
+of the packages that penstock itself has loaded: a second numpy or pyarrow in the same process would be worse than an
+error.
 """
 
 from __future__ import annotations
@@ -22,39 +23,31 @@ import os
 import re
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from ..state.artefacts import fetch_artefact
-from ..state.errors import ObjectStoreError, PenstockError
+from ..state.artefacts import fetch_artefact, file_sha256
+from ..state.errors import ObjectStoreError
 from ..state.objects import ObjectStore, run_program
 from ..state.obstore_objects import ObstoreObjects
+from .archives import UserCodeInstallError as UserCodeInstallError
+from .archives import check_name, unpack_archive
 
-MAX_FILES = 50_000
-MAX_UNPACKED_BYTES = 2 << 30
-"""Of one archive: eight times the largest upload."""
 INSTALL_TIMEOUT_S = 480.0
 """For all requirements; below what a job master waits for a slot."""
 LONGEST_INSTALL_S = 2 * INSTALL_TIMEOUT_S + 120
 """What a whole installation may take: waiting for a process that makes the same, then making it oneself."""
 PATH_FILE = ".penstock-path"
 """In an archive whose script does not lie at its top."""
-_COPY_BYTES = 1 << 20
 _LOCK_POLL_S = 0.05
 _COMPLAINT_LINES = 6
 _ARCHIVES = (".zip", ".whl")
-
-
-class UserCodeInstallError(PenstockError):
-    """The job's code cannot be installed; says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +62,17 @@ class UserCode:
     """Directories on this machine, or below the first artefact."""
     requirements: tuple[str, ...] = ()
     """Lines of a requirements.txt. Relative paths in them are below the first artefact."""
+    archives: tuple[tuple[str, str], ...] = ()
+    """Files on this machine or below one of the artefacts, each with the directory that it is unpacked to."""
+
+
+def set_up(code: UserCode, directory: Path, config: Mapping[str, str]) -> None:
+    """This process is the job's from here on: its modules can be imported, its archives lie in the working directory.
+
+    What `install` raises."""
+    activate(install(code, directory, config))
+    if code.archives:
+        os.chdir(unpacked_archives(code, directory))
 
 
 def install(
@@ -108,42 +112,6 @@ def unpack(artefact_id: str, store: ObjectStore, directory: Path) -> None:
         unpack_archive(archive, directory)
 
 
-def unpack_archive(archive: Path, directory: Path) -> None:
-    """A zip file's members, each below `directory`. UserCodeInstallError names what is wrong with it."""
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            members = opened.infolist()
-            if len(members) > MAX_FILES:
-                raise UserCodeInstallError(f"{archive.name} has {len(members)} members; the limit is {MAX_FILES}")
-            left = MAX_UNPACKED_BYTES
-            for member in members:
-                left -= _unpack_member(opened, member, directory, left)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, UnicodeError) as error:
-        raise UserCodeInstallError(f"{archive.name} cannot be unpacked: {error}") from error
-
-
-def _unpack_member(opened: zipfile.ZipFile, member: zipfile.ZipInfo, directory: Path, left: int) -> int:
-    path = PurePosixPath(member.filename)
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    if path.is_absolute() or ".." in path.parts or "\\" in member.filename or "\0" in member.filename:
-        raise UserCodeInstallError(f"{opened.filename}: the member {member.filename!r} lies outside of the archive")
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise UserCodeInstallError(f"{opened.filename}: the member {member.filename!r} is a link or a device")
-    target = directory / path
-    if member.is_dir():
-        target.mkdir(parents=True, exist_ok=True)
-        return 0
-    target.parent.mkdir(parents=True, exist_ok=True)
-    written = 0
-    with opened.open(member) as source, target.open("wb") as file:
-        while chunk := source.read(_COPY_BYTES):  # what the header says of the size need not be true
-            written += len(chunk)
-            if written > left:
-                raise UserCodeInstallError(f"{opened.filename} unpacks to more than {MAX_UNPACKED_BYTES} bytes")
-            file.write(chunk)
-    return written
-
-
 # once per machine -------------------------------------------------------------------------------------------------
 
 
@@ -168,6 +136,28 @@ def import_roots(directory: Path) -> list[str]:
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     below = [(directory / line.strip()).resolve() for line in lines if line.strip()]
     return [*(str(path) for path in below if path.is_relative_to(directory.resolve())), str(directory)]
+
+
+def unpacked_archives(code: UserCode, directory: Path) -> Path:
+    """What all of them are unpacked to, each under its own name."""
+    roots = [directory / artefact for artefact in code.artefacts]
+    archives = [(_archive(path, roots), name) for path, name in code.archives]
+    content = "\n".join(f"{file_sha256(path)} {path.name} {name}" for path, name in archives)
+    target = directory / f"archives-{hashlib.sha256(content.encode()).hexdigest()[:32]}"
+    with _making(target) as made:
+        if made is not None:
+            for path, name in archives:
+                check_name(path, name)
+                (made / name).mkdir(parents=True, exist_ok=True)
+                unpack_archive(path, made / name)
+    return target
+
+
+def _archive(path: str, roots: list[Path]) -> Path:
+    for place in [Path(path)] if Path(path).is_absolute() else [root / path for root in roots]:
+        if place.is_file():
+            return place
+    raise UserCodeInstallError(f"the job's archive {path} is not there, neither in its code nor on this machine")
 
 
 @contextmanager

@@ -79,6 +79,8 @@ class CaptureOutcome:
     """That the script has added; relative to the working directory where below it."""
     requirements: tuple[str, ...] = ()
     """Likewise."""
+    archives: tuple[tuple[str, str], ...] = ()
+    """Likewise, each with the directory it is unpacked to."""
     error: str | None = None
     """One or more sentences for the user."""
     traceback: str = ""

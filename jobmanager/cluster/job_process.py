@@ -36,14 +36,13 @@ from ...runtime.directories import CODE, node_directory
 from ...runtime.graph.job_graph import JobGraph
 from ...state import pickling
 from ...state.cluster_store import EndedJob, JobSubmission, get_graph, put_ended
-from ...state.counted_objects import CountedObjects, ObjectCounter, summed
 from ...state.errors import ObjectStoreDenied, ObjectStoreUnavailable, PenstockError
 from ...state.ids import Generation, JobId, new_nonce
 from ...state.job_log import JobLog
 from ...state.objects import ObjectStore, run_program
 from ...state.obstore_objects import ObstoreObjects
 from ...taskmanager.leases import JobLease
-from ...taskmanager.user_code import UserCode, activate, install
+from ...taskmanager.user_code import UserCode, set_up
 from ..events import CancelRequested, StopRequested
 from ..gateway import UnavailableError
 from ..job_master import JobMaster
@@ -102,9 +101,7 @@ class JobProcess:
         self._settings = settings
         self._submission = settings.submission
         self._make_slots = make_slots
-        self._counter = ObjectCounter()
-        objects = ObstoreObjects(settings.cluster_storage, settings.cluster.to_dict())
-        self._objects: ObjectStore = CountedObjects(objects, self._counter)
+        self._objects: ObjectStore = ObstoreObjects(settings.cluster_storage, settings.cluster.to_dict())
         self._loop: MasterLoop | None = None
         self._last: JobView | None = None
         self._remembered = True
@@ -128,8 +125,7 @@ class JobProcess:
         loop = self._loop
         if self._last is not None or loop is None:
             return self._last
-        view = loop.ask(lambda: loop.master.view(loop.now_ms()), ANSWER_TIMEOUT_S)
-        return replace(view, objects=summed([view.objects, self._counter.counts()]))
+        return loop.ask(lambda: loop.master.view(loop.now_ms()), ANSWER_TIMEOUT_S)
 
     def cancel(self) -> None:
         self._own_loop().post(CancelRequested())
@@ -201,7 +197,7 @@ class JobProcess:
     def _load(self) -> tuple[MasterLoop, WatchedSlots]:
         submission, settings = self._submission, self._settings
         directory = node_directory(settings.cluster, "jobmanager")
-        activate(install(self._code(), directory / CODE, settings.cluster.to_dict()))
+        set_up(self._code(), directory / CODE, settings.cluster.to_dict())
         packaged = self._patiently(lambda: run_program(get_graph(submission.job_id), self._objects))
         graph: JobGraph = pickling.loads(packaged)
         store = self._job_store()
@@ -221,8 +217,7 @@ class JobProcess:
 
     def _job_store(self) -> ObjectStore:
         submission = self._submission
-        store = ObstoreObjects(submission.storage, {**self._settings.cluster.to_dict(), **submission.config})
-        return CountedObjects(store, self._counter)
+        return ObstoreObjects(submission.storage, {**self._settings.cluster.to_dict(), **submission.config})
 
     def _options(self) -> JobMasterOptions:
         cluster, submission = self._settings.cluster, self._submission
@@ -288,6 +283,7 @@ class JobProcess:
             artefact_storage=self._settings.cluster_storage,
             python_path=submission.python_path,
             requirements=submission.requirements,
+            archives=submission.archives,
         )
 
     def _lease(self, generation: Generation) -> JobLease:

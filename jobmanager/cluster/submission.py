@@ -53,6 +53,7 @@ class Prepared:
     artefacts: tuple[str, ...] = ()
     python_path: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
+    archives: tuple[tuple[str, str], ...] = ()
     job_id: JobId | None = None
 
     @property
@@ -117,6 +118,7 @@ class Submissions:
             artefacts=(request.artefact,),
             python_path=outcome.python_path,
             requirements=(*requirements, *outcome.requirements),
+            archives=outcome.archives,
             job_id=None if request.job_id is None else JobId(request.job_id),
         )
 
@@ -137,6 +139,7 @@ class Submissions:
             artefacts=request.artefacts,
             python_path=request.python_path,
             requirements=request.requirements,
+            archives=request.archives,
         )
 
     def _captured(self, request: RunRequest, describe_only: bool = False) -> tuple[CaptureOutcome, tuple[str, ...]]:
@@ -210,6 +213,7 @@ class Submissions:
             artefacts=prepared.artefacts,
             python_path=prepared.python_path,
             requirements=prepared.requirements,
+            archives=prepared.archives,
             continues=identity.generation,
         )
         if identity.continued:

@@ -34,7 +34,8 @@ MS_PER_SECOND = 1_000
 
 class GraphBody(TypedDict):
     """The `request` part. `artefacts`: ids of uploaded code that the functions import, the first one first.
-    `pythonPath`: directories of this machine, for clients on it. `requirements`: lines of a requirements.txt."""
+    `pythonPath`: directories of this machine, for clients on it. `requirements`: lines of a requirements.txt.
+    `archives`: pairs of an archive, in an artefact or on this machine, and the directory it is unpacked to."""
 
     jobName: str
     config: dict[str, str]
@@ -42,6 +43,7 @@ class GraphBody(TypedDict):
     artefacts: NotRequired[list[str]]
     pythonPath: NotRequired[list[str]]
     requirements: NotRequired[list[str]]
+    archives: NotRequired[list[tuple[str, str]]]
 
 
 class Collected(TypedDict):
@@ -56,7 +58,7 @@ class Collected(TypedDict):
 @router.post("/jobs/graph")
 def submit_graph(
     server: Server,
-    request: Annotated[str, Form(description="JSON: jobName, config, versions; artefacts, pythonPath, requirements.")],
+    request: Annotated[str, Form(description="JSON: jobName, config, versions; what a job's code needs.")],
     graph: Annotated[UploadFile, File(description="The pickled job graph.")],
 ) -> Submission:
     """Runs a job graph that a client has packaged."""
@@ -75,6 +77,7 @@ def submit_graph(
                 artefacts=tuple(body.get("artefacts", ())),
                 python_path=tuple(body.get("pythonPath", ())),
                 requirements=tuple(body.get("requirements", ())),
+                archives=tuple(body.get("archives", ())),
             )
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from penstock import StreamExecutionEnvironment
 from penstock.api.added_code import AddedCode
 from penstock.state.errors import PipelineError
+from penstock.taskmanager.archives import UserCodeInstallError
 
 
 def files(here: Path) -> AddedCode:
@@ -75,3 +77,84 @@ def test_what_is_not_there_is_named(here: Path) -> None:
         env.add_python_file("data.csv")
     with pytest.raises(PipelineError, match=r"requirements\.txt is not there"):
         env.set_python_requirements("requirements.txt")
+
+
+# archives ----------------------------------------------------------------------------------------------------------
+
+READS = """
+import penstock as ps
+
+def word(n: int) -> str:
+    with open("lists/words.txt") as words:
+        return words.read().split()[n]
+
+env = ps.StreamExecutionEnvironment()
+env.add_python_archive("words.zip", "lists")
+env.from_sequence(0, 1).map(word).print()
+env.execute("words")
+"""
+
+
+def words(path: Path, text: str = "one two") -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("words.txt", text)
+    return path
+
+
+def test_archives_are_told_by_their_place_and_go_along(here: Path, tmp_path: Path) -> None:
+    (here / "more").mkdir()
+    code = AddedCode()
+    assert not code
+    code.add_archive(words(here / "words.zip"), None)
+    code.add_archive(words(here / "more" / "words.zip", "three"), "more/lists")
+    assert code
+    assert code.archives() == ((f"{here}/words.zip", "words.zip"), (f"{here}/more/words.zip", "more/lists"))
+    assert code.archives(here) == (("words.zip", "words.zip"), ("more/words.zip", "more/lists"))
+    target = tmp_path / "copy"
+    target.mkdir()
+    code.copy_to(target)
+    for (path, name), original in zip(code.archives_sent(), code.archives(), strict=True):
+        assert (target / path).read_bytes() == Path(original[0]).read_bytes()
+        assert name == original[1]
+
+
+def test_archives_that_cannot_be_used_are_refused_at_once(here: Path) -> None:
+    env = StreamExecutionEnvironment()
+    (here / "data.csv").write_text("")
+    with zipfile.ZipFile(here / "bad.zip", "w") as archive:
+        archive.writestr("../escaped", "x")
+    words(here / "words.zip")
+    with pytest.raises(PipelineError, match=r"gone\.zip is not there"):
+        env.add_python_archive("gone.zip")
+    with pytest.raises(PipelineError, match=r"data\.csv is none"):
+        env.add_python_archive("data.csv")
+    with pytest.raises(UserCodeInstallError, match=r"bad\.zip.*'\.\./escaped' lies outside"):
+        env.add_python_archive("bad.zip")
+    for target in ("../up", "/tmp/x", "."):
+        with pytest.raises(PipelineError, match="below the working directory"):
+            env.add_python_archive("words.zip", target)
+    env.add_python_archive("words.zip", "lists")
+    with pytest.raises(PipelineError, match="two archives are to be unpacked to 'lists'"):
+        env.add_python_archive("words.zip", "lists")
+
+
+def test_functions_of_a_job_of_this_process_read_them(here: Path) -> None:
+    """Also when the archive has changed; but a directory of the user's own is theirs, and it is told."""
+
+    def run() -> tuple[list[str], str]:
+        command = [sys.executable, "-m", "penstock.api.command_line", "run", "--local", "job.py"]
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split(), done.stderr
+
+    (here / "job.py").write_text(READS)
+    words(here / "words.zip")
+    assert run()[0] == ["one", "two"]
+    words(here / "words.zip", "three four")
+    assert run()[0] == ["three", "four"]
+    (here / "lists").unlink()
+    (here / "lists").mkdir()
+    (here / "lists" / "words.txt").write_text("five six")
+    printed, told = run()
+    assert printed == ["five", "six"]
+    assert "note: lists is in the working directory already: it is used, and words.zip is not unpacked" in told

@@ -13,7 +13,8 @@ import pytest
 from penstock.api import packaging
 from penstock.api.packaging import PATH_FILE, Package, needs_modules_of, package_directory, top_of
 from penstock.state.errors import PipelineError
-from penstock.taskmanager.user_code import import_roots, unpack_archive
+from penstock.taskmanager.archives import unpack_archive
+from penstock.taskmanager.user_code import import_roots
 
 LIMIT = 2**20
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import stat
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from penstock.state.errors import ObjectNotFound
 from penstock.state.objects import List, run_program
 from penstock.state.obstore_objects import ObstoreObjects
 from penstock.taskmanager import user_code
-from penstock.taskmanager.user_code import UserCode, UserCodeInstallError, activate, install, unpack_archive
+from penstock.taskmanager.user_code import UserCode, UserCodeInstallError, activate, install, set_up
 
 
 @pytest.fixture
@@ -192,46 +192,50 @@ def test_code_that_is_not_there_is_named(store: ObstoreObjects, code_directory: 
 # archives ---------------------------------------------------------------------------------------------------------
 
 
-def link(name: str) -> zipfile.ZipInfo:
-    member = zipfile.ZipInfo(name)
-    member.external_attr = (stat.S_IFLNK | 0o777) << 16
-    return member
+def archive_of(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return zipped(path, {"names.txt": text})
 
 
-@pytest.mark.parametrize("name", ["../escaped.py", "/escaped.py", "a/../../escaped.py", "..\\escaped.py", "c:\\x.py"])
-def test_members_stay_inside(tmp_path: Path, name: str) -> None:
-    archive = zipped(tmp_path / "a.zip", {"fine.py": "", name: "x"})
-    with pytest.raises(UserCodeInstallError, match="outside"):
-        unpack_archive(archive, tmp_path / "target")
-    assert not list(tmp_path.rglob("*escaped*"))
+@pytest.mark.usefixtures("clean_imports")
+def test_archives_lie_in_the_working_directory_of_the_process(
+    store: ObstoreObjects, tmp_path: Path, code_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On this machine, and in the code that was uploaded; of the same content there is one copy."""
+    monkeypatch.chdir(tmp_path)
+    here = archive_of(tmp_path / "here" / "data.zip", "here")
+    with zipfile.ZipFile(tmp_path / "code.zip", "w") as archive:
+        archive.write(archive_of(tmp_path / "sent" / "data.zip", "sent"), "lists/data.zip")
+    code = replace(
+        code_of(
+            store, uploaded(store, zipped(tmp_path / "other.zip", {"a.py": ""})), uploaded(store, tmp_path / "code.zip")
+        ),
+        archives=((str(here), "first"), ("lists/data.zip", "second/of")),
+    )
+    for _ in range(2):
+        set_up(code, code_directory, {})
+        assert Path("first/names.txt").read_text() == "here"
+        assert Path("second/of/names.txt").read_text() == "sent"
+    assert len(list(code_directory.glob("archives-*"))) == 1
+    archive_of(here, "changed")
+    set_up(code, code_directory, {})
+    assert Path("first/names.txt").read_text() == "changed"
 
 
-def test_links_are_refused(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr(link("etc"), "/etc")
-        archive.writestr("etc/file", "x")
-    with pytest.raises(UserCodeInstallError, match="link"):
-        unpack_archive(tmp_path / "a.zip", tmp_path / "target")
+@pytest.mark.parametrize("target", ["../out", "/tmp/out", "a/../../out"])
+def test_archives_stay_in_the_working_directory(
+    tmp_path: Path, code_directory: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = UserCode(archives=((str(archive_of(tmp_path / "data.zip", "x")), target),))
+    with pytest.raises(UserCodeInstallError, match="lies outside"):
+        set_up(code, code_directory, {})
+    assert not list(tmp_path.rglob("names.txt"))
 
 
-def test_archives_that_unpack_to_too_much_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_code, "MAX_UNPACKED_BYTES", 10_000)
-    monkeypatch.setattr(user_code, "MAX_FILES", 3)
-    zipped(tmp_path / "fits.zip", {"a": "x" * 5_000, "b": "x" * 5_000})
-    unpack_archive(tmp_path / "fits.zip", tmp_path / "target")
-    zipped(tmp_path / "large.zip", {"a": "x" * 5_000, "b": "x" * 5_001})
-    with pytest.raises(UserCodeInstallError, match="more than 10000 bytes"):
-        unpack_archive(tmp_path / "large.zip", tmp_path / "target")
-    zipped(tmp_path / "many.zip", dict.fromkeys("abcd", ""))
-    with pytest.raises(UserCodeInstallError, match="4 members"):
-        unpack_archive(tmp_path / "many.zip", tmp_path / "target")
-
-
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut off"])
-def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(UserCodeInstallError, match=r"a\.zip cannot be unpacked"):
-        unpack_archive(tmp_path / "a.zip", tmp_path / "target")
+def test_an_archive_that_is_not_there_is_named(code_directory: Path) -> None:
+    with pytest.raises(UserCodeInstallError, match=r"archive gone\.zip is not there"):
+        set_up(UserCode(archives=(("gone.zip", "data"),)), code_directory, {})
 
 
 # requirements -----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,10 @@ PRINTS = """
 import sys
 import penstock as ps
 def shout(n):
-    print("shouted", n)
+    print("shouted", n, open("lists/words.txt").read())
     return n
 env = ps.StreamExecutionEnvironment()
+env.add_python_archive("words.zip", "lists")
 env.from_sequence(1, 5).map(shout).print()
 env.execute("prints")
 """
@@ -52,12 +54,14 @@ def left_of(project: Project, directory: Path) -> list[str]:
 
 @pytest.mark.parametrize("command", ["python job.py", "penstock run job.py"])
 def test_what_is_printed_is_seen_and_nothing_is_left(command: str, embedded: Project, short_directory: Path) -> None:
+    with zipfile.ZipFile(embedded.directory / "words.zip", "w") as archive:
+        archive.writestr("words.txt", "loud")
     embedded.write("job.py", PRINTS)
     told = (
         embedded.run(embedded.python, "job.py") if command.startswith("python") else embedded.penstock("run", "job.py")
     )
     assert told.code == 0, told.err
-    expected = [*(f"shouted {n}" for n in range(1, 6)), *(str(n) for n in range(1, 6))]
+    expected = [*(f"shouted {n} loud" for n in range(1, 6)), *(str(n) for n in range(1, 6))]
     assert sorted(told.out.splitlines()) == sorted(expected)
     assert "has finished: 5 records" in told.err
     assert left_of(embedded, short_directory) == []

@@ -102,6 +102,29 @@ def test_requirements_and_added_files(project: Project) -> None:
     assert collected(told.out) == ["('wheel 1', 'wheel 1', 'library 1')", "('wheel 2', 'wheel 2', 'library 2')"]
 
 
+@pytest.mark.parametrize("command", ["penstock run", "python"])
+def test_archives_lie_in_the_working_directory(command: str, project: Project) -> None:
+    """The script runs there, or here: either way its functions find what it has added, by content."""
+    with zipfile.ZipFile(project.directory / "words.zip", "w") as archive:
+        archive.writestr("words.txt", f"one two {command}")
+    project.write(
+        "job.py",
+        """
+        import penstock as ps
+        def words(n):
+            with open("lists/words.txt") as file:
+                return file.read()
+        env = ps.StreamExecutionEnvironment()
+        env.add_python_archive("words.zip", "lists")
+        for row in env.from_sequence(1, 1).map(words).execute_and_collect("with an archive"):
+            print(repr(row))
+        """,
+    )
+    told = project.penstock("run", "job.py") if command != "python" else project.run(project.python, "job.py")
+    assert told.code == 0, told.err
+    assert collected(told.out) == [f"'one two {command}'"]
+
+
 def test_flags(project: Project, rest: RestClient, wait_for: WaitFor) -> None:
     project.write(
         "job.py",
