@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..state.counted_objects import ObjectCounts
 from ..state.errors import PenstockError
 from ..state.ids import JobId
 from .views import JobOverview, JobView, LogFile, TaskManagerView
@@ -129,6 +130,8 @@ class ClusterInfo:
     started_ms: int
     jobmanager_pid: int
     environment: dict[str, str] = field(default_factory=dict)
+    objects: ObjectCounts = field(default_factory=ObjectCounts)
+    """What the job manager's process has asked of the cluster's object store."""
 
 
 class Gateway(Protocol):

@@ -26,6 +26,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +45,7 @@ from ..runtime.cluster_options import (
 from ..runtime.config import Configuration
 from ..runtime.directories import CODE, WORK, occupy, private_directory, socket_directory
 from ..runtime.logs import OutputFile, hide
+from ..state.counted_objects import CountedObjects, ObjectCounter
 from ..state.errors import ConfigurationError, ProtocolError
 from ..state.ids import Attempt, Generation, SlotId, new_nonce
 from ..state.obstore_objects import ObstoreObjects
@@ -53,7 +55,7 @@ from .executor import ThreadExecutor
 from .leases import JobLease, LeaseRefusedError, SlotStatus
 from .mailbox import Mailbox
 from .memory_budget import memory_budget
-from .messages import Cancel, Deploy, FromSlot, SlotAddress, ToSlot
+from .messages import Cancel, Deploy, FromSlot, ProcessObjects, SlotAddress, TaskReport, ToSlot
 from .outbox import Outbox
 from .process_metrics import process_metrics, rss_bytes
 from .rare_collections import rare_collections
@@ -118,6 +120,7 @@ class SlotProcess:
         )
         self._slot: Slot | None = None
         self._executor: ThreadExecutor | None = None
+        self._objects = ObjectCounter()
         self._thread: threading.Thread | None = None
         self._fence = (Generation(0), Attempt(0))
         """Of the newest order; only used on the slot's thread."""
@@ -182,7 +185,7 @@ class SlotProcess:
 
     def _begin(self, lease: JobLease) -> None:
         set_up(lease.code, self._node / CODE, lease.config)
-        store = ObstoreObjects(lease.storage, lease.config)
+        store = CountedObjects(ObstoreObjects(lease.storage, lease.config), self._objects)
         self._transport.use_secret(lease.secret)
         self._executor = ThreadExecutor(store, self._mailbox.post)
         services = SlotServices(
@@ -215,6 +218,8 @@ class SlotProcess:
         self.end(EXIT_BROKEN)
 
     def _send(self, message: FromSlot) -> None:
+        if isinstance(message, TaskReport):
+            message = replace(message, objects=ProcessObjects(self.id, self._objects.counts()))
         with self._said:
             self._outbox.add(message)
             self._said.notify_all()

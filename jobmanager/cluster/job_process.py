@@ -36,6 +36,7 @@ from ...runtime.directories import CODE, node_directory
 from ...runtime.graph.job_graph import JobGraph
 from ...state import pickling
 from ...state.cluster_store import EndedJob, JobSubmission, get_graph, put_ended
+from ...state.counted_objects import CountedObjects, ObjectCounter, summed
 from ...state.errors import ObjectStoreDenied, ObjectStoreUnavailable, PenstockError
 from ...state.ids import Generation, JobId, new_nonce
 from ...state.job_log import JobLog
@@ -101,7 +102,9 @@ class JobProcess:
         self._settings = settings
         self._submission = settings.submission
         self._make_slots = make_slots
-        self._objects: ObjectStore = ObstoreObjects(settings.cluster_storage, settings.cluster.to_dict())
+        self._counter = ObjectCounter()
+        objects = ObstoreObjects(settings.cluster_storage, settings.cluster.to_dict())
+        self._objects: ObjectStore = CountedObjects(objects, self._counter)
         self._loop: MasterLoop | None = None
         self._last: JobView | None = None
         self._remembered = True
@@ -125,7 +128,8 @@ class JobProcess:
         loop = self._loop
         if self._last is not None or loop is None:
             return self._last
-        return loop.ask(lambda: loop.master.view(loop.now_ms()), ANSWER_TIMEOUT_S)
+        view = loop.ask(lambda: loop.master.view(loop.now_ms()), ANSWER_TIMEOUT_S)
+        return replace(view, objects=summed([view.objects, self._counter.counts()]))
 
     def cancel(self) -> None:
         self._own_loop().post(CancelRequested())
@@ -217,7 +221,8 @@ class JobProcess:
 
     def _job_store(self) -> ObjectStore:
         submission = self._submission
-        return ObstoreObjects(submission.storage, {**self._settings.cluster.to_dict(), **submission.config})
+        store = ObstoreObjects(submission.storage, {**self._settings.cluster.to_dict(), **submission.config})
+        return CountedObjects(store, self._counter)
 
     def _options(self) -> JobMasterOptions:
         cluster, submission = self._settings.cluster, self._submission
