@@ -156,6 +156,8 @@ class AttemptSetup:
                 generation=parts.orders.generation,
                 job_id=parts.job_id,
                 restore=tuple(self._plan.subtasks.get(subtask, ())),
+                in_flight=self._plan.in_flight.get(subtask, ()),
+                in_flight_ends=bool(self._plan.in_flight),
                 reusable_checkpoint=self._reusable,
                 peers=parts.pool.addresses,
             )

@@ -193,8 +193,13 @@ class Checkpointing:
         checkpoint.enumerators = self._sources.snapshot(checkpoint.id)
         self._orders.send(
             self._sources.slots(), TriggerCheckpoint, checkpoint.id, checkpoint.triggered_at_ms,
-            self._options.exactly_once, checkpoint.persist,
+            self._options.exactly_once, checkpoint.persist, self._unaligned_after_ms(checkpoint),
         )  # fmt: skip
+
+    def _unaligned_after_ms(self, checkpoint: Checkpoint) -> int | None:
+        """With the last checkpoint of a job nothing is to remain under way."""
+        periodic = checkpoint.purpose is Purpose.PERIODIC and checkpoint.persist
+        return self._options.unaligned_after_ms if periodic else None
 
     def _persist(self, checkpoint: Checkpoint, now_ms: int) -> None:
         gone = self._files.claim(checkpoint.id, checkpoint.snapshots.values())

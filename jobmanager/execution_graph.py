@@ -31,6 +31,7 @@ from collections.abc import Iterable, Sequence
 from ..runtime.graph.job_graph import JobGraph, Vertex
 from ..state.errors import PipelineError, ProtocolError
 from ..state.ids import Attempt, CheckpointId, Generation, JobId, SlotId
+from ..state.snapshots import InFlightHandle
 from ..taskmanager.messages import Deploy, InputEdge, OutputEdge, RestoreOperator, SlotAddress, SubtaskId
 from .history import Timeline
 
@@ -194,6 +195,8 @@ class ExecutionGraph:
         generation: Generation,
         job_id: JobId,
         restore: tuple[RestoreOperator, ...],
+        in_flight: tuple[InFlightHandle, ...] = (),
+        in_flight_ends: bool = False,
         reusable_checkpoint: CheckpointId | None,
         peers: dict[SlotId, SlotAddress],
     ) -> Deploy:
@@ -208,17 +211,28 @@ class ExecutionGraph:
             vertex=vertex,
             index=subtask.index,
             inputs=tuple(
-                InputEdge(i, edge.input_index, edge.partitioning, self._slots_of(self.vertices[edge.source]))
+                InputEdge(
+                    i,
+                    edge.input_index,
+                    edge.partitioning,
+                    self._slots_of(self.vertices[edge.source]),
+                    graph.name_of(edge),
+                    graph.sender_of(edge),
+                )
                 for i, edge in arriving
             ),
             outputs=tuple(
-                OutputEdge(i, e.operator, e.tag, e.partitioning, self._slots_of(self.vertices[e.target]))
+                OutputEdge(
+                    i, e.operator, e.tag, e.partitioning, self._slots_of(self.vertices[e.target]), graph.name_of(e)
+                )
                 for i, e in leaving
             ),
             target_parallelism={i: self.vertices[edge.target].parallelism for i, edge in leaving},
             target_max_parallelism={i: self.vertices[edge.target].max_parallelism for i, edge in leaving},
             topological_index=self.job_graph.vertices.index(vertex),
             restore=restore,
+            in_flight=in_flight,
+            in_flight_ends=in_flight_ends,
             reusable_checkpoint=reusable_checkpoint,
             config=graph.config,
             peers=peers,

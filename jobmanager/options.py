@@ -20,6 +20,8 @@ class CheckpointOptions:
     """That many in a row are borne, one more fails the attempt. None: any number."""
     exactly_once: bool = True
     """False: at-least-once, gates do not block while they align."""
+    unaligned_after_ms: int | None = None
+    """So long after its trigger a barrier overtakes data; None: never."""
     retained: int = 1
     """Completed checkpoints that are kept; the last one always is."""
     retain_on_cancel: bool = True

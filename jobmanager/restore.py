@@ -8,8 +8,13 @@ Per operator, because chaining may differ between the job that wrote the checkpo
 | operator_state   | subtask i's to subtask i      | old subtask i's to new subtask i mod parallelism: each to one    |
 | splits           | subtask i's to subtask i      | evenly to all new subtasks, at once: a split that was read in    |
 |                  |                               | part holds the watermark back from the start (PROTOCOLS 12)      |
+| list             | subtask i's to subtask i      | all elements, in order, in even contiguous ranges                |
+| union list       | all elements of all old subtasks to everyone                                                     |
+| broadcast        | subtask i's to subtask i      | old subtask i mod the old parallelism's to new subtask i: all    |
+|                  |                               | copies are equal                                                 |
 | watermark        | subtask i's to subtask i      | the minimum over all old subtasks to everyone (PROTOCOLS 12);    |
 |                  |                               | idle only if all were                                            |
+| in-flight data   | to a successor of the subtask that sent it, which sends it again (taskmanager/in_flight.py)      |
 | committables     | to the committer, before anything else, with those still pending from earlier checkpoints        |
 
 Refused, with the operator's name: keyed state at another max parallelism (its key groups are cut differently), and
@@ -18,15 +23,18 @@ state of an operator that no longer exists, unless that is allowed explicitly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..runtime.graph.job_graph import JobGraph, Vertex
+from ..runtime.graph.job_graph import JobGraph, Vertex, edge_name
 from ..state.errors import IncompatibleStateError
 from ..state.ids import CheckpointId, OperatorId
 from ..state.key_groups import KeyGroupRange
-from ..state.snapshots import CheckpointMetadata, KeyedHandle, OperatorSnapshot
+from ..state.snapshots import CheckpointMetadata, InFlightHandle, KeyedHandle, OperatorSnapshot, OperatorStateHandle
+from ..taskmanager.in_flight import sending_order
 from ..taskmanager.messages import RestoreOperator, SubtaskId
+
+_Lists = tuple[OperatorStateHandle, ...]
 
 
 @dataclass(slots=True)
@@ -38,6 +46,8 @@ class RestorePlan:
     enumerators: dict[OperatorId, bytes] = field(default_factory=dict)
     committables: dict[OperatorId, tuple[bytes, ...]] = field(default_factory=dict)
     """Of earlier checkpoints first."""
+    in_flight: dict[SubtaskId, tuple[InFlightHandle, ...]] = field(default_factory=dict)
+    """In the order in which it is to be sent again."""
 
 
 @dataclass(slots=True)
@@ -77,6 +87,7 @@ def plan_restore(metadata: CheckpointMetadata, job_graph: JobGraph, *, allow_non
                 )
                 continue
             _distribute(plan, vertex, operator.id, found)
+    problems += _send_again(plan, metadata, job_graph)
     if problems:
         raise IncompatibleStateError(
             f"checkpoint {metadata.checkpoint_id} of job {metadata.job_name!r} does not fit: {'; '.join(problems)}"
@@ -99,7 +110,11 @@ def _holding_something(old: dict[OperatorId, _OldOperator], metadata: Checkpoint
         operator_id
         for operator_id, found in old.items()
         for snapshot in found.snapshots.values()
-        if snapshot.keyed or snapshot.operator_state is not None or snapshot.splits or snapshot.committables
+        if snapshot.keyed
+        or snapshot.operator_state is not None
+        or snapshot.splits
+        or snapshot.committables
+        or any(state.count for state in snapshot.lists)
     }
     pending = {operator_id for operator_id, committables in metadata.pending_commits.items() if committables}
     return holding | set(metadata.enumerators) | pending
@@ -118,8 +133,10 @@ def _committables(metadata: CheckpointMetadata) -> dict[OperatorId, tuple[bytes,
 
 def _distribute(plan: RestorePlan, vertex: Vertex, operator_id: OperatorId, old: _OldOperator) -> None:
     if vertex.parallelism == old.parallelism:
-        for index, snapshot in old.snapshots.items():
-            _give(plan, SubtaskId(vertex.id, index), operator_id, [replace(snapshot, committables=())])
+        for index in range(vertex.parallelism):
+            snapshot = old.snapshots.get(index) or OperatorSnapshot(operator_id)
+            lists = lists_for(old.snapshots, index, vertex.parallelism, old.parallelism)
+            _give(plan, SubtaskId(vertex.id, index), operator_id, [replace(snapshot, committables=(), lists=lists)])
         return
     ordered = [snapshot for _, snapshot in sorted(old.snapshots.items())]
     splits = [split for snapshot in ordered for split in snapshot.splits]
@@ -134,8 +151,65 @@ def _distribute(plan: RestorePlan, vertex: Vertex, operator_id: OperatorId, old:
             or _overlapping(snapshot, groups)
         ]
         own_splits = tuple(splits[index :: vertex.parallelism])
-        time_and_splits = OperatorSnapshot(operator_id, watermark=watermark, idle=idle, splits=own_splits)
-        _give(plan, SubtaskId(vertex.id, index), operator_id, [*parts, time_and_splits])
+        lists = lists_for(old.snapshots, index, vertex.parallelism, old.parallelism)
+        unkeyed = OperatorSnapshot(operator_id, watermark=watermark, idle=idle, splits=own_splits, lists=lists)
+        _give(plan, SubtaskId(vertex.id, index), operator_id, [*parts, unkeyed])
+
+
+def lists_for(old: Mapping[int, OperatorSnapshot], subtask: int, parallelism: int, old_parallelism: int) -> _Lists:
+    """The operator state that a new subtask gets of the old subtasks' snapshots."""
+    ordered = [snapshot for _, snapshot in sorted(old.items())]
+    union = [state for snapshot in ordered for state in snapshot.lists if state.mode == "union"]
+    copies = [copy for snapshot in ordered if (copy := [s for s in snapshot.lists if s.mode == "broadcast"])]
+    everywhere = [*(copies[subtask % len(copies)] if copies else ()), *union]
+    if parallelism == old_parallelism:
+        own = old[subtask].lists if subtask in old else ()
+        return (*everywhere, *(state for state in own if state.mode == "split"))
+    split: dict[str, list[OperatorStateHandle]] = {}
+    for state in (state for snapshot in ordered for state in snapshot.lists if state.mode == "split"):
+        split.setdefault(state.name, []).append(state)
+    return (*everywhere, *(part for states in split.values() for part in _share(states, subtask, parallelism)))
+
+
+def _share(states: list[OperatorStateHandle], subtask: int, parallelism: int) -> Iterator[OperatorStateHandle]:
+    """The subtask's even share of the elements of a list, which lie in these parts, one after the other."""
+    total = sum(state.count for state in states)
+    begin, end = total * subtask // parallelism, total * (subtask + 1) // parallelism
+    position = 0
+    for state in states:
+        first, last = max(begin, position), min(end, position + state.count)
+        if first < last:
+            yield replace(state, first=state.first + first - position, count=last - first)
+        position += state.count
+
+
+def _send_again(plan: RestorePlan, metadata: CheckpointMetadata, job_graph: JobGraph) -> list[str]:
+    """Old subtask i's to new subtask i mod parallelism. Answers what has no sender, or nobody to go to, any more."""
+    senders = {operator.id: vertex for vertex in job_graph.vertices for operator in vertex.operators}
+    edges = {job_graph.name_of(edge) for edge in job_graph.edges} | _chained_edges(job_graph) | {""}
+    found: dict[SubtaskId, list[InFlightHandle]] = {}
+    homeless: dict[str, None] = {}
+    for handle in (handle for subtask in metadata.subtasks for handle in subtask.in_flight):
+        vertex = senders.get(handle.operator_id)
+        if vertex is None or handle.edge not in edges:
+            homeless[handle.edge or handle.operator_id] = None
+        else:
+            found.setdefault(SubtaskId(vertex.id, handle.source % vertex.parallelism), []).append(handle)
+    plan.in_flight = {subtask: tuple(sending_order(handles)) for subtask, handles in found.items()}
+    return [
+        f"records were under way on '{edge}', which the job does not have any more; take a savepoint of the old job "
+        "before you change it, or an aligned checkpoint"
+        for edge in homeless
+    ]
+
+
+def _chained_edges(job_graph: JobGraph) -> set[str]:
+    return {
+        edge_name(vertex.operators[operator.parent].id, operator.tag, operator.id, 0)
+        for vertex in job_graph.vertices
+        for operator in vertex.operators
+        if operator.parent is not None
+    }
 
 
 def _overlapping(snapshot: OperatorSnapshot, groups: KeyGroupRange) -> tuple[KeyedHandle, ...]:

@@ -35,8 +35,18 @@ def checkpoint_options(config: Configuration) -> CheckpointOptions | None:
         max_concurrent=config.get(options.MAX_CONCURRENT_CHECKPOINTS),
         tolerable_failures=None if tolerable < 0 else tolerable,
         exactly_once=config.get(options.CHECKPOINT_MODE) == "exactly-once",
+        unaligned_after_ms=_unaligned_after_ms(config),
         retained=config.get(options.RETAINED_CHECKPOINTS),
     )
+
+
+def _unaligned_after_ms(config: Configuration) -> int | None:
+    """Only one checkpoint at a time may overtake data: what it overtakes could be another one's barrier."""
+    alone = config.get(options.MAX_CONCURRENT_CHECKPOINTS) == 1
+    exactly_once = config.get(options.CHECKPOINT_MODE) == "exactly-once"
+    if not (config.get(options.UNALIGNED) and alone and exactly_once):
+        return None
+    return config.get(options.ALIGNED_TIMEOUT)
 
 
 def restart_strategy(config: Configuration) -> RestartStrategy:

@@ -8,9 +8,11 @@
 | Barrier         | sources   | what came before belongs to the checkpoint, what follows does not            |
 | LatencyMarker   | sources   | a time stamp that measures the way through the pipeline                      |
 | EndOfInput      | sources   | no records will follow; barriers still will, until the job finishes          |
+| InFlightEnd     | any       | what was under way when the restored checkpoint was taken has been sent      |
 
-Data may overtake a watermark, a watermark never overtakes data (PROTOCOLS 21); barriers and end of input
-overtake nothing and nothing overtakes them.
+Data may overtake a watermark, a watermark never overtakes data (PROTOCOLS 21). Nothing overtakes a barrier. A barrier
+overtakes nothing, unless it is unaligned: then it overtakes what waits for credit or to be consumed (PROTOCOLS 13).
+End of input overtakes nothing.
 """
 
 from __future__ import annotations
@@ -47,6 +49,12 @@ class Barrier:
     """False: no state is kept (checkpointing is off); the barrier only carries sinks' committables at the end."""
     attempt: Attempt = Attempt(0)  # noqa: RUF009 - an int
     """The checkpoint's, which names its files: newer than that of a subtask whose region has not been restarted."""
+    unaligned_after_ms: int | None = None
+    """So long after its trigger the barrier may overtake data; None: never."""
+
+    def due_ms(self) -> int | None:
+        """From when on it may overtake data, ms since the epoch. Clocks of machines differ: it is only liveness."""
+        return None if self.unaligned_after_ms is None else self.triggered_at_ms + self.unaligned_after_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +68,9 @@ class EndOfInput:
     pass
 
 
-Element = Batch | Watermark | WatermarkStatus | Barrier | LatencyMarker | EndOfInput
+@dataclass(frozen=True, slots=True)
+class InFlightEnd:
+    pass
+
+
+Element = Batch | Watermark | WatermarkStatus | Barrier | LatencyMarker | EndOfInput | InFlightEnd

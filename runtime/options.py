@@ -79,6 +79,16 @@ CHECKPOINT_MIN_PAUSE = Option(
 MAX_CONCURRENT_CHECKPOINTS = Option(
     "execution.checkpointing.max-concurrent-checkpoints", COUNT, 1, "How many checkpoints may be under way at once."
 )
+UNALIGNED = Option(
+    "execution.checkpointing.unaligned.enabled", BOOL, True,
+    "Barriers may overtake records that wait, which then go into the checkpoint: it completes under backpressure, too. "
+    "Only exactly-once, and with one checkpoint at a time.",
+    ("execution.checkpointing.unaligned",),
+)  # fmt: skip
+ALIGNED_TIMEOUT = Option(
+    "execution.checkpointing.aligned-checkpoint-timeout", DURATION, 30_000,
+    "So long after its trigger a barrier waits to be aligned before it overtakes; 0: not at all.",
+)  # fmt: skip
 TOLERABLE_FAILED_CHECKPOINTS = Option(
     "execution.checkpointing.tolerable-failed-checkpoints", INT, -1,
     "How many checkpoints in a row may fail; one more fails the attempt. -1: any number.",

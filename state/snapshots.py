@@ -6,11 +6,12 @@ All of it is JSON in `chk-<id>-<attempt>/_metadata` (bytes as base64), written a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from .ids import Attempt, CheckpointId, OperatorId, VertexId
 
-METADATA_VERSION = 2
-"""2: files may lie in packs."""
+METADATA_VERSION = 3
+"""2: files may lie in packs. 3: operator state, which a reader of 2 would lose without a word."""
 OLDEST_METADATA_VERSION = 1
 
 
@@ -43,6 +44,23 @@ class KeyedHandle:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorStateHandle:
+    """One operator state of one subtask (operator_state.py): `count` of the elements that were written together."""
+
+    name: str
+    mode: str
+    """'split', 'union' or 'broadcast': who gets which elements."""
+    count: int
+    first: int = 0
+    """Of a part that a restore hands out; what is written begins with 0."""
+    inline: bytes = b""
+    file: FileHandle | None = None
+    """Where the elements are when they are not inline."""
+    written_as: Any = None
+    """Description of the values' type (serializers.py)."""
+
+
+@dataclass(frozen=True, slots=True)
 class SplitSnapshot:
     """One source split and how far it was read, encoded by the source."""
 
@@ -62,6 +80,29 @@ class OperatorSnapshot:
     splits: tuple[SplitSnapshot, ...] = ()
     committables: tuple[bytes, ...] = ()
     """What a sink's writer has prepared for this checkpoint, encoded by the sink."""
+    lists: tuple[OperatorStateHandle, ...] = ()
+
+    def files(self) -> list[FileHandle]:
+        keyed = [file for handle in self.keyed for file in handle.files.values()]
+        return keyed + [state.file for state in self.lists if state.file is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class InFlightHandle:
+    """Batches that an unaligned barrier overtook at one end of a channel, in order (taskmanager/in_flight.py)."""
+
+    operator_id: OperatorId
+    """Whose output they are: its subtasks send them again."""
+    edge: str
+    """Which of its outgoing edges (runtime/graph/job_graph.py, edge_name); empty: they are a source's, still to go
+    through its chain."""
+    source: int
+    """Subtask that sent them."""
+    receiver: int
+    """Subtask that they were for; -1: not known yet."""
+    received: bool
+    """They had arrived: they go before what its sender still had."""
+    file: FileHandle
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +123,14 @@ class SubtaskSnapshot:
     """From the trigger to the first barrier, as far as the two clocks agree."""
     processed_bytes: int = 0
     """Of input consumed from the first barrier to the last."""
+    in_flight: tuple[InFlightHandle, ...] = ()
+    in_flight_bytes: int = 0
+    unaligned: bool = False
+    """The snapshot was taken before the barrier had come on all channels, or the barrier overtook output."""
 
     def files(self) -> list[FileHandle]:
-        return [f for op in self.operators for handle in op.keyed for f in handle.files.values()]
+        state = [file for operator in self.operators for file in operator.files()]
+        return [*state, *(handle.file for handle in self.in_flight)]
 
 
 @dataclass(frozen=True, slots=True)

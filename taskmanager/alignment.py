@@ -2,9 +2,9 @@
 
 Exactly-once: a channel whose barrier has come is blocked, it is read as far as it was granted but not consumed, until
 the barrier has come on all channels; then the snapshot is taken and everything is unblocked. At-least-once: nothing
-is blocked, the snapshot is taken when the last barrier has come.
+is blocked, the snapshot is taken when the last barrier has come. Unaligned: the gate does not wait for it (gate.py).
 
-A checkpoint ends here in one of three ways: aligned, aborted by the master, or overtaken (a newer barrier comes on a
+A checkpoint ends here in one of four ways: aligned, unaligned, aborted by the master, or overtaken (a newer barrier comes on a
 channel: the older one can no longer align, because it was aborted elsewhere). Barriers of an ended checkpoint that
 come late are dropped. Every channel brings barriers until the job finishes, also after its end of input.
 """
@@ -58,6 +58,21 @@ class BarrierAligner:
         if barrier.exactly_once:
             self.blocked.add(channel)
         return None
+
+    def has_come(self, checkpoint: CheckpointId, channel: int) -> bool:
+        """The barrier was taken from that channel."""
+        return channel in self._arrived.get(checkpoint, ())
+
+    def is_over(self, checkpoint: CheckpointId) -> bool:
+        return checkpoint <= self._aligned or checkpoint in self._aborted
+
+    def overtake(self, checkpoint: CheckpointId, now_ns: int, consumed_bytes: int) -> Alignment:
+        """The snapshot is taken now, whatever has come: the checkpoint ends here."""
+        began_ns, consumed_before = self._began.get(checkpoint, (now_ns, consumed_bytes))
+        for older in [each for each in self._arrived if each < checkpoint]:
+            self.abort(older)
+        self._end(checkpoint)
+        return Alignment(now_ns - began_ns, consumed_bytes - consumed_before)
 
     def abort(self, checkpoint: CheckpointId) -> None:
         """The master has given it up: its barriers mean nothing any more. Others under way are not touched."""

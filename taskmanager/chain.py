@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from ..runtime.batch import Batch
 from ..runtime.elements import MIN_WATERMARK, Barrier, LatencyMarker, Watermark, WatermarkStatus
-from ..runtime.graph.job_graph import ChainedOperator
+from ..runtime.graph.job_graph import ChainedOperator, edge_name
 from ..runtime.operators.operator import Firing, Operator, OperatorContext, RestoredState
 from ..state.ids import CheckpointId
 from ..state.objects import Program
@@ -85,6 +85,8 @@ class OperatorChain:
             [i for i, op in enumerate(described) if op.parent == parent] for parent in range(len(described))
         ]
         self._watermarks = [MIN_WATERMARK] * len(described)
+        self._restored: set[int] = set()
+        """Operators that have seen no watermark since they were restored."""
         self._idle = [False] * len(described)
         self._open = 0
         self.outputs = [ChainOutput(self, i) for i in range(len(described))]
@@ -93,6 +95,14 @@ class OperatorChain:
     def columnar(self) -> bool:
         """No operator works on rows: batches need not be cut small."""
         return all(operator.face == "columns" for operator in self.operators)
+
+    def feeder(self, edge: str) -> Consumer | None:
+        """Who takes the batches of that edge (job_graph.edge_name), if it begins here."""
+        for index, op in enumerate(self.described):
+            if op.parent is not None and edge == edge_name(self.described[op.parent].id, op.tag, op.id, 0):
+                return self._feeder(index)
+        writer = self._writers.of_edge(edge)
+        return None if writer is None else self._writer_feeder(writer)
 
     # wiring
 
@@ -124,6 +134,7 @@ class OperatorChain:
         """Children first, so that an operator that emits in open is heard."""
         for index in reversed(range(len(self.operators))):
             self._watermarks[index] = restored[index].watermark
+            self._restored.add(index)
             self._idle[index] = restored[index].idle
             self._open += 1
             self.guarded(index, lambda i=index: self.operators[i].open(context(i), restored[i]))  # type: ignore[misc]
@@ -136,10 +147,13 @@ class OperatorChain:
             raise
 
     def watermark(self, index: int, watermark: Watermark) -> Firing:
-        """Fire an operator up to the watermark, then forward it. A watermark that is not newer does nothing."""
+        """Fire an operator up to the watermark, then forward it. A watermark that is not newer does nothing; but
+        the restored one fires when it comes again: an unaligned barrier may have cut its firing short."""
         operator = self.operators[index]
-        if operator.own_watermarks or watermark.timestamp <= self._watermarks[index]:
+        least = self._watermarks[index] - (index in self._restored)
+        if operator.own_watermarks or watermark.timestamp <= max(least, MIN_WATERMARK):
             return
+        self._restored.discard(index)
         self._watermarks[index] = watermark.timestamp
         yield from self._blaming(index, operator.process_watermark(watermark))
         yield from self.watermark_below(index, watermark)
@@ -207,7 +221,7 @@ class OperatorChain:
         self, index: int, operator: Operator, checkpoint: CheckpointId
     ) -> Program[OperatorSnapshot] | None:
         try:
-            program = operator.snapshot(checkpoint)
+            program = operator.take_snapshot(checkpoint)
         except Exception:
             self._blame(index)
             raise

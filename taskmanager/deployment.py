@@ -12,6 +12,7 @@ from ..runtime import options
 from ..runtime.clock import Clock
 from ..runtime.config import Configuration
 from ..runtime.metrics import MetricGroup
+from ..runtime.operator_state import OperatorState
 from ..runtime.operators.operator import Operator, OperatorContext, RestoredState
 from ..runtime.operators.source import SourceOperator
 from ..state import pickling
@@ -25,6 +26,7 @@ from .alignment import BarrierAligner
 from .chain import OperatorChain
 from .executor import Executor
 from .gate import InputChannel, InputGate
+from .in_flight import Place, may_overtake
 from .messages import ChannelId, Deploy, FromSlot, SplitRequest, SubtaskId
 from .partitioners import connected, partitioner_for
 from .slices import MAX_COLUMNAR_ROWS, MAX_ROWS
@@ -86,7 +88,7 @@ class _Deployment:
             deploy, self.chain, self.input, writers, self._open, services.clock, services.executor, services.send,
             self.directory, frozenset([*self.sources, *(channel.target for channel in writers.channels)]), self.uploads,
         )  # fmt: skip
-        self.task.initialize(fetch_restored(deploy.restore, self.store, self.directory / RESTORED))
+        self.task.initialize(fetch_restored(deploy.restore, deploy.in_flight, self.store, self.directory / RESTORED))
 
     # channels
 
@@ -102,6 +104,7 @@ class _Deployment:
         own = deploy.vertex.parallelism
         for edge in deploy.outputs:
             targets = deploy.target_parallelism[edge.edge]
+            sender = deploy.vertex.operators[edge.operator].id
             partitioner = partitioner_for(
                 edge.partitioning, deploy.index, own, targets, deploy.target_max_parallelism[edge.edge]
             )
@@ -112,10 +115,11 @@ class _Deployment:
                     deploy.attempt,
                     services.transport,
                     output,
+                    Place(sender, edge.name, deploy.index, target) if may_overtake(edge.partitioning) else None,
                 )
                 for target in connected(edge.partitioning, deploy.index, own, targets)
             }
-            writers.setdefault((edge.operator, edge.tag), []).append(RecordWriter(partitioner, channels))
+            writers.setdefault((edge.operator, edge.tag), []).append(RecordWriter(partitioner, channels, edge.name))
         return writers
 
     def _input(self, head: Operator) -> InputGate | SourceInput:
@@ -135,7 +139,9 @@ class _Deployment:
                     edge.partitioning, source_index, sources, self.deploy.vertex.parallelism
                 ):
                     channel = ChannelId(edge.edge, source_index, self.deploy.index)
-                    channels.append(InputChannel(channel, edge.input_index, window))
+                    place = Place(edge.sender, edge.name, source_index, self.deploy.index, received=True)
+                    known = place if may_overtake(edge.partitioning) else None
+                    channels.append(InputChannel(channel, edge.input_index, window, known))
                     slots[channel] = source_slot
                     self.sources.append(source_slot)
         attempt, transport = self.deploy.attempt, self.services.transport
@@ -172,6 +178,14 @@ class _Deployment:
             new_name=services.new_name,
             work_directory=self.directory,
             uploads=self.uploads.of,
+            operator_state=OperatorState(
+                described.name,
+                deploy.index,
+                restored.lists,
+                self.uploads.of,
+                is_restored=restored.found,
+                generic_types=self.config.get(options.GENERIC_TYPES),
+            ),
             job_id=deploy.job_id,
             job_name=deploy.job_name,
             job_parameters=self.config.get(options.JOB_PARAMETERS),
@@ -188,6 +202,7 @@ class _Deployment:
             max_parallelism=deploy.vertex.max_parallelism,
             directory=self.directory / f"state-{index}",
             uploads=self.uploads.of,
+            now_ms=self.services.clock.now_ms,
             restored=restored.keyed,
             reuse_files=deploy.reusable_checkpoint is not None,
             options=BackendOptions(generic_types=self.config.get(options.GENERIC_TYPES)),

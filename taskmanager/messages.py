@@ -14,7 +14,7 @@ from ..runtime.graph.job_graph import Vertex
 from ..runtime.graph.partitioning import Partitioning
 from ..state.counted_objects import ObjectCounts
 from ..state.ids import Attempt, CheckpointId, Generation, JobId, OperatorId, SlotId, VertexId
-from ..state.snapshots import OperatorSnapshot, SplitSnapshot, SubtaskSnapshot
+from ..state.snapshots import InFlightHandle, OperatorSnapshot, SplitSnapshot, SubtaskSnapshot
 from .views import SubtaskDetails
 
 
@@ -60,6 +60,8 @@ class OutputEdge:
     partitioning: Partitioning
     targets: tuple[SlotId, ...]
     """The slot of every subtask of the target vertex."""
+    name: str = ""
+    """In checkpoints (job_graph.edge_name)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,10 @@ class InputEdge:
     input_index: int
     partitioning: Partitioning
     sources: tuple[SlotId, ...]
+    name: str = ""
+    """In checkpoints."""
+    sender: OperatorId = OperatorId("")  # noqa: RUF009 - a str
+    """The operator whose output it is."""
     """The slot of every subtask of the source vertex."""
 
 
@@ -102,6 +108,10 @@ class Deploy:
     topological_index: int = 0
     """Position of the vertex in the job graph: higher is further downstream."""
     restore: tuple[RestoreOperator, ...] = ()
+    in_flight: tuple[InFlightHandle, ...] = ()
+    """What it sends again before anything new, in this order (in_flight.py)."""
+    in_flight_ends: bool = False
+    """Something was under way in the restored checkpoint: every channel says when that is over."""
     reusable_checkpoint: CheckpointId | None = None
     """The restored one, if it is this job's: its shared files may be referred to again (PROTOCOLS 7)."""
     config: dict[str, str] = field(default_factory=dict)
@@ -137,6 +147,7 @@ class TriggerCheckpoint:
     triggered_at_ms: int
     exactly_once: bool
     persist: bool
+    unaligned_after_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,10 @@ from ..runtime.operators.operator import RestoredState
 from ..state.checkpoint_store import CheckpointStore
 from ..state.ids import CheckpointId, OperatorId
 from ..state.objects import Program, Put, PutFile
+from ..state.operator_state import RestoredElements
 from ..state.packing import SubtaskUploads
-from ..state.snapshots import OperatorSnapshot, SubtaskSnapshot
+from ..state.snapshots import InFlightHandle, OperatorSnapshot, SubtaskSnapshot
+from .in_flight import Recovered, fetch_in_flight
 from .messages import RestoreOperator, SubtaskId
 
 T = TypeVar("T")
@@ -51,7 +53,7 @@ def subtask_snapshot(
         yield from _measured(uploads.finish(checkpoint_id), written)
     finally:
         uploads.forget(checkpoint_id)
-    files = sum(f.size_bytes for op in operators for handle in op.keyed for f in handle.files.values())
+    files = sum(file.size_bytes for operator in operators for file in operator.files())
     inline = sum(map(_inline_bytes, operators))
     return SubtaskSnapshot(
         subtask.vertex,
@@ -98,13 +100,24 @@ def _inline_bytes(operator: OperatorSnapshot) -> int:
         + sum(len(handle.meta) for handle in operator.keyed)
         + sum(len(split.state) + len(split.watermark_state) for split in operator.splits)
         + sum(map(len, operator.committables))
+        + sum(len(state.inline) for state in operator.lists)
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RestoredSubtask:
+    operators: dict[OperatorId, RestoredState]
+    in_flight: list[Recovered]
+    """To be sent again, in this order."""
+
+
 def fetch_restored(
-    restore: tuple[RestoreOperator, ...], store: CheckpointStore, directory: Path
-) -> Program[dict[OperatorId, RestoredState]]:
-    """Download all keyed files, each handle into a directory of its own; merge what the old subtasks left."""
+    restore: tuple[RestoreOperator, ...],
+    in_flight: tuple[InFlightHandle, ...],
+    store: CheckpointStore,
+    directory: Path,
+) -> Program[RestoredSubtask]:
+    """Download all files of state, keyed handles into a directory each; merge what the old subtasks left."""
     restored: dict[OperatorId, RestoredState] = {}
     for operator in restore:
         keyed = []
@@ -113,11 +126,17 @@ def fetch_restored(
             yield from store.fetch(handle, target)
             keyed.append((handle, target))
         snapshots = operator.snapshots
+        lists = []
+        for state in (state for snapshot in snapshots for state in snapshot.lists):
+            data = state.inline if state.file is None else (yield from store.fetch_bytes(state.file))
+            lists.append(RestoredElements.of(state, data))
         restored[operator.operator_id] = RestoredState(
             keyed=keyed,
             operator_states=[s.operator_state for s in snapshots if s.operator_state is not None],
             splits=[split for s in snapshots for split in s.splits],
             watermark=min((s.watermark for s in snapshots), default=MIN_WATERMARK),
             idle=bool(snapshots) and all(s.idle for s in snapshots),
+            lists=lists,
+            found=True,
         )
-    return restored
+    return RestoredSubtask(restored, (yield from fetch_in_flight(in_flight)))

@@ -2,7 +2,8 @@
 
 What the operator emits (batches, watermarks, status) is queued here and given out one by one, so that a large batch
 goes through the chain in slices like any other. A barrier is given out only when nothing is queued: the readers'
-positions are then exactly behind what the chain has processed.
+positions are then exactly behind what the chain has processed. Or it is due to overtake data: then what was read and is
+not processed goes into the checkpoint with it (in_flight.py).
 
 About once a second (metrics.latency.interval) a latency marker goes along. It is made when its turn has come, so it
 never waits here: it measures the way through the channels, and what goes on at them. A source that is backpressured
@@ -12,6 +13,7 @@ makes none meanwhile.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 from ..runtime.batch import Batch
@@ -21,6 +23,7 @@ from ..runtime.elements import Barrier, LatencyMarker, Watermark, WatermarkStatu
 from ..runtime.operators.source import SourceOperator
 from ..state.ids import CheckpointId
 from .gate import Aligned, AllEnded, Data, GateEvent
+from .in_flight import InFlight, Place
 
 
 class SideOutput(Protocol):
@@ -94,6 +97,35 @@ class SourceInput:
     def wake(self) -> None:
         """The reader has something again, or has got splits."""
         self._waiting = False
+
+    # barriers that overtake data, and what they overtook
+
+    def due_ms(self) -> int | None:
+        """From when on the next barrier may overtake data; None: there is none that ever may."""
+        return self._barriers[0].due_ms() if self._barriers else None
+
+    def overtaking(self, now_ms: int) -> Barrier | None:
+        """The barrier that need not wait until all that was read has gone through the chain."""
+        due_ms = self.due_ms()
+        return self._barriers[0] if due_ms is not None and due_ms <= now_ms else None
+
+    def overtake(self, barrier: Barrier, rest: Batch | None) -> Aligned:
+        """`rest`: of the batch that was given out last and is not processed yet."""
+        in_flight = InFlight(barrier)
+        place = Place(self.operator.context.operator_id, "", self.operator.context.subtask)
+        queued = [event.batch for event in self._events if isinstance(event, Data)]
+        for batch in queued if rest is None else [rest, *queued]:
+            in_flight.unaligned = True
+            in_flight.add(place, batch)
+        self._barriers.remove(barrier)
+        return Aligned(barrier, 0.0, in_flight=in_flight)
+
+    def collects(self, in_flight: InFlight) -> bool:
+        return False
+
+    def recover(self, batches: Sequence[Batch]) -> None:
+        """They have their timestamps, and go before everything else."""
+        self._events.extendleft(Data(batch, 0) for batch in reversed(batches))
 
     def inject(self, barrier: Barrier) -> None:
         if barrier.checkpoint_id > self._injected:

@@ -7,17 +7,19 @@
     CLOSING       finished, cancelled or failed; waits for its own work on helper threads, then closes its operators
     CLOSED        the outcome has been told to the master
 
-A step does one thing after the other until its time is up, in this order: work under way (firing timers), due
-processing-time timers, the rest of the batch being processed, the next event of the input. So a barrier is handled
-only between batches, when nothing is half done, and it is all a snapshot has to know about. A step never blocks:
-when an output channel has no credit left the task stops consuming and is backpressured.
+A step does one thing after the other until its time is up, in this order: what was under way in the restored
+checkpoint, work under way (firing timers), due processing-time timers, the rest of the batch being processed, the next
+event of the input. So an aligned barrier is handled only between batches, when nothing is half done. One that may
+overtake data is handled between any two of these, also while the task is backpressured: the rest of the batch goes into
+the checkpoint, and what a watermark has not fired yet fires when it comes again. Only the end of the input is not
+interrupted. A step never blocks: when an output channel has no credit left the task stops consuming and is
+backpressured.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +37,12 @@ from .chain import OperatorChain
 from .executor import Executor, Work, WorkCancelledError
 from .failures import failed
 from .gate import Aligned, AllEnded, Data, GateEvent, InputGate
+from .recovery import Recovery
 from .reporting import operator_counters, restored_watermark, subtask_details
 from .slices import SliceSizer
-from .snapshotting import Arrival, subtask_snapshot
+from .snapshotting import RestoredSubtask
 from .source_input import SourceInput
+from .subtask_checkpoints import SubtaskCheckpoints
 from .writers import Writers
 
 STEP_NS = 10_000_000
@@ -107,28 +111,29 @@ class Task:
         self._slices = SliceSizer(chain.columnar)
         self._occupation = Occupation.IDLE
         self._mark_ns = clock.monotonic_ns()
-        self._in_flight: dict[int, Work] = {}
+        self._works: dict[int, Work] = {}
+        """What runs on helper threads."""
         self._next_work = 0
-        self._aborted: set[CheckpointId] = set()
-        """Snapshots that may still be on their way and that nobody waits for."""
-        self._attempts: dict[CheckpointId, Attempt] = {}
-        """Of checkpoints whose barrier was here, and that have not ended as far as we know."""
-        self._snapshots: dict[CheckpointId, Work] = {}
-        """Those that are being written and uploaded."""
+        self._recovery = Recovery(chain, source, writers, ends=deploy.in_flight_ends)
+        self._ending = False
+        self.checkpoints = SubtaskCheckpoints(
+            self.attempt, self.id, chain, source, writers, uploads, clock, send, self._submit
+        )
         self._outcome: messages.FromSlot | None = None
         self.watermark = restored_watermark(deploy)
 
     # life
 
-    def initialize(self, restore: Program[dict[OperatorId, RestoredState]]) -> None:
+    def initialize(self, restore: Program[RestoredSubtask]) -> None:
         self._submit(restore, self._restored)
 
-    def _restored(self, restored: dict[OperatorId, RestoredState] | None, error: Exception | None) -> None:
+    def _restored(self, restored: RestoredSubtask | None, error: Exception | None) -> None:
         if error is not None or restored is None:
             self.fail(error or RuntimeError("nothing restored"))
             return
         try:
-            self._open_chain(restored)
+            self._open_chain(restored.operators)
+            self._recovery.add(restored.in_flight)
         except Exception as failure:
             self.fail(failure)
             return
@@ -140,6 +145,7 @@ class Task:
             self.state = TaskState.RUNNING
             self._mark_ns = self._clock.monotonic_ns()
             self._send(messages.Running(self.attempt, self.id))
+            self._recovery.start()
 
     def finish(self) -> None:
         self.tell()
@@ -156,12 +162,12 @@ class Task:
             return
         self.state = TaskState.CLOSING
         self._outcome = outcome
-        for work in self._in_flight.values():
+        for work in self._works.values():
             work.cancel()
         self._close_when_quiet()
 
     def _close_when_quiet(self) -> None:
-        if self.state is not TaskState.CLOSING or self._in_flight or self._outcome is None:
+        if self.state is not TaskState.CLOSING or self._works or self._outcome is None:
             return
         errors = self.chain.close()
         if errors and isinstance(self._outcome, messages.Finished):
@@ -189,7 +195,9 @@ class Task:
             return False
         began_ns = self._account()
         try:
-            progressed = self._work(began_ns)
+            progressed = self._overtake()
+            progressed |= self._work(began_ns)
+            progressed |= self._overtake()
         except Exception as error:
             self.fail(error)
             return True
@@ -210,12 +218,17 @@ class Task:
         progressed = False
         while not self.writers.blocked and self._advance():
             progressed = True
+            if self.input.due_ms() is not None:
+                self._overtake()
             if self._clock.monotonic_ns() - began_ns >= STEP_NS:
                 break
         return progressed
 
     def _advance(self) -> bool:
         """The next thing in the order of the module's docstring."""
+        if self._recovery:
+            self._recovery.send()
+            return True
         work = self.chain.work
         if work:
             try:
@@ -271,12 +284,14 @@ class Task:
                     self._latency_ms = max(0, self._clock.now_ms() - created_at_ms)
                 self.chain.latency_marker(event)
             case Aligned():
-                self._checkpoint(event)
+                self.checkpoints.take(event, self._recovery.write_down)
             case AllEnded():
                 self.chain.work.append(self._end())
 
     def _end(self) -> Firing:
+        self._ending = True
         yield from self.chain.end_input()
+        self._ending = False
         self.writers.control(EndOfInput())
         self.state = TaskState.DRAINED
         self.tell()
@@ -286,50 +301,32 @@ class Task:
 
     def trigger(self, barrier: Barrier) -> None:
         """Of a source: the barrier goes out as soon as no batch is half processed."""
-        if isinstance(self.input, SourceInput) and barrier.checkpoint_id not in self._aborted:
+        if isinstance(self.input, SourceInput) and not self.checkpoints.is_aborted(barrier.checkpoint_id):
             self.input.inject(barrier)
 
-    def _checkpoint(self, aligned: Aligned) -> None:
-        barrier, checkpoint = aligned.barrier, aligned.barrier.checkpoint_id
-        self._attempts[checkpoint] = barrier.attempt
-        began_ns = self._clock.monotonic_ns()
-        start_delay_ms = max(0.0, self._clock.now_ms() - barrier.triggered_at_ms - aligned.align_ms)
-        self.chain.prepare_barrier(checkpoint)
-        self.writers.control(barrier)
-        programs = self.chain.snapshot(barrier)
-        sync_ms = (self._clock.monotonic_ns() - began_ns) / 1e6
-        if isinstance(self.input, SourceInput):
-            self._send(messages.BarrierInjected(self.attempt, self.id, checkpoint))
-        arrival = Arrival(aligned.align_ms, sync_ms, start_delay_ms, aligned.processed_bytes)
-        program = subtask_snapshot(self.id, checkpoint, programs, self._uploads, arrival, self._clock)
-        self._snapshots[checkpoint] = self._submit(program, partial(self._snapshotted, checkpoint))
-
-    def _snapshotted(self, checkpoint: CheckpointId, snapshot: Any, error: Exception | None) -> None:
-        self._snapshots.pop(checkpoint, None)
-        if checkpoint in self._aborted:
-            return
-        if error is None:
-            self._send(messages.Acknowledge(self.attempt, self.id, checkpoint, snapshot))
-        else:
-            self._send(messages.Decline(self.attempt, self.id, checkpoint, f"{type(error).__name__}: {error}"))
+    def _overtake(self) -> bool:
+        """A barrier that need not wait any longer, for other channels or behind data, does not."""
+        if self.checkpoints.in_flight:
+            self.checkpoints.look_after()
+        if self.input.due_ms() is None or self._ending:
+            return False
+        barrier = self.input.overtaking(self._clock.now_ms())
+        if barrier is None:
+            return False
+        rest = None if self._batch is None else self._batch.slice(self._position, len(self._batch))
+        self.checkpoints.take(self.input.overtake(barrier, rest), self._recovery.write_down)
+        return True
 
     def attempt_of(self, checkpoint: CheckpointId) -> Attempt:
-        """What names the files of this checkpoint: its own attempt, which may be newer than the task's. Called on
-        helper threads, too."""
-        return self._attempts.get(checkpoint, self.attempt)
+        """What names the files of this checkpoint. Called on helper threads, too."""
+        return self.checkpoints.attempt_of(checkpoint)
 
     def completed(self, checkpoint: CheckpointId) -> None:
-        self._attempts = {each: attempt for each, attempt in self._attempts.items() if each > checkpoint}
-        self._aborted = {aborted for aborted in self._aborted if aborted > checkpoint}
+        self.checkpoints.completed(checkpoint)
         self._mail(lambda: self.chain.completed(checkpoint))
 
     def aborted(self, checkpoint: CheckpointId) -> None:
-        """What of it is not uploaded yet need not be: younger ones wait for the same threads."""
-        self._aborted.add(checkpoint)
-        self._attempts.pop(checkpoint, None)
-        self.input.abort(checkpoint)
-        if checkpoint in self._snapshots:
-            self._snapshots.pop(checkpoint).cancel()
+        self.checkpoints.aborted(checkpoint)
         self._mail(lambda: self.chain.aborted(checkpoint))
 
     def _mail(self, call: Callable[[], None]) -> None:
@@ -348,12 +345,14 @@ class Task:
         if not self.active:
             return None
         due_ns = [self.writers.next_flush_ns()]
+        now_ms, now_ns = self._clock.now_ms(), self._clock.monotonic_ns()
+        overtakes_ms = self.input.due_ms()  # in the past: it waits for something else than time
+        timers_ms = [self.checkpoints.next_due_ms(), None if (overtakes_ms or 0) <= now_ms else overtakes_ms]
         if not self.writers.blocked:
-            now_ms, now_ns = self._clock.now_ms(), self._clock.monotonic_ns()
-            timers_ms = [self._next_timer_ms()]
+            timers_ms.append(self._next_timer_ms())
             if isinstance(self.input, SourceInput):
                 timers_ms.append(self.input.retry_at_ms)
-            due_ns += [now_ns + max(0, at - now_ms) * 1_000_000 for at in timers_ms if at is not None]
+        due_ns += [now_ns + max(0, at - now_ms) * 1_000_000 for at in timers_ms if at is not None]
         return min((at for at in due_ns if at is not None), default=None)
 
     def _next_timer_ms(self) -> int | None:
@@ -385,13 +384,13 @@ class Task:
                 take(result, error)
 
         def take(result: Any, error: Exception | None) -> None:
-            del self._in_flight[number]
+            del self._works[number]
             if self.state is TaskState.CLOSING:
                 self._close_when_quiet()
             elif self.state is not TaskState.CLOSED and not isinstance(error, WorkCancelledError):
                 done(result, error)
 
-        work = self._in_flight[number] = self._executor.submit(program, answered)
+        work = self._works[number] = self._executor.submit(program, answered)
         return work
 
 

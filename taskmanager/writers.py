@@ -4,19 +4,32 @@ Small batches are gathered per channel until they are large enough, older than t
 follows. Control elements queue behind the data before them and cost no credit. A watermark waits for the next flush,
 and only the newest is kept (PROTOCOLS 21). When a channel has something it may not send, the subtask is
 backpressured: it stops consuming its inputs, and never waits for a send.
+
+An unaligned barrier goes ahead of what waits, and that is written down (in_flight.py); so does an aligned one that has
+waited until it may (`overtake_due`). On edges that must stay aligned it keeps its place.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from ..runtime.batch import Batch
-from ..runtime.elements import Barrier, Element, EndOfInput, LatencyMarker, Watermark, WatermarkStatus
-from ..state.ids import Attempt, SlotId
+from ..runtime.elements import (
+    Barrier,
+    Element,
+    EndOfInput,
+    InFlightEnd,
+    LatencyMarker,
+    Watermark,
+    WatermarkStatus,
+)
+from ..state.ids import Attempt, CheckpointId, SlotId
 from .credit import SendWindow
 from .frames import transcoded
+from .in_flight import InFlight, Place
 from .messages import ChannelId
 from .partitioners import Partitioner
 from .transport import Frame, Transport
@@ -37,10 +50,18 @@ class OutputChannel:
     """Towards one subtask. `attempt` is on every frame."""
 
     def __init__(
-        self, channel: ChannelId, target: SlotId, attempt: Attempt, transport: Transport, options: OutputOptions
+        self,
+        channel: ChannelId,
+        target: SlotId,
+        attempt: Attempt,
+        transport: Transport,
+        options: OutputOptions,
+        place: Place | None = None,
     ) -> None:
         self.id = channel
         self.target = target
+        self.place = place
+        """Under which its batches are written down; None: no barrier overtakes them."""
         self.window = SendWindow(options.window_bytes)
         self._attempt = attempt
         self._transport = transport
@@ -68,6 +89,34 @@ class OutputChannel:
         self.flush()
         self.queue.append((element, 0))
         self.pump()
+
+    def waits(self, checkpoint: CheckpointId) -> bool:
+        """Its barrier is behind something that waits for credit, and may overtake it one day."""
+        return self.place is not None and self._waiting(checkpoint) is not None
+
+    def overtake(self, barrier: Barrier, in_flight: InFlight) -> None:
+        """The barrier goes now, ahead of what waits before it, or of everything if it does not wait here."""
+        if self.place is None:
+            self.add_control(barrier)
+            return
+        position = self._waiting(barrier.checkpoint_id)
+        if position is None:
+            self.flush()
+            position = len(self.queue)
+        else:
+            del self.queue[position]
+        for element, _ in islice(self.queue, position):
+            if isinstance(element, Batch):
+                in_flight.unaligned = True
+                in_flight.add(self.place, element)
+        self._transport.send(self.target, Frame(self._attempt, self.id, barrier, 0))
+
+    def _waiting(self, checkpoint: CheckpointId) -> int | None:
+        """The barrier's position in the queue."""
+        for position, (element, _) in enumerate(self.queue):
+            if isinstance(element, Barrier) and element.checkpoint_id == checkpoint:
+                return position
+        return None
 
     def flush(self) -> None:
         """Everything gathered goes into the queue, then the newest watermark, then as much as credit allows is sent."""
@@ -108,7 +157,9 @@ class OutputChannel:
 class RecordWriter:
     """One outgoing edge of one operator. `channels` by target subtask, only those it is connected to."""
 
-    def __init__(self, partitioner: Partitioner, channels: dict[int, OutputChannel]) -> None:
+    def __init__(self, partitioner: Partitioner, channels: dict[int, OutputChannel], edge: str = "") -> None:
+        self.edge = edge
+        """Its name in checkpoints."""
         self._partitioner = partitioner
         self.channels = channels
         self.records_out = 0
@@ -125,7 +176,7 @@ class RecordWriter:
         for channel in self.channels.values():
             channel.add_watermark(watermark, now_ns)
 
-    def control(self, element: Barrier | EndOfInput | WatermarkStatus) -> None:
+    def control(self, element: Barrier | EndOfInput | WatermarkStatus | InFlightEnd) -> None:
         for channel in self.channels.values():
             channel.add_control(element)
 
@@ -148,13 +199,16 @@ class Writers:
     def of(self, operator: int, tag: str | None) -> list[RecordWriter]:
         return self._writers.get((operator, tag), [])
 
+    def of_edge(self, edge: str) -> RecordWriter | None:
+        return next((w for group in self._writers.values() for w in group if w.edge == edge), None)
+
     def tags(self, operator: int) -> set[str]:
         return {tag for index, tag in self._writers if index == operator and tag is not None}
 
     def of_operator(self, operator: int) -> list[RecordWriter]:
         return [w for (index, _), group in self._writers.items() if index == operator for w in group]
 
-    def control(self, element: Barrier | EndOfInput) -> None:
+    def control(self, element: Barrier | EndOfInput | InFlightEnd) -> None:
         for group in self._writers.values():
             for writer in group:
                 writer.control(element)
@@ -163,6 +217,24 @@ class Writers:
         for group in self._writers.values():
             for writer in group:
                 writer.latency_marker(marker)
+
+    def overtake(self, barrier: Barrier, in_flight: InFlight) -> None:
+        """The barrier goes ahead of what waits for credit, wherever it may; receivers need not wait for it either."""
+        at_once = replace(barrier, unaligned_after_ms=0)
+        for channel in self.channels:
+            channel.overtake(at_once, in_flight)
+
+    def overtake_due(self, in_flight: InFlight, now_ms: int) -> bool:
+        """An aligned barrier overtakes where it still waits, if it may by now. True: it waits nowhere any more."""
+        barrier = in_flight.barrier
+        waiting = [channel for channel in self.channels if channel.waits(barrier.checkpoint_id)]
+        due_ms = barrier.due_ms()
+        if waiting and due_ms is not None and due_ms <= now_ms:
+            at_once = replace(barrier, unaligned_after_ms=0)
+            for channel in waiting:
+                channel.overtake(at_once, in_flight)
+            return True
+        return not waiting
 
     def granted(self, channel: ChannelId, nbytes: int) -> None:
         output = self._by_id[channel]

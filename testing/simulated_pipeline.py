@@ -178,7 +178,7 @@ def draw_workload(random: Random, failing: bool, stormy: bool = False) -> Worklo
             records.insert(Random(next_id).randrange(len(records)), FAIL)
         sources.append(tuple(records))
     records_in_all = next_id
-    batch_rows, lasts_ms = random.choice((2, 5, 12)), random.randint(500, 5_000)
+    batch_rows, lasts_ms = random.choice((2, 5, 12, 40)), random.randint(500, 5_000)
     config = _draw_config(random)
     if stormy:
         branches, batch_rows, lasts_ms = tuple(odds), 2, 3_000
@@ -233,6 +233,8 @@ def _draw_config(random: Random) -> dict[str, str]:
         options.MAX_CONCURRENT_CHECKPOINTS: random.choice((1, 1, 2, 3)),
         options.TOLERABLE_FAILED_CHECKPOINTS: random.choice((0, 3, -1)),
         options.CHECKPOINT_MODE: "exactly-once" if random.random() < 0.9 else "at-least-once",
+        options.UNALIGNED: random.random() < 0.7,
+        options.ALIGNED_TIMEOUT: random.choice(("0ms", "0ms", "20ms", "150ms", "2s")),
         options.RETAINED_CHECKPOINTS: random.choice((1, 1, 2, 3)),
         options.STATE_BACKEND: "heap" if random.random() < 0.95 else "rocksdb",
         options.LATENCY_INTERVAL: "0ms",

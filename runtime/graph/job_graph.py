@@ -55,6 +55,11 @@ class Edge:
     partitioning: Partitioning
 
 
+def edge_name(sender: OperatorId, tag: str | None, receiver: OperatorId, input_index: int) -> str:
+    """What an edge is called in checkpoints: the same as long as its two operators keep their ids."""
+    return f"{sender}{'' if tag is None else f'#{tag}'}>{receiver}#{input_index}"
+
+
 @dataclass(frozen=True, slots=True)
 class JobGraph:
     job_name: str
@@ -68,3 +73,13 @@ class JobGraph:
     config: dict[str, str] = field(default_factory=dict)
     """Resolved options (config.py), strings."""
     warnings: tuple[str, ...] = ()
+
+    def vertex(self, vertex_id: VertexId) -> Vertex:
+        return next(vertex for vertex in self.vertices if vertex.id == vertex_id)
+
+    def sender_of(self, edge: Edge) -> OperatorId:
+        return self.vertex(edge.source).operators[edge.operator].id
+
+    def name_of(self, edge: Edge) -> str:
+        receiver = self.vertex(edge.target).operators[0].id
+        return edge_name(self.sender_of(edge), edge.tag, receiver, edge.input_index)

@@ -14,7 +14,7 @@ from ..elements import MIN_WATERMARK
 from ..keys import KeySelector
 from ..record_types import RecordType
 from .operator import Operator, OperatorContext, RestoredState
-from .user_code import keys_by
+from .user_code import Collector, keys_by
 
 TIMERS_AT_ONCE = 64
 """So many timers fire before the operator lets itself be interrupted (PROTOCOLS 19)."""
@@ -33,6 +33,8 @@ class KeyedOperator(Operator):
         self.side_tags = side_tags
         self.current_watermark = MIN_WATERMARK
         self._backend: KeyedStateBackend | None = None
+        self._firing: Collector | None = None
+        """What holds the results of timers that are firing."""
 
     def open(self, context: OperatorContext, restored: RestoredState) -> None:
         super().open(context, restored)
@@ -45,11 +47,21 @@ class KeyedOperator(Operator):
         assert self._backend is not None
         return self._backend
 
-    def keys(self, batch: Batch) -> list[Any]:
+    def keys(self, batch: Batch, input_index: int = 0) -> list[Any]:
         return keys_by(self.selector, batch, self.context)
+
+    @property
+    def changes_in_place(self) -> bool:
+        """What functions hand on may be objects of their state, which go on changing."""
+        return self.backend.changes_in_place or self.context.operator_state.changes_in_place
 
     def between_batches(self) -> None:
         self.backend.between_batches()
+
+    def prepare_barrier(self, checkpoint_id: CheckpointId) -> None:
+        """An unaligned barrier may come amid a firing: timers whose results are held are no longer in the state."""
+        if self._firing is not None:
+            self._firing.emit()
 
     def snapshot(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot]:
         return self._snapshot(self.backend.snapshot(checkpoint_id), self.current_watermark)

@@ -1,4 +1,4 @@
-"""KeyedProcessFunction: state, timers and side outputs per key.
+"""KeyedProcessFunction: state, timers and side outputs per key. What functions of two inputs are built on, too.
 
 Records are processed in order, each with its key as the current one; what a call produces is drained before the key
 changes (PROTOCOLS 27). Event timers fire when a watermark arrives, in the order of their timestamps; results carry
@@ -37,6 +37,9 @@ from .user_code import Collector, raise_user_error, shown
 class KeyedProcessOperator(KeyedOperator):
     """Runs a KeyedProcessFunction, or a callable(value, context) that needs no timers."""
 
+    methods: tuple[str, ...] = ("process_element",)
+    """Of the function, one per input."""
+
     def __init__(
         self,
         function: Any,
@@ -49,21 +52,25 @@ class KeyedProcessOperator(KeyedOperator):
 
     def open(self, context: OperatorContext, restored: RestoredState) -> None:
         super().open(context, restored)
-        self._call: Callable[..., Any] = callable_of(self.function, "process_element")
+        self._calls: list[Callable[..., Any]] = [callable_of(self.function, method) for method in self.methods]
         self._on_timer: Callable[..., Any] | None = getattr(self.function, "on_timer", None)
         self._event_timers = self.backend.timers("event")
         self._processing_timers = self.backend.timers("processing")
-        self._at_hand = _AtHand(self, self._event_timers, self._processing_timers)
+        self._at_hand = self._new_context(self._event_timers, self._processing_timers)
         try:
             open_function(self.function, RuntimeContext(context, self.backend))
         except Exception as error:
             raise_user_error(context, error, "in open()")
 
+    def _new_context(self, event_timers: Timers, processing_timers: Timers) -> AtHand:
+        """What the function is given with records of a key, and with timers."""
+        return AtHand(self, event_timers, processing_timers)
+
     def process_batch(self, batch: Batch, input_index: int) -> None:
-        keys = self.keys(batch)
-        call, at_hand, set_key = self._call, self._at_hand, self.backend.set_current_key
+        keys = self.keys(batch, input_index)
+        call, at_hand, set_key = self._calls[input_index], self._at_hand, self.backend.set_current_key
         collector = self._new_collector()
-        take, apart = collector.take, self.backend.changes_in_place
+        take, apart = collector.take, self.changes_in_place
         at_hand.now_ms = self.context.clock.now_ms()
         at_hand.domain = None
         row: Any = None
@@ -91,7 +98,7 @@ class KeyedProcessOperator(KeyedOperator):
         return self._fire(self._processing_timers, now_ms, TimeDomain.PROCESSING_TIME)
 
     def _fire(self, timers: Timers, up_to: int, domain: TimeDomain) -> Firing:
-        collector = self._new_collector()
+        collector = self._firing = self._new_collector()
         fired = 0
         while (due := timers.pop_due(up_to)) is not None:
             timestamp, key, _ = due
@@ -115,7 +122,7 @@ class KeyedProcessOperator(KeyedOperator):
         try:
             produced = self._on_timer(timestamp, at_hand)
             if produced is not None:
-                collector.take(produced, result_timestamp, apart=self.backend.changes_in_place)
+                collector.take(produced, result_timestamp, apart=self.changes_in_place)
         except Exception as error:
             raise_user_error(self.context, error, f"in the {domain.value} timer at {timestamp} of key {shown(key)}")
 
@@ -130,7 +137,7 @@ class KeyedProcessOperator(KeyedOperator):
             super().close()
 
 
-class _AtHand(TimerContext, TimerService):
+class AtHand(TimerContext, TimerService):
     """The record or timer at hand, its key, and time: one object for all calls."""
 
     collector: Collector
@@ -159,7 +166,7 @@ class _AtHand(TimerContext, TimerService):
         return self.domain
 
     def output(self, tag: OutputTag[Any], value: Any) -> None:
-        self.collector.side(tag, value, self.at, apart=self._operator.backend.changes_in_place)
+        self.collector.side(tag, value, self.at, apart=self._operator.changes_in_place)
 
     def current_processing_time(self) -> int:
         return self.now_ms

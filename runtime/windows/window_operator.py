@@ -187,7 +187,7 @@ class WindowOperator(KeyedOperator):
     def _fire(self, up_to: int, event_time: bool) -> Firing:
         timers = self._timers[event_time]
         at_hand = self._at_hand
-        at_hand.collector = collector = Collector(self.output_type, self.output, self._tagged)
+        at_hand.collector = collector = self._firing = Collector(self.output_type, self.output, self._tagged)
         fired = 0
         while (due := timers.pop_due(up_to)) is not None:
             timestamp, key, start = due

@@ -9,10 +9,10 @@ import pytest
 from penstock.jobmanager.execution_graph import TRANSITIONS, ExecutionGraph, SubtaskState
 from penstock.jobmanager.failures import error_of
 from penstock.jobmanager.restarts import ExponentialDelay, FailureRate, FixedDelay, NoRestart, helped_by_restart
-from penstock.runtime.graph.job_graph import Edge, JobGraph, Vertex
+from penstock.runtime.graph.job_graph import ChainedOperator, Edge, JobGraph, Vertex
 from penstock.runtime.graph.partitioning import Rebalance
 from penstock.state.errors import MalformedRecordError, PipelineError, ProtocolError, UserCodeError
-from penstock.state.ids import Attempt, Generation, JobId, SlotId, VertexId
+from penstock.state.ids import Attempt, Generation, JobId, OperatorId, SlotId, VertexId
 from penstock.taskmanager.messages import Failed, SubtaskId
 
 S = SubtaskState
@@ -55,7 +55,8 @@ def test_an_unreadable_cause_leaves_the_text() -> None:
 
 
 def vertex(name: str, parallelism: int, group: str = "default", max_parallelism: int = 128) -> Vertex:
-    return Vertex(VertexId(name), name, (), parallelism, max_parallelism, group)
+    operator = ChainedOperator(OperatorId(name), name, None, "map", b"", None)
+    return Vertex(VertexId(name), name, (operator,), parallelism, max_parallelism, group)
 
 
 def graph_of(*vertices: Vertex) -> ExecutionGraph:
