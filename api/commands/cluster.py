@@ -86,11 +86,16 @@ def stop(
 ) -> None:
     """Stop a cluster: its jobs take a last checkpoint, and go on when it is started again."""
     if address is not None:
+        from ...jobmanager.startup.cluster_rest import JOBS_STOP_TIMEOUT_S, live_jobs, waiting_for
+
         with common.cluster(address) as client:
             counts = client.overview()
             common.confirm(f"Stop the cluster at {client.address} with {counts['jobs-running']} running jobs?", yes)
+            jobs = live_jobs(client.address)
             client.shut_down()
         session.say(f"the cluster at {client.address} stops")
+        if jobs:
+            session.say(f"it is {waiting_for(jobs, JOBS_STOP_TIMEOUT_S)}")
         return
     from ...jobmanager.startup import cluster_control
 
@@ -98,7 +103,7 @@ def stop(
     state = cluster_control.status(configuration)
     if state is not None:
         common.confirm(f"Stop cluster '{state.cluster_id}' ({state.rest_url}) and its jobs?", yes)
-    state = cluster_control.stop(configuration, force=force)
+    state = cluster_control.stop(configuration, force=force, tell=session.say)
     if output is Output.JSON:
         common.print_json({"cluster_id": state.cluster_id, "state": "stopped"})
     else:

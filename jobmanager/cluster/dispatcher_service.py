@@ -36,6 +36,7 @@ from ..gateway import UnavailableError
 from ..job_states import JobState
 from ..leadership import is_abandoned
 from ..process_identity import is_dead
+from ..startup.cluster_rest import JOBS_STOP_TIMEOUT_S
 from ..views import JobOverview, JobView, LogFile, TaskManagerView
 from . import dispatcher
 from .dispatcher import Dispatcher
@@ -48,8 +49,6 @@ TAKE_UP_S = 10.0
 """How long a patient start waits for the store before questions are let in."""
 TAKE_UP_PAUSE_S = 1.0
 """Between two attempts to read the store; each has retries of its own."""
-SHUTDOWN_S = 90.0
-"""What the last checkpoints of all jobs may take together when the cluster stops."""
 NEVER_LED_MS = 600_000
 """A job that nobody has begun to lead for so long after its submission is not about to be started."""
 ENDED_VIEWS = 32
@@ -365,7 +364,7 @@ class DispatcherService:
             except PenstockError as error:
                 logger.warning("master %d of job %s does not stop it in order: %s", number, job_id, error)
                 self.processes.end_master(job_id, number)  # it might take the job up when the other one lets go of it
-        deadline_s = time.monotonic() + SHUTDOWN_S
+        deadline_s = time.monotonic() + JOBS_STOP_TIMEOUT_S
         while time.monotonic() < deadline_s and any(self._runs(*master) for master in masters):
             time.sleep(TICK_S)
         self.processes.end_all()

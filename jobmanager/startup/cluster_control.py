@@ -13,12 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import IO
 
 import msgspec
 
 from ...runtime import cluster_options as options
 from ...runtime.config import Configuration
+from .cluster_rest import JOBS_STOP_TIMEOUT_S, live_jobs, waiting_for
 from .cluster_state import ClusterFiles, ClusterState, forget_if_empty
 from .node_processes import MARK
 from .ray_address import ClusterError
@@ -29,7 +31,9 @@ DEFAULT_STORAGE = ".penstock/cluster"
 MAX_COMPLAINT_BYTES = 4_000
 START_TIMEOUT_S = 400.0
 """Two starts of Ray on a busy machine, and the dispatcher's."""
-STOP_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = JOBS_STOP_TIMEOUT_S + 30.0
+TELL_S = 10.0
+"""Between two words on what is waited for."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -109,9 +113,12 @@ def status(config: Configuration) -> ClusterState | None:
     return state
 
 
-def stop(config: Configuration, *, force: bool = False) -> ClusterState:
+def stop(
+    config: Configuration, *, force: bool = False, tell: Callable[[str], None] = lambda text: None
+) -> ClusterState:
     """Its jobs stop with a last checkpoint, and can be resumed; `force`: at once, without. Blocks until nothing is
-    left. ClusterError: there is no such cluster on this machine, or it does not end."""
+    left, and `tell`s now and then for which jobs it waits. ClusterError: there is no such cluster on this machine, or
+    it does not end."""
     files = ClusterFiles.of(config)
     state = files.read()
     if state is None:
@@ -120,20 +127,31 @@ def stop(config: Configuration, *, force: bool = False) -> ClusterState:
             f"no cluster '{config.get(options.CLUSTER_ID)}' runs on this machine; `penstock cluster status` lists "
             f"those that do, -c {options.CLUSTER_ID.key}=NAME names one"
         )
+
+    def look(waited_s: float) -> None:
+        if not force and (jobs := live_jobs(state.rest_url or "")):
+            tell(waiting_for(jobs, JOBS_STOP_TIMEOUT_S - waited_s))
+
+    look(0)
     os.kill(state.pid, signal.SIGQUIT if force else signal.SIGTERM)
-    if not _await_release(files, STOP_TIMEOUT_S):
+    if not _await_release(files, STOP_TIMEOUT_S, look):
         if not force:
             raise ClusterError(f"the cluster has not stopped within {STOP_TIMEOUT_S:.0f} s; stop it with --force")
         os.kill(state.pid, signal.SIGKILL)
-        _await_release(files, STOP_TIMEOUT_S)
+        _await_release(files, STOP_TIMEOUT_S, look)
         clear_remains(files.directory, state.keeper_pid)
     return state
 
 
-def _await_release(files: ClusterFiles, timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
+def _await_release(files: ClusterFiles, timeout_s: float, look: Callable[[float], None]) -> bool:
+    """`look` is called now and then, with the time since the beginning."""
+    begun = looked = time.monotonic()
     while files.is_claimed():
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now - begun > timeout_s:
             return False
+        if now - looked > TELL_S:
+            looked = now
+            look(now - begun)
         time.sleep(0.05)
     return True

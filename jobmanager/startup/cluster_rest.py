@@ -1,4 +1,4 @@
-"""What a supervisor knows of its cluster's REST: the port, whether it answers, and the request to stop."""
+"""What is known of a cluster's REST from outside: the port, whether it answers, its jobs, and the request to stop."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ import threading
 import time
 from urllib.parse import urlsplit
 
+import msgspec
 import psutil
 
 from ...runtime import cluster_options as options
 from ...runtime.config import Configuration
+from ..job_states import JobState
 from .ray_address import LOOPBACK, ClusterError
 from .restart_budget import Remedy, Vigil
 
 PROBE_TIMEOUT_S = 3.0
 STOP_REQUEST_TIMEOUT_S = 10.0
+JOBS_STOP_TIMEOUT_S = 90.0
+"""For all jobs together to stop with a last checkpoint, when their cluster does."""
+SHOWN_JOBS = 10
 SILENCE_FACTOR = 3
 """So many `heartbeat.timeout`s REST may be silent: whoever is busy is not dead."""
 PATIENCE_MS = 60_000
@@ -87,18 +92,47 @@ def answers(url: str) -> bool:
     return _ask(url, "GET", "/config", PROBE_TIMEOUT_S) is not None
 
 
+class _Row(msgspec.Struct):
+    jid: str
+    name: str
+    state: str
+
+
+class _Rows(msgspec.Struct):
+    jobs: list[_Row]
+
+
+def live_jobs(url: str) -> list[str]:
+    """Names and ids of those that have not ended; none if REST does not say."""
+    _, body = _ask(url, "GET", "/jobs/overview", PROBE_TIMEOUT_S) or (0, b"")
+    try:
+        rows = msgspec.json.decode(body, type=_Rows).jobs
+    except msgspec.DecodeError:
+        return []
+    ended = {state.value for state in JobState if state.is_terminal}
+    return [f"'{row.name}' ({row.jid})" for row in rows if row.state not in ended]
+
+
+def waiting_for(jobs: list[str], left_s: float) -> str:
+    """For whoever waits for the end of a cluster."""
+    more = f" and {len(jobs) - SHOWN_JOBS} more" if len(jobs) > SHOWN_JOBS else ""
+    return f"waiting up to {max(left_s, 0):.0f} s for the last checkpoint of {', '.join(jobs[:SHOWN_JOBS])}{more}"
+
+
 def delete_cluster(url: str) -> bool:
     """Ask it to stop its jobs, with a last checkpoint, and to end; whether it will."""
-    status = _ask(url, "DELETE", "/cluster", STOP_REQUEST_TIMEOUT_S)
-    return status is not None and status < 300
+    answer = _ask(url, "DELETE", "/cluster", STOP_REQUEST_TIMEOUT_S)
+    return answer is not None and answer[0] < 300
 
 
-def _ask(url: str, method: str, path: str, timeout_s: float) -> int | None:
+def _ask(url: str, method: str, path: str, timeout_s: float) -> tuple[int, bytes] | None:
+    """Status and body; None: nobody answers."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
     try:
         connection.request(method, path)
-        return connection.getresponse().status
+        answer = connection.getresponse()
+        return answer.status, answer.read()
     except (OSError, http.client.HTTPException):
         return None
     finally:

@@ -36,7 +36,17 @@ from ...runtime.config import Configuration
 from ...runtime.logs import setup_logging
 from ...state.errors import PenstockError
 from .cluster_control import DEFAULT_STORAGE, STARTER, Order, Started
-from .cluster_rest import RestProbe, answers, delete_cluster, listens, port_of, settle_rest_port
+from .cluster_rest import (
+    JOBS_STOP_TIMEOUT_S,
+    RestProbe,
+    answers,
+    delete_cluster,
+    listens,
+    live_jobs,
+    port_of,
+    settle_rest_port,
+    waiting_for,
+)
 from .cluster_state import LOCK, ClusterFiles, ClusterState, Phase
 from .dispatcher_starter import Request, StarterProcess
 from .node_processes import members, on_death_of
@@ -48,8 +58,6 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.2
 REST_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 90.0
-"""For jobs to stop with a last checkpoint."""
 
 
 class Supervisor:
@@ -255,15 +263,16 @@ class Supervisor:
 
     def _stop_jobs(self) -> None:
         self._write("stopping")
-        logger.info("jobs are asked to stop with a last checkpoint")
         url = self._state.rest_url or ""
+        jobs = live_jobs(url)
+        logger.info("%s", waiting_for(jobs, JOBS_STOP_TIMEOUT_S) if jobs else "no job runs that would have to stop")
         if not delete_cluster(url):
             logger.warning("REST does not take the request to stop; jobs can be resumed from what they have")
             return
-        deadline = time.monotonic() + STOP_TIMEOUT_S
+        deadline = time.monotonic() + JOBS_STOP_TIMEOUT_S
         while not (self._at_once.is_set() or self.files.stop_requested or not listens(url)):
             if time.monotonic() > deadline:
-                logger.warning("jobs have not stopped in %.0f s; they can be resumed", STOP_TIMEOUT_S)
+                logger.warning("jobs have not stopped in %.0f s; they can be resumed", JOBS_STOP_TIMEOUT_S)
                 return
             self._at_once.wait(TICK_S / 4)
 

@@ -24,7 +24,9 @@ def test_a_job_outlives_its_clusters(
     first = new_cluster(**golden_settings)
     golden: Golden = start_golden(first).in_mid_stream()
     before, known = golden.view, first.processes()
-    cluster_control.stop(first.config)
+    said: list[str] = []
+    cluster_control.stop(first.config, tell=said.append)
+    assert said[0] == f"waiting up to 90 s for the last checkpoint of 'golden' ({golden.job_id})"
     assert [process for process in known if is_alive(process)] == []
 
     second = new_cluster(**golden_settings)
