@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from .api.environment import StreamExecutionEnvironment, get_execution_environment
     from .runtime.aggregates import avg, count, max, min, sum
     from .runtime.config import Configuration
+    from .runtime.connected_functions import (
+        BroadcastProcessFunction,
+        CoFlatMapFunction,
+        CoMapFunction,
+        CoProcessFunction,
+        KeyedBroadcastProcessFunction,
+        KeyedCoProcessFunction,
+    )
     from .runtime.functions import (
         AggregateFunction,
         FilterFunction,
@@ -31,6 +39,11 @@ if TYPE_CHECKING:
         ProcessWindowFunction,
         ReduceFunction,
         RuntimeContext,
+    )
+    from .runtime.operator_state import (
+        CheckpointedFunction,
+        FunctionInitializationContext,
+        FunctionSnapshotContext,
     )
     from .runtime.watermarks import WatermarkStrategy
     from .runtime.windows.assigners import TumblingEventTimeWindows
@@ -52,6 +65,15 @@ __all__ = [
     "ProcessFunction",
     "KeyedProcessFunction",
     "ProcessWindowFunction",
+    "CoMapFunction",
+    "CoFlatMapFunction",
+    "CoProcessFunction",
+    "KeyedCoProcessFunction",
+    "BroadcastProcessFunction",
+    "KeyedBroadcastProcessFunction",
+    "CheckpointedFunction",
+    "FunctionInitializationContext",
+    "FunctionSnapshotContext",
     "RuntimeContext",
     "OutputTag",
     "ValueStateDescriptor",
@@ -68,6 +90,14 @@ _HOMES = {
     ".api.environment": ("StreamExecutionEnvironment", "get_execution_environment"),
     ".runtime.aggregates": ("avg", "count", "max", "min", "sum"),
     ".runtime.config": ("Configuration",),
+    ".runtime.connected_functions": (
+        "BroadcastProcessFunction",
+        "CoFlatMapFunction",
+        "CoMapFunction",
+        "CoProcessFunction",
+        "KeyedBroadcastProcessFunction",
+        "KeyedCoProcessFunction",
+    ),
     ".runtime.functions": (
         "AggregateFunction",
         "FilterFunction",
@@ -80,6 +110,7 @@ _HOMES = {
         "ReduceFunction",
         "RuntimeContext",
     ),
+    ".runtime.operator_state": ("CheckpointedFunction", "FunctionInitializationContext", "FunctionSnapshotContext"),
     ".runtime.watermarks": ("WatermarkStrategy",),
     ".runtime.windows.assigners": ("TumblingEventTimeWindows",),
     ".state.descriptors": ("ListStateDescriptor", "MapStateDescriptor", "ValueStateDescriptor"),

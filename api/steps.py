@@ -35,6 +35,8 @@ class Upstream:
     partitioning: Partitioning | None = None
     """None: forward where parallelism allows it, else rebalance."""
     tag: str | None = None
+    input_index: int = 0
+    """1: its reader has two inputs, and this is (or belongs to) the second."""
 
 
 @dataclass(eq=False, slots=True)
@@ -159,7 +161,7 @@ def freeze(steps: Sequence[Step], parallelism: int, max_parallelism: int) -> lis
 
 def _input(upstream: Upstream, source: Transformation, parallelism: int) -> Input:
     default = Forward() if source.parallelism == parallelism else Rebalance()
-    return Input(source, upstream.partitioning or default, upstream.tag)
+    return Input(source, upstream.partitioning or default, upstream.tag, upstream.input_index)
 
 
 class Configurable:

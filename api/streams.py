@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import pyarrow as pa
 
@@ -32,7 +32,9 @@ from .steps import Configurable, Step, Upstream
 if TYPE_CHECKING:
     from ..runtime.connector import Sink
     from ..runtime.watermarks import WatermarkStrategy
+    from ..state.descriptors import MapStateDescriptor
     from .collected import Collected
+    from .connected import BroadcastConnectedStream, BroadcastStream, ConnectedStreams
     from .environment import StreamExecutionEnvironment
     from .keyed import KeyedStream
 
@@ -185,6 +187,20 @@ class DataStream(Configurable):
         record_type = self.record_type if same else OpaqueType("it is a union of streams of different types")
         return DataStream(self._env, [upstream for stream in streams for upstream in stream._inputs], record_type)
 
+    @overload
+    def connect(self, other: DataStream) -> ConnectedStreams: ...
+
+    @overload
+    def connect(self, other: BroadcastStream) -> BroadcastConnectedStream: ...
+
+    def connect(self, other: DataStream | BroadcastStream) -> ConnectedStreams | BroadcastConnectedStream:
+        """Both streams for one function; or this stream beside the broadcast state of the other one."""
+        from .connected import BroadcastConnectedStream, ConnectedStreams
+
+        if isinstance(other, DataStream):
+            return ConnectedStreams(self, other)
+        return BroadcastConnectedStream(self, other)
+
     def get_side_output(self, tag: OutputTag[Any]) -> DataStream:
         step = self._own_step("get_side_output()")
         step.consumed_tags.add(tag.name)
@@ -210,9 +226,19 @@ class DataStream(Configurable):
         """Round robin over few subtasks each, so that there are fewer connections than with rebalance."""
         return self._partitioned(Rescale())
 
-    def broadcast(self) -> DataStream:
-        """Every record to every subtask."""
-        return self._partitioned(Broadcast())
+    @overload
+    def broadcast(self) -> DataStream: ...
+
+    @overload
+    def broadcast(self, *descriptors: MapStateDescriptor[Any, Any]) -> BroadcastStream: ...
+
+    def broadcast(self, *descriptors: MapStateDescriptor[Any, Any]) -> DataStream | BroadcastStream:
+        """Every record to every subtask; with descriptors of broadcast state, to be connected with another stream."""
+        if not descriptors:
+            return self._partitioned(Broadcast())
+        from .connected import BroadcastStream
+
+        return BroadcastStream(self, descriptors)
 
     def global_(self) -> DataStream:
         """All records to the first subtask."""

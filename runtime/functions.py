@@ -110,6 +110,10 @@ class RuntimeContext:
     def get_job_parameter(self, key: str, default_value: str | None = None) -> str | None:
         return self._context.job_parameters.get(key, default_value)
 
+    def _initialize(self, function: Any) -> None:
+        """A CheckpointedFunction gets its operator state."""
+        self._context.operator_state.initialize(function, self)
+
     def _state(self) -> KeyedStateBackend:
         if self._keyed_state is None:
             raise StateError(
@@ -300,6 +304,8 @@ def callable_of(function: Any, method: str) -> Callable[..., Any]:
 
 
 def open_function(function: Any, runtime_context: RuntimeContext) -> None:
+    """initialize_state, if it is a CheckpointedFunction (operator_state.py), then open."""
+    runtime_context._initialize(function)
     if isinstance(function, Function) or (callable(getattr(function, "open", None)) and not callable(function)):
         function.open(runtime_context)
 

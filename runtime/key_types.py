@@ -43,6 +43,21 @@ class KeyType:
         self._positions: list[KeyType] = []
         _annotate(self, annotation)
 
+    def differs_from(self, other: KeyType) -> bool:
+        """Keys of the one are never keys of the other, as far as both are known."""
+        if self.kind is None or other.kind is None:
+            return False
+        if self.kind is not other.kind:
+            return True
+        mine, others = self._positions, other._positions
+        if not mine or not others:
+            return False
+        return len(mine) != len(others) or any(map(KeyType.differs_from, mine, others))
+
+    def __str__(self) -> str:
+        own = "unknown" if self.kind is None else self.kind.__name__
+        return f"{own}[{', '.join(map(str, self._positions))}]" if self._positions else own
+
     def normalise(self, keys: list[Any]) -> list[Any]:
         """The normalised keys; the same list where there is nothing to change. KeyTypeError."""
         kinds = set(map(type, keys))

@@ -29,20 +29,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from ..jobmanager.restore import lists_for
 from ..runtime.batch import NO_TIMESTAMP, Batch
 from ..runtime.elements import MIN_WATERMARK, Watermark, WatermarkStatus
 from ..runtime.metrics import MetricGroup
+from ..runtime.operator_state import OperatorState
 from ..runtime.operators.operator import Operator, OperatorContext, RestoredState, drained
 from ..runtime.record_types import OPAQUE, RecordType, record_type_of
 from ..state.backend import KeyedStateBackend
 from ..state.backend_factory import create_keyed_backend
-from ..state.checkpoint_store import CheckpointStore
+from ..state.checkpoint_store import CheckpointStore, Uploads
 from ..state.ids import Attempt, CheckpointId, JobId, OperatorId
 from ..state.key_groups import KeyGroupRange, key_group, subtask_of
 from ..state.objects import ObjectStore, Program, run_program
 from ..state.obstore_objects import ObstoreObjects
+from ..state.operator_state import RestoredElements
 from ..state.pickling import dumps, loads
-from ..state.snapshots import KeyedHandle, OperatorSnapshot
+from ..state.snapshots import KeyedHandle, OperatorSnapshot, OperatorStateHandle
 from .clock import ManualClock
 
 BackendKind = Literal["heap", "rocksdb"]
@@ -208,7 +211,7 @@ class OperatorHarness:
         checkpoint = CheckpointId(self._next_checkpoint)
         self._next_checkpoint += 1
         self.operator.prepare_barrier(checkpoint)
-        program = self.operator.snapshot(checkpoint)
+        program = self.operator.take_snapshot(checkpoint)
         if program is None:
             raise ValueError(f"{type(self.operator).__name__} has no state")
         return program
@@ -225,13 +228,21 @@ class OperatorHarness:
                 run_program(self._checkpoints.fetch(handle, directory / f"restored-{number}"), self._objects)
                 keyed.append((handle, directory / f"restored-{number}"))
         mine = self._restored[self._subtask :: self._parallelism]
+        lists = lists_for(dict(enumerate(self._restored)), self._subtask, self._parallelism, len(self._restored))
         return RestoredState(
             keyed=keyed,
             operator_states=[each.operator_state for each in mine if each.operator_state is not None],
             splits=[split for each in mine for split in each.splits],
             watermark=self._watermark,
             idle=bool(self._restored) and all(each.idle for each in self._restored),
+            lists=[RestoredElements.of(state, self._elements(state)) for state in lists],
+            found=bool(self._restored),
         )
+
+    def _elements(self, state: OperatorStateHandle) -> bytes:
+        if state.file is None:
+            return state.inline
+        return run_program(self._checkpoints.fetch_bytes(state.file), self._objects)
 
     # what the operator is given
 
@@ -250,7 +261,10 @@ class OperatorHarness:
             keyed_backend=self._keyed_backend,
             new_name=_new_name,
             work_directory=directory,
-            uploads=lambda checkpoint: self._checkpoints.uploads(Attempt(1), checkpoint),
+            uploads=self._uploads,
+            operator_state=OperatorState(
+                "operator", self._subtask, self._state.lists, self._uploads, is_restored=self._state.found
+            ),
             job_id="harness",
             job_name="harness",
             job_parameters=self._job_parameters,
@@ -265,9 +279,13 @@ class OperatorHarness:
             key_groups=KeyGroupRange.of_subtask(self._subtask, self._parallelism, self._max_parallelism),
             max_parallelism=self._max_parallelism,
             directory=self._directory / "state",
-            uploads=lambda checkpoint: self._checkpoints.uploads(Attempt(1), checkpoint),
+            uploads=self._uploads,
+            now_ms=self.clock.now_ms,
             restored=self._state.keyed,
         )
+
+    def _uploads(self, checkpoint: CheckpointId) -> Uploads:
+        return self._checkpoints.uploads(Attempt(1), checkpoint)
 
     def _requested(self) -> None:
         self.requests += 1

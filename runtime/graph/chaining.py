@@ -75,7 +75,8 @@ def operator_ids(transformations: Sequence[Transformation]) -> dict[int, Operato
             ids[each.id] = OperatorId(_plain(each.uid))
             continue
         inputs = [
-            f"{ids[edge.upstream.id]}/{edge.tag or ''}/{type(edge.partitioning).__name__}" for edge in each.inputs
+            f"{ids[edge.upstream.id]}/{edge.tag or ''}/{type(edge.partitioning).__name__}{'/second' * edge.input_index}"
+            for edge in each.inputs
         ]
         signature = "|".join([each.kind, *inputs])
         number = alike[signature] = alike.get(signature, -1) + 1
@@ -176,4 +177,4 @@ def _edges(chains: Sequence[Chain], vertices: Sequence[Vertex]) -> Iterator[Edge
     for chain, vertex in zip(chains, vertices, strict=True):
         for edge in chain[0].inputs:
             source, operator = place[edge.upstream.id]
-            yield Edge(source, operator, edge.tag, vertex.id, 0, edge.partitioning)
+            yield Edge(source, operator, edge.tag, vertex.id, edge.input_index, edge.partitioning)

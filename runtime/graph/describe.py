@@ -56,6 +56,7 @@ def plan(graph: JobGraph) -> dict[str, Any]:
                         "operator": edge.operator,
                         "side_output": edge.tag,
                         "partitioning": ship(edge),
+                        "input": edge.input_index,
                     }
                     for edge in _inputs(graph, vertex)
                 ],
@@ -93,10 +94,13 @@ def _lines(graph: JobGraph) -> Iterator[str]:
         group = "" if vertex.slot_sharing_group == "default" else f", slot sharing group {vertex.slot_sharing_group}"
         parallelism = f"parallelism {vertex.parallelism} of {vertex.max_parallelism}"
         yield f"[{number[vertex.id]}] {vertex.name}: {parallelism}{group}"
-        for edge in _inputs(graph, vertex):
+        edges = _inputs(graph, vertex)
+        two = any(edge.input_index for edge in edges)
+        for edge in edges:
             source = graph.vertices[number[edge.source] - 1].operators[edge.operator]
             side = f", side output '{edge.tag}'" if edge.tag else ""
-            yield f"    reads [{number[edge.source]}] '{source.name}'{side}: {ship(edge)}"
+            place = f" as input {edge.input_index + 1}" if two else ""
+            yield f"    reads [{number[edge.source]}] '{source.name}'{side}{place}: {ship(edge)}"
         for operator in vertex.operators:
             yield from _operator_lines(operator)
     yield from (f"warning: {warning}" for warning in graph.warnings)

@@ -19,6 +19,8 @@ class Input:
     partitioning: Partitioning
     tag: str | None = None
     """Name of the upstream's side output that is read; None for its main output."""
+    input_index: int = 0
+    """1: it is, or belongs to, the second input of an operator of two."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ...state.ids import Attempt, CheckpointId, OperatorId
 from ...state.objects import Program
+from ...state.operator_state import RestoredElements
 from ...state.snapshots import KeyedHandle, OperatorSnapshot, SplitSnapshot
 from ...state.statistics import StateStatistics
 from ..batch import Batch
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ...state.backend import KeyedStateBackend
     from ...state.checkpoint_store import Uploads
     from ..metrics import MetricGroup
+    from ..operator_state import OperatorState
 
 
 class Output(Protocol):
@@ -71,6 +73,10 @@ class RestoredState:
     splits: Sequence[SplitSnapshot] = ()
     watermark: int = MIN_WATERMARK
     idle: bool = False
+    lists: Sequence[RestoredElements] = ()
+    """Operator state, already cut to this subtask's elements."""
+    found: bool = False
+    """The checkpoint knows the operator, even if it held nothing."""
 
 
 @dataclass(slots=True)
@@ -95,6 +101,8 @@ class OperatorContext:
     """Own directory of this subtask attempt for temporary files; removed afterwards."""
     uploads: Callable[[CheckpointId], Uploads]
     """Where a snapshot's files go; for operators that keep their state themselves (the column store)."""
+    operator_state: OperatorState
+    """Lists and broadcast state; the chain takes their snapshots (take_snapshot)."""
     job_id: str = ""
     job_name: str = ""
     job_parameters: dict[str, str] = field(default_factory=dict)
@@ -153,6 +161,16 @@ class Operator(ABC):
         None: the operator has no state.
         """
         return None
+
+    def take_snapshot(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot] | None:
+        """`snapshot`, with the operator state that users' code keeps. What it puts there, and into keyed state, when
+        the barrier is here, belongs to the checkpoint; so it comes first."""
+        state = self.context.operator_state
+        if state.is_empty():
+            return self.snapshot(checkpoint_id)
+        state.prepare(checkpoint_id)
+        program = self.snapshot(checkpoint_id) or immediate(OperatorSnapshot(self.context.operator_id))
+        return state.added_to(program, checkpoint_id)
 
     def state_statistics(self) -> StateStatistics | None:
         """How much it remembers per key; asked once a second, while it is open. None: nothing."""

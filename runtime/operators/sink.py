@@ -42,6 +42,7 @@ class SinkOperator(Operator):
                 new_name=context.new_name,
             )
         )
+        context.operator_state.initialize(self._writer)
 
     @property
     def writer(self) -> SinkWriter:
@@ -61,8 +62,11 @@ class SinkOperator(Operator):
         self.writer.between_batches()
         yield from ()
 
-    def snapshot(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot]:
+    def prepare_barrier(self, checkpoint_id: CheckpointId) -> None:
+        """Before a writer's snapshot_state: that is about what will not be committed with this checkpoint."""
         self._prepared[checkpoint_id] = tuple(self.writer.prepare_commit(checkpoint_id))
+
+    def snapshot(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot]:
         committables = tuple(each for prepared in self._prepared.values() for each in prepared)
         return immediate(OperatorSnapshot(self.context.operator_id, committables=committables))
 

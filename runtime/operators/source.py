@@ -66,6 +66,7 @@ class SourceOperator(Operator):
         self._reader = self.source.create_reader(
             ReaderContext(context.subtask, context.parallelism, context.clock, context.metrics, lambda: self.wake())
         )
+        context.operator_state.initialize(self._reader)
         self._take(restored.splits)
 
     # splits

@@ -1,4 +1,7 @@
-"""Operators without state: map, flat_map, filter, map_batches, process."""
+"""Operators without keyed state: map, flat_map, filter, map_batches, process; of one input or, as Co functions, of two.
+
+An operator calls the method that its function has for the batch's input: `methods` names one per input.
+"""
 
 from __future__ import annotations
 
@@ -24,24 +27,26 @@ from ..functions import (
     close_function,
     open_function,
 )
+from ..operator_state import CheckpointedFunction
 from ..record_types import RecordType
 from .operator import Firing, Operator, OperatorContext, RestoredState, immediate
-from .user_code import TAKEN_APART, Collector, call_each, check_produced, raise_user_error, shown
+from .user_code import TAKEN_APART, Collector, call_each, check_produced, raise_user_error, shown, taken_apart
 from .watermarks import WatermarksOperator
 
 
 class FunctionOperator(Operator):
     """One user function, opened and closed with the operator."""
 
-    method: str
+    methods: tuple[str, ...]
 
     def __init__(self, function: Any, output_type: RecordType) -> None:
         self.function = function
         self.output_type = output_type
+        self.stateful = self.stateful or isinstance(function, CheckpointedFunction)
 
     def open(self, context: OperatorContext, restored: RestoredState) -> None:
         super().open(context, restored)
-        self._call: Callable[..., Any] = callable_of(self.function, self.method)
+        self._calls: list[Callable[..., Any]] = [callable_of(self.function, method) for method in self.methods]
         try:
             open_function(self.function, RuntimeContext(context))
         except Exception as error:
@@ -54,21 +59,23 @@ class FunctionOperator(Operator):
 class MapOperator(FunctionOperator):
     """A MapFunction or callable over every record."""
 
-    method = "map"
+    methods: tuple[str, ...] = ("map",)
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
-        results = call_each(self.context, self._call, batch.rows())
+        results = call_each(self.context, self._calls[input_index], batch.rows())
+        if self.context.operator_state.changes_in_place:
+            results = [taken_apart(result, self.output_type) for result in results]
         self.output.emit(batch.with_rows(self.output_type, results))
 
 
 class FilterOperator(FunctionOperator):
     """Keeps the records for which a FilterFunction or callable says yes, on both faces."""
 
-    method = "filter"
+    methods = ("filter",)
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
         rows = batch.rows()
-        kept = call_each(self.context, self._call, rows)
+        kept = call_each(self.context, self._calls[0], rows)
         if all(kept):
             self.output.emit(batch)
         elif any(kept):
@@ -78,14 +85,15 @@ class FilterOperator(FunctionOperator):
 class FlatMapOperator(FunctionOperator):
     """A FlatMapFunction or callable; results carry the timestamp of their record."""
 
-    method = "flat_map"
+    methods: tuple[str, ...] = ("flat_map",)
 
     def __init__(self, function: Any, output_type: RecordType, side_tags: frozenset[str] = frozenset()) -> None:
         super().__init__(function, output_type)
         self.side_tags = side_tags
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
-        call = self._call
+        call = self._calls[input_index]
+        apart = self.context.operator_state.changes_in_place
         results: list[Any] = []
         ends: list[int] = []
         row: Any = None
@@ -95,7 +103,7 @@ class FlatMapOperator(FunctionOperator):
                 if produced is not None:
                     if type(produced) not in TAKEN_APART:
                         check_produced(produced)
-                    results.extend(produced)
+                    results.extend([taken_apart(r, self.output_type) for r in produced] if apart else produced)
                 ends.append(len(results))
         except Exception as error:
             raise_user_error(self.context, error, f"on the record {shown(row)}")
@@ -112,7 +120,7 @@ class FlatMapOperator(FunctionOperator):
 class ProcessOperator(FlatMapOperator):
     """A ProcessFunction on a stream without keys: time and side outputs, no state, no timers."""
 
-    method = "process_element"
+    methods: tuple[str, ...] = ("process_element",)
 
     def __init__(self, function: Any, output_type: RecordType, side_tags: frozenset[str] = frozenset()) -> None:
         super().__init__(function, output_type, side_tags)
@@ -120,11 +128,16 @@ class ProcessOperator(FlatMapOperator):
 
     def open(self, context: OperatorContext, restored: RestoredState) -> None:
         self.current_watermark = restored.watermark
-        self._at_hand = _AtHand(self)
         super().open(context, restored)
+        self._contexts = self._contexts_of_inputs()
+
+    def _contexts_of_inputs(self) -> list[AtHand]:
+        """What the function is given with records, per input."""
+        return [AtHand(self)] * len(self.methods)
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
-        call, at_hand = self._call, self._at_hand
+        call, at_hand = self._calls[input_index], self._contexts[input_index]
+        apart = self.context.operator_state.changes_in_place
         collector = at_hand.collector = Collector(self.output_type, self.output, bool(self.side_tags))
         at_hand.now_ms = self.context.clock.now_ms()
         row: Any = None
@@ -133,7 +146,7 @@ class ProcessOperator(FlatMapOperator):
                 at_hand.at = timestamp
                 produced = call(row, at_hand)
                 if produced is not None:
-                    collector.take(produced, timestamp)
+                    collector.take(produced, timestamp, apart=apart)
         except Exception as error:
             raise_user_error(self.context, error, f"on the record {shown(row)}")
         collector.emit()
@@ -147,8 +160,8 @@ class ProcessOperator(FlatMapOperator):
         return immediate(OperatorSnapshot(self.context.operator_id, watermark=self.current_watermark))
 
 
-class _AtHand(ElementContext, TimerService):
-    """The record at hand, and time, of a stream without keys."""
+class AtHand(ElementContext, TimerService):
+    """The record at hand, and time, of streams without keys."""
 
     collector: Collector
 
@@ -164,7 +177,7 @@ class _AtHand(ElementContext, TimerService):
         return self
 
     def output(self, tag: OutputTag[Any], value: Any) -> None:
-        self.collector.side(tag, value, self.at)
+        self.collector.side(tag, value, self.at, apart=self._operator.context.operator_state.changes_in_place)
 
     def current_processing_time(self) -> int:
         return self.now_ms
@@ -189,7 +202,7 @@ class MapBatchesOperator(FunctionOperator):
     """
 
     face = "columns"
-    method = "map_batches"
+    methods = ("map_batches",)
 
     def __init__(self, function: Any, face: str, output_type: RecordType) -> None:
         super().__init__(function, output_type)
@@ -198,7 +211,7 @@ class MapBatchesOperator(FunctionOperator):
     def process_batch(self, batch: Batch, input_index: int) -> None:
         columns = batch.columns()
         try:
-            result = self._call(_given(columns, self.batch_face))
+            result = self._calls[0](_given(columns, self.batch_face))
         except Exception as error:
             raise_user_error(self.context, error, f"on a batch of {len(batch)} records")
         if result is None:

@@ -122,7 +122,7 @@ class Collector:
             self.timestamps.extend([timestamp] * count)
 
     def _copy(self, row: Any) -> Any:
-        return _apart(row, self._output_type)
+        return taken_apart(row, self._output_type)
 
     def side(self, tag: OutputTag[Any], value: Any, timestamp: int, *, apart: bool = False) -> None:
         if not isinstance(tag, OutputTag):
@@ -130,7 +130,7 @@ class Collector:
         if tag.name not in self._sides:
             self._sides[tag.name] = (OPAQUE if tag.type is None else record_type_of(tag.type), [], [])
         record_type, values, timestamps = self._sides[tag.name]
-        values.append(_apart(value, record_type) if apart else value)
+        values.append(taken_apart(value, record_type) if apart else value)
         timestamps.append(timestamp)
 
     def emit(self) -> None:
@@ -156,7 +156,8 @@ class Collector:
                 self.timestamps.append(timestamp)
 
 
-def _apart(value: Any, record_type: RecordType) -> Any:
+def taken_apart(value: Any, record_type: RecordType) -> Any:
+    """A copy, where it can change."""
     if is_immutable(value):
         return value
     try:

@@ -62,7 +62,7 @@ def test_the_plan_for_programs(env: ps.StreamExecutionEnvironment) -> None:
     first, second = plan["vertices"]
     assert [operator["kind"] for operator in second["operators"]] == ["window agg", "sink"]
     assert second["inputs"] == [
-        {"vertex": first["id"], "operator": 3, "side_output": None, "partitioning": "hash"}
+        {"vertex": first["id"], "operator": 3, "side_output": None, "partitioning": "hash", "input": 0}
     ]  # fmt: skip
     assert second["operators"][0]["id"] == "counts"
 

@@ -130,9 +130,9 @@ def test_missing_foreign_and_moved_metadata(objects: ObstoreObjects) -> None:
     objects.execute(Put("job/chk-8-1/_metadata", good))
     with pytest.raises(DamagedCheckpointError, match="cannot be copied or renamed"):
         run_program(store.read_metadata("job/chk-8-1/_metadata"), objects)
-    later = good.replace(b'"version":2', b'"version":9')
+    later = good.replace(b'"version":3', b'"version":9')
     objects.execute(Put("job/chk-7-1/_metadata", later, create_only=False))
-    with pytest.raises(DamagedCheckpointError, match="format version 9; this penstock reads a checkpoint of version 2"):
+    with pytest.raises(DamagedCheckpointError, match="format version 9; this penstock reads a checkpoint of version 3"):
         run_program(store.read_metadata("job/chk-7-1/_metadata"), objects)
 
 
