@@ -3,6 +3,7 @@
 - `LogChecker`, `StoreChecker`: the log is one legal sequence, written once, and no master believes another one; every
   object of a logged, not subsumed checkpoint is there, whole; what is left at the end is wanted.
 - `CommitChecker`: nothing becomes visible that no logged checkpoint holds.
+- `commit_what_is_recorded`: what a cancelled job did not commit stands in the checkpoint that it leaves.
 - `PendingChecker`: what is not visible when the job has ended is not kept for it either.
 - `ChannelChecker`: watermarks and barriers go forward on every channel, no record follows a watermark that had passed
   it, credit is neither lost nor made.
@@ -158,17 +159,22 @@ class StoreChecker:
         self._clear_failed |= where.endswith(" clear")
 
     def check_leftovers(self) -> None:
-        """After the end nothing is left but what had not been written yet; a dead master clears nothing."""
+        """After the end what is retained is there, whole, and nothing else but what had not been written yet; a dead
+        master clears nothing."""
         wrote_last = self._log.entries[self._log.state.seq].writer
-        cleared = wrote_last in self._ended_writers()
-        left = sorted((self._before_end or set()) & self._store.objects.keys())
+        finished, cleared = self._log.state.finished, wrote_last in self._ended_writers()
+        retained = self._needed() if finished is not None and finished.retained else {}
+        for name, size in retained.items():
+            if len(self._store.objects.get(name, b"")) < size or not size:
+                raise Violation(f"{name} is gone after the end of the job, which retains a checkpoint that needs it")
+        left = sorted(((self._before_end or set()) & self._store.objects.keys()) - retained.keys())
         if cleared and left and not self._clear_failed:
             raise Violation(f"{len(left)} objects are left after the end of the job, for example {left[0]}")
 
     def _ended_writers(self) -> set[str]:
         """Log writers of the masters that have come to the end of all they had to do."""
-        finished = events.JobState.FINISHED
-        return {m.master.log.writer for m in self._cluster.masters if m.ended is not None and m.ended.state is finished}
+        done = (events.JobState.FINISHED, events.JobState.CANCELED)
+        return {m.master.log.writer for m in self._cluster.masters if m.ended is not None and m.ended.state in done}
 
 
 class CommitChecker:
@@ -186,6 +192,20 @@ class CommitChecker:
                 self._allowed.update(_committables(metadata))
         if name not in self._allowed:
             raise Violation(f"transaction {name} is committed, and no logged checkpoint holds it")
+
+
+def commit_what_is_recorded(log: LogChecker, warehouse: Warehouse) -> int:
+    """As whoever continues a cancelled job does: its last checkpoint tells all that was not committed. Answers how many
+    transactions that were."""
+    finished, last = log.state.finished, log.state.last_completed
+    assert finished is not None
+    recorded = list(_committables(log.metadata[last.checkpoint_id])) if last is not None else []
+    left = [name for name in recorded if name not in warehouse.shown]
+    if left and not finished.retained:
+        raise Violation(f"the job was cancelled with output that is not committed, and nothing is retained: {finished}")
+    warehouse.failing = 0.0
+    warehouse.commit(recorded)
+    return len(left)
 
 
 class PendingChecker:
@@ -310,7 +330,8 @@ class FailureChecker:
     def _end(self, master: SimulatedMaster, end: events.EndJob) -> None:
         silent = isinstance(end.failure, DeposedError | ObjectStoreUnavailable)
         stopped = end.state is events.JobState.SUSPENDED and (master.stop_requested or self._cluster.stop_remembered)
-        if end.state is not events.JobState.FINISHED and not silent and not stopped:
+        cancelled = end.state is events.JobState.CANCELED and self._cluster.cancelled
+        if end.state is not events.JobState.FINISHED and not silent and not stopped and not cancelled:
             raise Violation(f"{master.process.name} ended the job as {end.state.value}: {end.failure}")
 
 

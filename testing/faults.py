@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from ..jobmanager.job_states import JobState
 from .simulated_cluster import SimulatedCluster, SimulatedMaster, SimulatedSlot
 from .simulated_store import StoreTrouble
 from .simulated_warehouse import Warehouse
@@ -34,7 +35,9 @@ class Fault(enum.Enum):
     STORE_IS_AMBIGUOUS = "create-only puts answer 'already exists' to their own writer, or with nothing stored"
     STORE_SLOW = "ops take seconds"
     COMMIT_FAILS = "a commit fails, before, while or after it took effect"
+    COMMIT_HANGS = "a commit takes longer than its timeout, to take effect or to say so, or for ever"
     USER_CODE_FAILS = "user code raises"
+    CANCEL = "the job is cancelled while it waits for its last commits"
 
 
 STORE_TROUBLES: dict[Fault, tuple[StoreTrouble, ...]] = {
@@ -56,7 +59,7 @@ MOMENTS = frozenset(
 HARMLESS_WITHOUT_CHECKPOINTS = frozenset(
     {
         Fault.KILL_SLOT, Fault.PAUSE_SLOT, Fault.SLOW_LINK, Fault.CUT_LINK, Fault.SLOW_CONTROL, Fault.COMMIT_FAILS,
-        Fault.USER_CODE_FAILS,
+        Fault.COMMIT_HANGS, Fault.USER_CODE_FAILS,
     }
 )  # fmt: skip
 """A job that keeps no state begins anew, which is right as long as nothing is committed; and whether something is,
@@ -98,7 +101,8 @@ def draw_storm(random: Random, lasts_ns: int) -> FaultPlan:
     horizon_ns = lasts_ns * 3 // 2 + 2_000 * MS
     drawn = [(random.randrange(500 * MS, horizon_ns), random.choice(kinds)) for _ in range(12)]
     moments = sorted(drawn, key=lambda moment: moment[0])
-    return FaultPlan(frozenset((*kinds, Fault.COMMIT_FAILS)), tuple(moments), horizon_ns, 0.0, 0.2)
+    commits = (Fault.COMMIT_FAILS, Fault.COMMIT_HANGS)
+    return FaultPlan(frozenset((*kinds, *commits)), tuple(moments), horizon_ns, 0.0, 0.2)
 
 
 class FaultInjector:
@@ -129,13 +133,21 @@ class FaultInjector:
                 odds.update(dict.fromkeys(troubles, self._plan.odds))
         if Fault.COMMIT_FAILS in self._plan.kinds:
             self._warehouse.failing = self._plan.commit_odds
+        if Fault.COMMIT_HANGS in self._plan.kinds:
+            self._cluster.hanging_commits = self._plan.commit_odds / 2
+        if Fault.CANCEL in self._plan.kinds:
+            self._cluster.state_observers.append(self._entered)
         for at_ns, fault in self._plan.moments:
             self._time.at(at_ns, None, f"fault: {fault.value}", self._hit[fault])
         self._time.at(self._plan.horizon_ns, None, "faults end", self._calm)
 
     def _calm(self) -> None:
         self._cluster.store.weather.odds.clear()
-        self._warehouse.failing = 0.0
+        self._warehouse.failing = self._cluster.hanging_commits = 0.0
+
+    def _entered(self, master: SimulatedMaster, state: JobState) -> None:
+        if state is JobState.FINISHING:
+            self._time.after(self._time.between(0, 500 * MS), None, "fault: cancel", master.cancel)
 
     def _slot(self) -> SimulatedSlot | None:
         slots = self._cluster.slots

@@ -18,7 +18,9 @@ import xxhash
 
 from ..jobmanager.attempt_setup import AttemptSetup
 from ..jobmanager.checkpointing import Checkpointing
+from ..jobmanager.commits import Commits
 from ..jobmanager.ending import Ending
+from ..jobmanager.events import Command
 from ..jobmanager.regions import Regions
 from ..jobmanager.splits import SplitCoordinator
 from ..runtime.elements import MIN_WATERMARK, Barrier
@@ -211,6 +213,22 @@ def output_of_the_dead_left_pending() -> Any:
     return _replaced(Ending, "_clean_sinks", lambda original: lambda self: None)
 
 
+def late_answer_of_a_commit_heeded() -> Any:
+    """What a commit says after its timeout, when the next try was faster, counts for the checkpoint that follows."""
+
+    def make(original: Any) -> Any:
+        def done(self: Commits, operator_id: OperatorId, number: int, failures: int, now_ms: int) -> list[Command]:
+            queue = self._queues[operator_id]
+            if queue.waiting:
+                number, failures = queue.number, queue.failures
+            commands: list[Command] = original(self, operator_id, number, failures, now_ms)
+            return commands
+
+        return done
+
+    return _replaced(Commits, "done", make)
+
+
 def region_without_its_neighbours() -> Any:
     """Only what has failed restarts, and not what it is connected with."""
     return _replaced(Regions, "of", lambda original: lambda self, failed: frozenset(failed))
@@ -231,5 +249,6 @@ BUGS: dict[str, Callable[[], Any]] = {
         output_of_survivors_cleaned_up,
         output_of_the_dead_left_pending,
         region_without_its_neighbours,
+        late_answer_of_a_commit_heeded,
     )
 }

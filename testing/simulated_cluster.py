@@ -30,6 +30,8 @@ from .simulated_store import SimulatedExecutor, SimulatedStore
 from .virtual_time import MS, Call, Process, VirtualClock, VirtualTime
 
 JOB = JobId("job")
+NEVER_NS = 10_000_000 * MS
+"""After the end of every simulation."""
 
 
 class SimulatedSlot:
@@ -122,6 +124,10 @@ class SimulatedMaster:
         self._cluster.stop_remembered |= remember
         self._cluster.time.after(0, self.process, "stop", lambda: self.handle(events.StopRequested(remember)))
 
+    def cancel(self) -> None:
+        self._cluster.cancelled = True
+        self._cluster.time.after(0, self.process, "cancel", lambda: self.handle(events.CancelRequested()))
+
     def handle(self, event: events.Event) -> None:
         if self.ended is not None:
             return
@@ -129,6 +135,8 @@ class SimulatedMaster:
         commands = self.master.handle(event, self._cluster.time.moment_ms)
         if self.master.state is not before:
             self._cluster.time.note(f"{self.process.name} is {self.master.state.value}")
+            for observe in self._cluster.state_observers:
+                observe(self, self.master.state)
         self._carry_out(commands)
 
     def _carry_out(self, commands: list[events.Command]) -> None:
@@ -218,9 +226,14 @@ class SimulatedCluster:
         """Masters of which everybody can tell that they are dead."""
         self.message_observers: list[Callable[[SlotId, messages.FromSlot], None]] = []
         self.error_observers: list[Callable[[str, Exception], None]] = []
+        self.state_observers: list[Callable[[SimulatedMaster, events.JobState], None]] = []
+        self.hanging_commits = 0.0
+        """How likely a commit takes longer than its timeout."""
         self.end_observers: list[Callable[[SimulatedMaster, events.EndJob], None]] = []
         self.stop_remembered = False
         """A user has stopped the job: it may end before it is submitted again."""
+        self.cancelled = False
+        """A user has cancelled the job: it may end so."""
         self._build_job = build_job
         self._options = options
         self._numbers = 0
@@ -248,6 +261,7 @@ class SimulatedCluster:
     ) -> None:
         """A blocking call: it begins, has its effect, and then the process hears of it, if it still does."""
         time = self.time
+        late_ns, silent_ns = self._hangs() if what == "commit" else (0, 0)
 
         def happen() -> None:
             result, error = None, None
@@ -256,13 +270,21 @@ class SimulatedCluster:
             except Exception as failure:
                 error = failure
             label = f"{what} returned{f' {type(error).__name__}' if error else ''}"
-            time.after(time.between(MS, 100 * MS), process, label, lambda: answer(result, error))
+            time.after(silent_ns + time.between(MS, 100 * MS), process, label, lambda: answer(result, error))
 
-        begins_ns, lasts_ns = time.between(0, 5 * MS), time.between(0, 200 * MS)
+        begins_ns, lasts_ns = time.between(0, 5 * MS), late_ns + time.between(0, 200 * MS)
         if time.random.random() < 0.03:
             lasts_ns += time.between(0, 8_000 * MS)
         call_it = lambda: time.after(lasts_ns, None, what, happen)  # noqa: E731
         time.after(begins_ns, process, f"{what} begins", call_it)
+
+    def _hangs(self) -> tuple[int, int]:
+        """How much later a commit takes effect, and how much later than that it says so."""
+        random = self.time.random
+        if random.random() >= self.hanging_commits:
+            return 0, 0
+        hangs_ns = NEVER_NS if random.random() < 0.2 else self.time.between(500 * MS, 20_000 * MS)
+        return (hangs_ns, 0) if random.random() < 0.5 else (0, hangs_ns)
 
     # deaths
 

@@ -40,7 +40,16 @@ from ..jobmanager.options import JobMasterOptions
 from ..jobmanager.settings import job_master_options
 from ..runtime.config import Configuration
 from ..runtime.graph.job_graph import JobGraph
-from .checkers import ChannelChecker, CommitChecker, FailureChecker, LogChecker, PendingChecker, StoreChecker, Violation
+from .checkers import (
+    ChannelChecker,
+    CommitChecker,
+    FailureChecker,
+    LogChecker,
+    PendingChecker,
+    StoreChecker,
+    Violation,
+    commit_what_is_recorded,
+)
 from .faults import Fault, FaultInjector, FaultPlan, draw_faults, draw_storm
 from .log_troubles import LOG_KEPT_MS, WrongHints, short_memory
 from .output_oracle import check_output
@@ -94,6 +103,8 @@ class Simulation:
         FailureChecker(self.cluster)
         self.pending = PendingChecker(self.warehouse, self.store, self.log, self.cluster)
         self.hints = WrongHints(self.store, JOB, seed)
+        self.left_to_commit = 0
+        """Transactions that the job, which was cancelled, left to whoever continues it."""
         if self.workload.checkpoints:
             self.warehouse.on_commit.append(CommitChecker(self.log).asked)
 
@@ -134,7 +145,9 @@ class Simulation:
             raise Violation(f"the job is stuck\n{self._states()}")
         self.log.check_beliefs()
         self.stored.check_leftovers()
-        if Fault.PAUSE_SLOT not in self.plan.kinds:  # one that hung may prepare something after it was given up
+        if self._ended_as(JobState.CANCELED):
+            self.left_to_commit = commit_what_is_recorded(self.log, self.warehouse)
+        elif Fault.PAUSE_SLOT not in self.plan.kinds:  # one that hung may prepare something after it was given up
             self.pending.check()
         check_output(self.workload, self.warehouse.visible)
 
@@ -145,10 +158,12 @@ class Simulation:
         self.time.after(CHECK_EVERY_NS, None, "check", self._check)
 
     def _done(self) -> bool:
-        """The job is finished, and every master that lives has noticed."""
-        masters = self.cluster.masters
-        finished = any(m.ended is not None and m.ended.state is JobState.FINISHED for m in masters)
-        return finished and not any(master.running for master in masters)
+        """The job is finished or cancelled, and every master that lives has noticed."""
+        ended = self._ended_as(JobState.FINISHED, JobState.CANCELED)
+        return ended and not any(master.running for master in self.cluster.masters)
+
+    def _ended_as(self, *states: JobState) -> bool:
+        return any(m.ended is not None and m.ended.state in states for m in self.cluster.masters)
 
     def _build_job(self) -> JobGraph:
         if Fault.RESCALE in self.plan.kinds and self.cluster.masters:
@@ -196,6 +211,8 @@ def _options(workload: Workload) -> JobMasterOptions:
         cancel_timeout_ms=3_000,
         slot_timeout_ms=20_000,
         commit_attempts=1_000,
+        commit_timeout_ms=2_000,
+        cancel_commit_timeout_ms=1_000,
         log_kept_ms=LOG_KEPT_MS,
     )
 
