@@ -63,8 +63,9 @@ ANSWER_TIMEOUT_S = 10.0
 CHECK_S = 0.5
 """How often slots that fell silent are looked for."""
 TROUBLED = frozenset({JobState.RESTARTING, JobState.FAILING, JobState.FAILED})
-LOADING_TRIES_S = 60.0
-"""How long a store that does not answer is tried before the process gives up."""
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 5.0, 5.0, 5.0, 5.0)
+"""Between tries of a store that does not answer; after them the process gives up. With the retries of the programs
+themselves about a minute."""
 
 logger = logging.getLogger(__name__)
 
@@ -98,10 +99,13 @@ class JobProcess:
         self,
         settings: JobProcessSettings,
         make_slots: Callable[[Callable[[Generation], JobLease]], WatchedSlots],
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        """`sleep` takes seconds: how it waits for a store while it loads."""
         self._settings = settings
         self._submission = settings.submission
         self._make_slots = make_slots
+        self._sleep = sleep
         self._counter = ObjectCounter()
         objects = ObstoreObjects(settings.cluster_storage, settings.cluster.to_dict())
         self._objects: ObjectStore = CountedObjects(objects, self._counter)
@@ -237,14 +241,13 @@ class JobProcess:
         )
 
     def _patiently(self, call: Callable[[], T]) -> T:
-        deadline_s = time.monotonic() + LOADING_TRIES_S
-        while True:
+        for pause_s in PAUSES_S:
             try:
                 return call()
             except ObjectStoreUnavailable as error:
-                if time.monotonic() > deadline_s:
-                    raise
-                logger.warning("the store does not answer: %s", error)
+                logger.warning("the store does not answer, and is asked again in %g s: %s", pause_s, error)
+            self._sleep(pause_s)
+        return call()
 
     def _lead(self, loop: MasterLoop, slots: WatchedSlots) -> None:
         loop.start()

@@ -76,13 +76,21 @@ class Running:
             }
         )
         settings = JobProcessSettings(submission, 1, config, cluster_storage, b"secret", gives_up)
-        self.process = JobProcess(settings, NoSlots)
+        self.pauses: list[float] = []
+        self.back_after = -1
+        """The cluster's store is back after so many pauses."""
+        self.process = JobProcess(settings, NoSlots, self._pause)
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> Running:
         self._thread.start()
         return self
+
+    def _pause(self, pause_s: float) -> None:
+        self.pauses.append(pause_s)
+        if len(self.pauses) == self.back_after:
+            Stores.down.discard(self.cluster.location)
 
     def _run(self) -> None:
         try:
@@ -191,6 +199,22 @@ def test_a_master_that_starts_while_the_store_is_down_does_not_end_the_job(run: 
     Stores.down.add(running.storage)
     assert isinstance(running.start().over(), ObjectStoreUnavailable)
     assert running.ending() is None
+
+
+def test_a_master_that_loads_while_the_store_is_down_asks_with_growing_pauses(run: Callable[..., Running]) -> None:
+    running = run()
+    Stores.down.add(running.cluster.location)
+    running.back_after = 5
+    running.start()
+    wait_for(lambda: state_of(running) == "STARTING", "it does not come to lead")
+    assert running.pauses == [0.5, 1.0, 2.0, 4.0, 5.0]
+
+
+def test_a_master_does_not_ask_a_store_that_is_down_for_ever(run: Callable[..., Running]) -> None:
+    running = run()
+    Stores.down.add(running.cluster.location)
+    assert isinstance(running.start().over(), ObjectStoreUnavailable)
+    assert 20 < sum(running.pauses) < 60
 
 
 def test_a_candidate_that_cannot_reach_the_store_leaves_the_job_alone(
