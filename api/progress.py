@@ -18,6 +18,9 @@ from ..runtime.elements import MAX_WATERMARK, MIN_WATERMARK
 if TYPE_CHECKING:
     from rich.live import Live
 
+ERASED = "\r\x1b[2K"
+"""To a terminal: the line is empty, and what follows begins it."""
+
 
 class ProgressLine:
     """A context manager that is called with every status; it shows nothing unless stdout and stderr are terminals."""
@@ -42,6 +45,12 @@ class ProgressLine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._remove()
+
+    def give_way(self) -> None:
+        """What follows is written in its place; the next status shows it again, below."""
+        if self._line is not None:
+            self._line.console.file.write(ERASED)
+            self._line.console.file.flush()
 
     def _break(self, *arguments: Any, **settings: Any) -> None:
         import pdb

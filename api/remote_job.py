@@ -96,6 +96,10 @@ class RemoteJob:
         """Records that it collects under that name."""
         return RemoteRows(self._client, self, collector)
 
+    def give_way(self) -> None:
+        """Before something is printed, where the progress of a job that is attended may be shown."""
+        self._progress.give_way()
+
     # waiting
 
     def start(self) -> RemoteJob:

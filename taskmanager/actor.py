@@ -79,12 +79,6 @@ class SlotShell:
         self._process.start()
         self._poll_wait_s = poll_wait_s(configuration.get(HEARTBEAT_TIMEOUT))
 
-    @ray.method(concurrency_group="ctl")
-    def versions(self) -> dict[str, str]:
-        from ..runtime.versions import own_versions
-
-        return own_versions()
-
     @ray.method(concurrency_group="lease")
     def lease(self, lease: JobLease) -> None:
         """SlotProcess.lease."""

@@ -282,6 +282,8 @@ class _CollectedPrinter:
         return list(self._sources.values())
 
     def _print(self, rows: Any) -> None:
+        if rows:
+            self._job.give_way()
         for row in rows:
             if self._output is Output.JSON:
                 typer.echo(msgspec.json.encode(row, enc_hook=repr))

@@ -36,8 +36,6 @@ from . import collected
 from .dispatcher_service import DispatcherService
 from .submission import Prepared, Submissions
 
-COLLECTED_POLL_S = 0.2
-
 logger = logging.getLogger(__name__)
 
 
@@ -132,13 +130,10 @@ class ClusterGateway:
         order(known, number)
 
     def collected(self, job_id: str, collector: str, after: int, wait_s: float) -> CollectedRows:
-        known, deadline_s = self._known(job_id), time.monotonic() + wait_s
-        while True:
-            live = self._service.is_live(known)
-            pages, position = collected.fetch(self._objects, known, collector, after)
-            if pages or not live or time.monotonic() >= deadline_s:
-                return CollectedRows(pages, position, finished=not live and not pages)
-            time.sleep(COLLECTED_POLL_S)
+        known = self._known(job_id)
+        return collected.fetch_waiting(
+            self._objects, known, collector, after, wait_s, lambda: self._service.is_live(known)
+        )
 
     # ---- submission
 

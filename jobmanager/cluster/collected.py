@@ -8,6 +8,8 @@ the records of it and of those before are deleted then. So a client that asks ag
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 from ...state.cluster_store import Page, empty_pages, get_page, list_pages, put_page
@@ -15,10 +17,12 @@ from ...state.errors import ObjectNotFound
 from ...state.ids import JobId
 from ...state.objects import ObjectStore, run_program
 from ...state.pickling import dumps
+from ..gateway import CollectedRows
 
 REMEMBERED_PAGES = 10_000
 """Ids of fetched pages that are kept. Only committables of unconfirmed checkpoints are committed again."""
 PAGES_PER_ANSWER = 64
+POLL_S = 0.2
 
 
 class CollectedPages:
@@ -43,6 +47,19 @@ class CollectedPages:
             page = Page(max(known.values(), default=0) + 1, committable)
             run_program(put_page(self._job_id, collector, page, dumps(rows)), self._store)
             known[committable] = page.number
+
+
+def fetch_waiting(
+    store: ObjectStore, job_id: JobId, collector: str, after: int, wait_s: float, is_live: Callable[[], bool]
+) -> CollectedRows:
+    """`fetch`, which waits up to `wait_s` for something to come, as long as the job lives."""
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        live = is_live()  # asked first: what an ended job has committed is all there
+        pages, position = fetch(store, job_id, collector, after)
+        if pages or not live or time.monotonic() >= deadline_s:
+            return CollectedRows(pages, position, finished=not live and not pages)
+        time.sleep(POLL_S)
 
 
 def fetch(store: ObjectStore, job_id: JobId, collector: str, after: int) -> tuple[tuple[bytes, ...], int]:

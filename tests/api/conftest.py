@@ -118,13 +118,8 @@ class LocalGateway:
         return job
 
     def collected(self, job_id: str, collector: str, after: int, wait_s: float) -> CollectedRows:
-        job, deadline_s = self._known(job_id), time.monotonic() + wait_s
-        while True:
-            live = not job.job.ended
-            pages, position = collected.fetch(self.objects, job.job.job_id, collector, after)
-            if pages or not live or time.monotonic() >= deadline_s:
-                return CollectedRows(pages, position, finished=not live and not pages)
-            threading.Event().wait(0.02)
+        job = self._known(job_id).job
+        return collected.fetch_waiting(self.objects, job.job_id, collector, after, wait_s, lambda: not job.ended)
 
     def artefacts(self) -> list[ArtefactView]:
         return self.submissions.artefacts()

@@ -7,10 +7,13 @@ rest        a client of the module's cluster
 
 from __future__ import annotations
 
+import errno
 import os
+import pty
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +73,24 @@ class Project:
             text=True,
         )
 
+    def on_a_terminal(self, *command: str | Path) -> tuple[int, str]:
+        """The exit code, and all that somebody would have seen who watches."""
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [str(part) for part in command], cwd=self.directory, env=self.environment | {"TERM": "xterm"},
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        deadline = threading.Timer(COMMAND_TIMEOUT_S, process.kill)
+        deadline.start()
+        try:
+            seen = _shown(ours)
+            return process.wait(), seen
+        finally:
+            deadline.cancel()
+            process.kill()
+            os.close(ours)
+
     def penstock(self, *arguments: str | Path) -> Told:
         return self.run(PENSTOCK, *arguments)
 
@@ -95,6 +116,18 @@ class Project:
         with process.stdout, process.stderr:
             out, err = process.stdout.read(), process.stderr.read()
         return Told(process.wait(COMMAND_TIMEOUT_S), out, err)
+
+
+def _shown(terminal: int) -> str:
+    """To its end: a terminal that nobody writes to any more is an error for who reads it."""
+    seen = b""
+    try:
+        while part := os.read(terminal, 65_536):
+            seen += part
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    return seen.decode()
 
 
 @pytest.fixture

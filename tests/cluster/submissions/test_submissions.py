@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from penstock.api.rest_client import RestClient
 
+PENSTOCK = Path(sys.executable).with_name("penstock")
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -72,6 +74,7 @@ def test_modules_of_the_working_directory_and_arguments(project: Project) -> Non
     assert collected(told.out) == ["(11, ['a', 'b=c'])", "(21, ['a', 'b=c'])", "(31, ['a', 'b=c'])"]
     assert "submitted job" in told.err
     assert "has finished: 3 records" in told.err
+    assert "RUNNING" not in told.all, "nobody watches"
 
 
 def test_requirements_and_added_files(project: Project) -> None:
@@ -148,6 +151,29 @@ def test_flags(project: Project, rest: RestClient, wait_for: WaitFor) -> None:
     assert view.checkpoint_config.interval_ms == 5_000
     as_json = project.penstock("submit", "job.py", "--output", "json")
     assert json.loads(as_json.out)["job_name"] == "from the file"
+
+
+def test_progress_is_shown_where_a_person_watches(project: Project) -> None:
+    """In pipes, as in the other tests here, it is not."""
+    project.write(
+        "job.py",
+        """
+        import time
+        import penstock as ps
+        def slowly(n):
+            time.sleep(0.01)
+            return n
+        env = ps.StreamExecutionEnvironment()
+        env.from_sequence(1, 200).map(slowly).execute_and_collect("watched")
+        """,
+    )
+    code, seen = project.on_a_terminal(PENSTOCK, "run", "job.py", "-c", "execution.checkpointing.interval=500ms")
+    shown = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", seen)
+    assert code == 0, shown
+    assert re.search(r"RUNNING · [1-9][0-9]* records, [0-9,]+/s · [0-9] checkpoints\r", shown)
+    assert "\x1b[2K" in seen, "each line takes the place of the one before"
+    assert "job 'watched' has finished: 200 records" in shown.splitlines()[-1]
+    assert [line for line in shown.splitlines() if line.isdigit()] == [str(n) for n in range(1, 201)]
 
 
 # records come once, whatever dies -------------------------------------------------------------------------------------
