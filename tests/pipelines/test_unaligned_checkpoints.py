@@ -1,0 +1,140 @@
+"""Whole jobs under backpressure whose barriers overtake records: none is lost or doubled, whoever dies, at whatever
+parallelism the job goes on."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import penstock as ps
+from penstock.jobmanager.events import JobState
+from penstock.state.checkpoint_store import CheckpointStore
+from penstock.state.objects import run_program
+from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.snapshots import CheckpointMetadata, InFlightHandle
+from penstock.testing.lists import ListSink, ListSource
+
+NUMBERS = 1_500
+KEYS = 13
+
+
+class Counting(ps.KeyedProcessFunction):
+    """Slow, so that everything before it waits."""
+
+    def open(self, runtime_context: ps.RuntimeContext) -> None:
+        self.seen = runtime_context.get_state(ps.ValueStateDescriptor("seen", int, 0))
+
+    def process_element(self, number: int, ctx: Any) -> Iterator[tuple[int, int]]:
+        time.sleep(0.0005)
+        self.seen.update(self.seen.value() + 1)
+        yield number % KEYS, self.seen.value()
+
+
+def key_of(number: int) -> int:
+    return number % KEYS
+
+
+def same(number: int) -> int:
+    return number
+
+
+EXPECTED = Counter((key, count) for key in range(KEYS) for count in range(1, len(range(key, NUMBERS, KEYS)) + 1))
+
+
+def build(env: ps.StreamExecutionEnvironment, backend: str, mode: str = "unaligned") -> None:
+    options = {
+        "execution.checkpointing.aligned-checkpoint-timeout": "0ms",
+        "execution.checkpointing.unaligned.enabled": str(mode == "unaligned").lower(),
+        "taskmanager.memory.network.channel-window": "3000",
+        "state.checkpoints.num-retained": "3",
+    }
+    env.configure(ps.Configuration(options))
+    env.set_state_backend(backend)
+    source = ListSource(list(range(NUMBERS)), splits=4, batch_rows=50, record_type=int)
+    numbers = env.from_source(source, name="numbers", uid="numbers").rebalance().map(same, name="same").uid("same")
+    numbers.key_by(key_of).process(Counting()).uid("counting").sink_to(ListSink("counts")).uid("counts")
+
+
+class Seen:
+    """The newest completed checkpoint of a job that is driven."""
+
+    def __init__(self, job: Any) -> None:
+        self._job = job
+        self._name: str | None = None
+
+    def metadata(self) -> CheckpointMetadata | None:
+        name = self._job.status.checkpoints.last_metadata_name
+        if name is None or name == self._name:
+            return None
+        self._name = name
+        return run_program(CheckpointStore.read_metadata(name), ObstoreObjects(self._job.job.location))
+
+    def in_flight(self) -> list[InFlightHandle]:
+        metadata = self.metadata()
+        return [] if metadata is None else [h for subtask in metadata.subtasks for h in subtask.in_flight]
+
+
+@pytest.mark.parametrize("backend", ["heap", "rocksdb"])
+def test_a_slot_dies_and_what_was_under_way_is_sent_again(new_env: Any, drive: Any, results: Any, backend: str) -> None:
+    assert results("counts") == []
+    env = new_env(2)
+    build(env, backend)
+    job = drive(env)
+    seen = Seen(job)
+    for _ in range(3):
+        job.until(lambda _status: bool(seen.in_flight()))
+        job.kill()
+    status = job.end()
+    assert status.state is JobState.FINISHED
+    assert Counter(results("counts")) == EXPECTED
+
+
+@pytest.mark.parametrize("parallelism", [1, 2, 3, 7])
+def test_it_goes_on_at_another_parallelism(new_env: Any, drive: Any, results: Any, parallelism: int) -> None:
+    """From an unaligned checkpoint, twice: the second is taken amid the first one's recovery, perhaps."""
+    assert results("counts") == []
+    path = None
+    for before in (2, 3):
+        env = new_env(before, restore=path)
+        build(env, "heap")
+        job = drive(env)
+        seen = Seen(job)
+        job.until(lambda _status, seen=seen: bool(seen.in_flight()))
+        path = f"{job.job.location}/{job.status.checkpoints.last_metadata_name}"
+        job.job.close()
+    env = new_env(parallelism, restore=path)
+    build(env, "rocksdb" if parallelism % 2 else "heap")
+    assert drive(env).end().state is JobState.FINISHED
+    assert Counter(results("counts")) == EXPECTED
+
+
+def test_in_order_of_each_key(new_env: Any, drive: Any, results: Any) -> None:
+    """Counts of a key come out in their order, though its records were under way when the job was rescaled."""
+    assert results("counts") == []
+    env = new_env(3)
+    build(env, "heap")
+    job = drive(env)
+    seen = Seen(job)
+    job.until(lambda _status: bool(seen.in_flight()))
+    path = f"{job.job.location}/{job.status.checkpoints.last_metadata_name}"
+    job.job.close()
+    env = new_env(2, restore=path)
+    build(env, "heap")
+    drive(env).end()
+    for key in range(KEYS):
+        counts = [count for k, count in results("counts") if k == key]
+        assert counts == sorted(counts)
+
+
+def test_aligned_ones_hold_nothing_under_way(new_env: Any, drive: Any, results: Any) -> None:
+    assert results("counts") == []
+    env = new_env(2)
+    build(env, "heap", "aligned")
+    job = drive(env).checkpoints(1)
+    assert Seen(job).in_flight() == []
+    job.end()
+    assert Counter(results("counts")) == EXPECTED
