@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from ..jobmanager.events import JobState, JobStatus
+from typing import TYPE_CHECKING
+
+from ..jobmanager.job_states import JobState
 from ..runtime.tracebacks import user_traceback
 from ..runtime.units import format_duration
 from ..state.errors import PenstockError
+
+if TYPE_CHECKING:
+    from ..jobmanager.events import JobStatus
 
 STUBBORN = 3
 """After so many restarts for the same failure it is said how to end them."""

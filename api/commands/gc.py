@@ -6,17 +6,17 @@ import json
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...runtime.units import parse_duration_ms
 from ...state.errors import ConfigurationError
-from ...state.garbage import Candidate, Findings, delete_garbage, find_garbage
-from ...state.objects import run_program
-from ...state.obstore_objects import ObstoreObjects
 from . import common
 from .common import ConfigFlag, Output, OutputFlag, UsageError, telling
+
+if TYPE_CHECKING:
+    from ...state.garbage import Candidate, Findings
 
 SHOWN_NAMES = 5
 """Per reason, in the text form; JSON holds all."""
@@ -38,6 +38,10 @@ def gc(
         raise UsageError(f"--older-than: {error}") from None
     if "://" not in location and not Path(location).is_dir():
         raise UsageError(f"{location} is no directory")
+    from ...state.garbage import delete_garbage, find_garbage
+    from ...state.objects import run_program
+    from ...state.obstore_objects import ObstoreObjects
+
     options = common.configuration(common.parse_settings(config or []))
     store = ObstoreObjects(location, options.to_dict())
     findings = run_program(find_garbage(time.time_ns() // 1_000_000, age_ms), store)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from ...runtime.elements import MAX_WATERMARK, MIN_WATERMARK
 from ...runtime.units import format_size
 from ...state.errors import PenstockError
 from .. import session
@@ -94,6 +93,8 @@ def describe(job: JobArgument, address: AddressFlag = None, output: OutputFlag =
 
 
 def _vertex_cells(vertex: VertexView) -> list[str]:
+    from ...runtime.elements import MAX_WATERMARK, MIN_WATERMARK  # with it come pyarrow and numpy
+
     metrics = [subtask.metrics for subtask in vertex.subtasks]
     states = Counter(subtask.state for subtask in vertex.subtasks)
     count = max(1, len(metrics))

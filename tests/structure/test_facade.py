@@ -22,6 +22,14 @@ def test_importing_it_loads_nothing_heavy(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_command_starts_light(tmp_path: Path) -> None:
+    """Its verbs import what they need: `cluster start` and `list` need no Arrow, and take a third of the time."""
+    heavy = ("ray", "polars", "numba", "pyarrow", "numpy", "cloudpickle", "rocksdict", "obstore", "httpx", "fastapi")
+    code = f"import sys, penstock.api.command_line; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("name", penstock.__all__)
 def test_every_name_is_there(name: str) -> None:
     value = getattr(penstock, name)
