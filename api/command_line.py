@@ -7,6 +7,7 @@ wrongly; 130, it was stopped (Ctrl-C, SIGTERM) after a last checkpoint, from whi
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 import typer
 
@@ -22,6 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 app.command(name="run", no_args_is_help=True)(run.run)
@@ -33,6 +35,20 @@ app.command(name="checkpoints", no_args_is_help=True)(jobs.checkpoints)
 app.command(name="logs")(jobs.logs)
 app.command(name="gc", no_args_is_help=True)(gc.gc)
 app.add_typer(cluster.app, name="cluster")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def penstock(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="The same as the verb.")
+    ] = False,
+) -> None: ...
 
 
 @app.command()

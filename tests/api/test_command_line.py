@@ -184,7 +184,14 @@ def test_flags_reach_the_script_and_its_code_wins(directory: Path) -> None:
     assert (code, out) == (0, "3 7s latest\n")
 
 
+@pytest.mark.parametrize("short", [["-h"], ["run", "-h"], ["cluster", "start", "-h"]])
+def test_help_by_its_short_name(directory: Path, short: list[str]) -> None:
+    code, out, _ = penstock(*short)
+    assert (code, "Usage: " in out) == (0, True)
+
+
 def test_versions(directory: Path) -> None:
+    assert penstock("--version") == penstock("version")
     assert penstock("version")[1].startswith("penstock ")
     versions = json.loads(penstock("version", "-o", "json")[1])
     assert {"penstock", "python", "cloudpickle", "pyarrow"} <= set(versions)
