@@ -89,8 +89,12 @@ class StreamExecutionEnvironment:
         max_concurrent: int | None = None,
         tolerable_failures: int | None = None,
         retained: int | None = None,
+        unaligned: bool | None = None,
+        aligned_timeout: Duration | None = None,
     ) -> StreamExecutionEnvironment:
-        """Take a checkpoint every `interval`, in the directory `storage`. mode: 'exactly-once' or 'at-least-once'."""
+        """Take a checkpoint every `interval`, in the directory `storage`. mode: 'exactly-once' or 'at-least-once'.
+
+        unaligned: barriers may overtake records that wait, `aligned_timeout` after their trigger."""
         self._own.set(options.CHECKPOINT_INTERVAL, interval)
         given: list[tuple[options.Option[Any], Any]] = [
             (options.CHECKPOINT_MODE, mode),
@@ -100,6 +104,8 @@ class StreamExecutionEnvironment:
             (options.MAX_CONCURRENT_CHECKPOINTS, max_concurrent),
             (options.TOLERABLE_FAILED_CHECKPOINTS, tolerable_failures),
             (options.RETAINED_CHECKPOINTS, retained),
+            (options.UNALIGNED, unaligned),
+            (options.ALIGNED_TIMEOUT, aligned_timeout),
         ]
         for option, value in given:
             if value is not None:

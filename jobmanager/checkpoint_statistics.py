@@ -152,4 +152,6 @@ def _subtask_view(snapshot: SubtaskSnapshot, index: int, triggered_ms: int, now_
         checkpointed_bytes=snapshot.uploaded_bytes,
         state_bytes=snapshot.state_bytes,
         processed_bytes=snapshot.processed_bytes,
+        persisted_bytes=snapshot.in_flight_bytes,
+        unaligned=snapshot.unaligned,
     )

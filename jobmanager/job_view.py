@@ -148,6 +148,7 @@ class JobObserver:
             retained_on_cancel=checkpoints.retain_on_cancel,
             state_backend=config.get(options.STATE_BACKEND.key, options.STATE_BACKEND.default or ""),
             storage=self._parts.options.storage,
+            unaligned_after_ms=checkpoints.unaligned_after_ms,
         )
 
 

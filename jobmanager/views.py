@@ -146,7 +146,8 @@ class CheckpointSubtaskView:
     processed_bytes: int = 0
     """Of input consumed while it aligned."""
     persisted_bytes: int = 0
-    """Of input written into it (unaligned checkpoints)."""
+    """Of records under way that were written into it (unaligned checkpoints)."""
+    unaligned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +208,8 @@ class CheckpointConfigView:
     retained_on_cancel: bool
     state_backend: str
     storage: str
+    unaligned_after_ms: int | None = None
+    """None: barriers overtake nothing."""
 
 
 @dataclass(frozen=True, slots=True)

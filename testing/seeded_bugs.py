@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -24,17 +23,18 @@ from ..jobmanager.events import Command
 from ..jobmanager.regions import Regions
 from ..jobmanager.splits import SplitCoordinator
 from ..runtime.elements import MIN_WATERMARK, Barrier
-from ..runtime.operators.operator import RestoredState
 from ..runtime.operators.sink import SinkOperator
 from ..state import column_snapshots, job_log
-from ..state.checkpoint_store import CheckpointStore
 from ..state.column_snapshots import ColumnSnapshots
 from ..state.ids import Attempt, CheckpointId, OperatorId
 from ..state.objects import Program, create_once
 from ..state.snapshots import FileHandle, KeyedHandle, OperatorSnapshot
 from ..taskmanager import deployment
 from ..taskmanager.alignment import Alignment, BarrierAligner
-from ..taskmanager.messages import RestoreOperator
+from ..taskmanager.gate import InputGate
+from ..taskmanager.in_flight import InFlight
+from ..taskmanager.snapshotting import RestoredSubtask
+from ..taskmanager.writers import OutputChannel
 from .simulated_warehouse import Warehouse
 
 
@@ -155,11 +155,9 @@ def watermark_not_restored() -> Any:
     """Operators and splits start without the watermark they had."""
 
     def make(original: Any) -> Any:
-        def fetch(
-            restore: tuple[RestoreOperator, ...], store: CheckpointStore, directory: Path
-        ) -> Program[dict[OperatorId, RestoredState]]:
-            restored: dict[OperatorId, RestoredState] = yield from original(restore, store, directory)
-            for state in restored.values():
+        def fetch(*arguments: Any) -> Program[RestoredSubtask]:
+            restored: RestoredSubtask = yield from original(*arguments)
+            for state in restored.operators.values():
                 state.watermark = MIN_WATERMARK
                 state.splits = [replace(split, watermark_state=b"") for split in state.splits]
             return restored
@@ -229,6 +227,23 @@ def late_answer_of_a_commit_heeded() -> Any:
     return _replaced(Commits, "done", make)
 
 
+def overtaken_output_forgotten() -> Any:
+    """What waits for credit when an unaligned barrier overtakes it is not written down."""
+
+    def make(original: Any) -> Any:
+        def overtake(self: OutputChannel, barrier: Barrier, in_flight: InFlight) -> None:
+            original(self, barrier, InFlight(barrier))
+
+        return overtake
+
+    return _replaced(OutputChannel, "overtake", make)
+
+
+def input_after_the_snapshot_forgotten() -> Any:
+    """What arrives before its barrier, but after the unaligned snapshot, is not written down."""
+    return _replaced(InputGate, "_collect", lambda original: lambda self, frame: None)
+
+
 def region_without_its_neighbours() -> Any:
     """Only what has failed restarts, and not what it is connected with."""
     return _replaced(Regions, "of", lambda original: lambda self, failed: frozenset(failed))
@@ -249,6 +264,8 @@ BUGS: dict[str, Callable[[], Any]] = {
         output_of_survivors_cleaned_up,
         output_of_the_dead_left_pending,
         region_without_its_neighbours,
+        overtaken_output_forgotten,
+        input_after_the_snapshot_forgotten,
         late_answer_of_a_commit_heeded,
     )
 }

@@ -336,7 +336,7 @@ def _completed_subtask(view: CheckpointView, subtask: CheckpointSubtaskView) -> 
             "duration": subtask.align_ms,
         },
         "start_delay": subtask.start_delay_ms,
-        "unaligned_checkpoint": subtask.persisted_bytes > 0,
+        "unaligned_checkpoint": subtask.unaligned,
         "aborted": False,
     }
 
@@ -355,9 +355,9 @@ def checkpoint_config(view: CheckpointConfigView) -> CheckpointConfig:
         "externalization": {"enabled": view.retained_on_cancel, "delete_on_cancellation": not view.retained_on_cancel},
         "state_backend": view.state_backend,
         "checkpoint_storage": view.storage,
-        "unaligned_checkpoints": False,
+        "unaligned_checkpoints": view.unaligned_after_ms is not None,
         "tolerable_failed_checkpoints": view.tolerable_failures,
-        "aligned_checkpoint_timeout": 0,
+        "aligned_checkpoint_timeout": view.unaligned_after_ms or 0,
         "checkpoints_after_tasks_finish": True,
         "state_changelog_enabled": False,
         "changelog_periodic_materialization_interval": NEVER,
