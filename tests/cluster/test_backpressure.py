@@ -1,20 +1,28 @@
-"""A sink that is slow: everything before it waits, nothing piles up, and REST says so."""
+"""What can be seen of running jobs: a sink that is slow, and everything before it waits; what Prometheus scrapes."""
 
 from __future__ import annotations
 
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.api.rest_client import RestClient
 from penstock.jobmanager.gateway import RunRequest
+from penstock.jobmanager.rest.served_metrics import SERVED, full_name
+from penstock.runtime.options import CHANNEL_WINDOW
 
 if TYPE_CHECKING:
     from conftest import Cluster, WaitFor
 
 SCRIPT = Path(__file__).with_name("slow_sink_job.py")
+METERED = Path(__file__).with_name("metered_job.py")
 WINDOW_BYTES = 256 * 1024
+DEFAULT_WINDOW_BYTES = CHANNEL_WINDOW.default or 0
+KEYS = 100
 MOST_ON_THE_WAY = 10_000
 """Records: four windows of 250, a batch of 1,024 before each of them, and what is consumed between two reports."""
 
@@ -44,6 +52,36 @@ class Vertices:
         return answer
 
 
+class Scrape:
+    """The samples that /metrics has of a job now, and of no job."""
+
+    def __init__(self, cluster: Cluster, job_id: str) -> None:
+        with urllib.request.urlopen(f"{cluster.address}/metrics", timeout=30) as answer:
+            text = answer.read().decode()
+        self._samples = [
+            (sample.name.removeprefix("penstock_"), sample.labels, sample.value)
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.labels.get("job_id", "") in ("", job_id)
+        ]
+
+    @property
+    def names(self) -> set[str]:
+        return {name for name, _labels, _value in self._samples}
+
+    def values(self, name: str, **labels: str) -> list[float]:
+        return [value for has, own, value in self._samples if has == name and labels.items() <= own.items()]
+
+    def sum(self, name: str, **labels: str) -> float:
+        return sum(self.values(name, **labels))
+
+    def read(self, job_id: str) -> float:
+        """Bytes, from the object store."""
+        return sum(
+            self.sum("object_store_bytes_total", op=op, job_id=job_id) for op in ("get", "get_range", "get_file")
+        )
+
+
 def test_a_slow_sink_throttles_the_source_in_bounded_memory(cluster: Cluster, wait_for: WaitFor) -> None:
     rest = RestClient(cluster.address)
     try:
@@ -67,6 +105,9 @@ def test_a_slow_sink_throttles_the_source_in_bounded_memory(cluster: Cluster, wa
         wait_for(as_it_should, "the source is backpressured, the sink is busy")
         now = Vertices(cluster, job_id)
         assert now.written() - now.consumed() <= MOST_ON_THE_WAY
+        waits = Scrape(cluster, job_id)
+        assert waits.sum("credits_available_bytes", operator="map page") < 2 * WINDOW_BYTES
+        assert waits.sum("channel_queued_bytes", direction="in") > WINDOW_BYTES
         manager = cluster.get("/taskmanagers")["taskmanagers"][0]
         slots = cluster.get(f"/taskmanagers/{manager['id']}")["slots"]
         assert sum(slot["jobId"] == job_id for slot in slots) == 2
@@ -76,3 +117,64 @@ def test_a_slow_sink_throttles_the_source_in_bounded_memory(cluster: Cluster, wa
         wait_for(lambda: cluster.get(f"/jobs/{job_id}")["state"] == "CANCELED", "it ends although all of it waits")
     finally:
         rest.close()
+
+
+NOT_OF_THIS_JOB = {
+    "records_late_total", "records_malformed_total", "records_dead_letter_total", "user_errors_total", "user_metric",
+    "batch_rows", "http_request_duration_seconds", "restore_duration_seconds",
+}  # fmt: skip
+"""Nothing of it happens here; and what has samples under longer names, or only after a failure."""
+
+
+def test_prometheus_sees_all_of_a_job_with_state(cluster: Cluster, wait_for: WaitFor) -> None:
+    rest = RestClient(cluster.address)
+    try:
+        job_id = rest.run(RunRequest(rest.upload(METERED, METERED.name), parallelism=2)).job_id
+        expected = {full_name(name).removeprefix("penstock_") for name in SERVED} - NOT_OF_THIS_JOB
+        missing: set[str] = set()
+
+        def complete() -> bool:
+            """Also of checkpoints, of which the first one comes after a while."""
+            nonlocal missing
+            seen = Scrape(cluster, job_id)
+            missing = expected - seen.names
+            return not missing and seen.sum("timers") == KEYS and seen.sum("checkpoints_total", outcome="completed") > 1
+
+        try:
+            wait_for(complete, "all names are there")
+        finally:
+            assert not missing
+        seen = Scrape(cluster, job_id)
+        _is_plausible(seen)
+        slots = cluster.get("/taskmanagers/" + cluster.get("/taskmanagers")["taskmanagers"][0]["id"])["slots"]
+        psutil.Process(next(slot["pid"] for slot in slots if slot["jobId"] == job_id)).kill()
+        wait_for(lambda: Scrape(cluster, job_id).values("restore_duration_seconds"), "it is restored")
+        wait_for(lambda: Scrape(cluster, job_id).sum("timers") == KEYS, "it reports again")
+        after = Scrape(cluster, job_id)
+        assert 0 <= after.values("restore_duration_seconds")[0] < 60
+        assert after.sum("object_store_requests_total", op="put") > seen.sum("object_store_requests_total", op="put")
+        assert after.read(job_id) > seen.read(job_id)
+        rest.cancel(job_id)
+        wait_for(lambda: cluster.get(f"/jobs/{job_id}")["state"] == "CANCELED", "it ends")
+    finally:
+        rest.close()
+
+
+def _is_plausible(seen: Scrape) -> None:
+    windows = 2 * 2 * DEFAULT_WINDOW_BYTES
+    assert 0 < seen.sum("credits_available_bytes", operator="slow") <= windows
+    assert seen.sum("batch_rows_count", operator="counted") > 0
+    assert seen.sum("batch_rows_sum", operator="counted") == seen.sum("records_in_total", operator="counted") > 0
+    assert all(0 <= latency < 60 for latency in seen.values("record_latency_seconds", operator="counted"))
+    assert seen.sum("state_entries", operator="counted") >= KEYS
+    assert seen.sum("state_bytes", operator="counted") > 0
+    assert seen.sum("rocksdb_live_sst_bytes", operator="counted") > 0
+    assert 0 < seen.sum("source_lag_records", operator="numbers") < 10**9
+    assert all(-60 < lag < 600 for lag in seen.values("source_lag_seconds", operator="numbers"))
+    phases = {"start_delay", "align", "sync", "async", "complete"}
+    longest = {phase: seen.sum("checkpoint_phase_seconds", phase=phase) for phase in phases}
+    assert all(0 <= seconds < 60 for seconds in longest.values())
+    assert sum(longest.values()) > 0
+    assert seen.sum("object_store_requests_total", op="put", code="ok", pipeline="metered") > 0
+    assert seen.sum("object_store_requests_total", job_id="") > 0
+    assert seen.sum("object_store_bytes_total", op="put", pipeline="metered") > 0

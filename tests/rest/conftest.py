@@ -15,7 +15,9 @@ from fastapi.testclient import TestClient
 from penstock.jobmanager import gateway as gw
 from penstock.jobmanager import views
 from penstock.jobmanager.rest.app import RestOptions, create_app
+from penstock.state.counted_objects import ObjectCounts
 from penstock.state.ids import JobId
+from penstock.state.statistics import StateStatistics
 
 NOW_MS = 1_700_000_100_000
 STARTED_MS = NOW_MS - 60_000
@@ -46,8 +48,21 @@ def subtask(index: int, state: str = "RUNNING", **metrics: Any) -> views.Subtask
 
 def source_vertex() -> views.VertexView:
     measured = {"records_out": 100, "records_out_rate": 10.0, "bytes_out": 1_000, "busy_rate": 700.0}
+    details = views.SubtaskDetails(
+        batches_in=4, credits_available_bytes=1_000, queued_out_bytes=300, source_lag_records=7,
+        source_timestamp=NOW_MS - 30_000,
+    )  # fmt: skip
     subtasks = (
-        subtask(0, **measured, backpressured_rate=50.0, backpressured_ms=500.0, busy_ms=1_500.5, idle_ms=10.0),
+        subtask(
+            0,
+            **measured,
+            backpressured_rate=50.0,
+            backpressured_ms=500.0,
+            busy_ms=1_500.5,
+            idle_ms=10.0,
+            watermark=NOW_MS - 40_000,
+            details=details,
+        ),
         subtask(1, **measured, backpressured_rate=300.0, counters={"read <lines>, all.numbers_total": 7.0}),
     )
     operators = (
@@ -59,8 +74,14 @@ def source_vertex() -> views.VertexView:
 
 def sink_vertex() -> views.VertexView:
     counters = {"write.records_late_total": 3.0, "write.latency": 0.5}
+    rocksdb = {"block-cache-usage": 5_000, "is-write-stopped": 0, "size-of-the-moon": 1}
+    details = views.SubtaskDetails(
+        batches_in=3, queued_in_bytes=70, record_latency_ms=250, states={"op-3": StateStatistics(900, 12, 5, rocksdb)}
+    )
     subtasks = (
-        subtask(0, records_in=60, bytes_in=600, watermark=STARTED_MS, counters=counters, idle_rate=1_000.0),
+        subtask(
+            0, records_in=60, bytes_in=600, watermark=STARTED_MS, counters=counters, idle_rate=1_000.0, details=details
+        ),
         subtask(1, state="DRAINED", records_in=140, bytes_in=1_400, counters={"write.records_late_total": 1.0}),
     )
     operators = (views.OperatorView("op-3", "write", "write", "sink", "columns", ""),)
@@ -128,6 +149,7 @@ def job_view(job_id: str = JOB, state: str = "RUNNING", ended_ms: int = -1) -> v
         config={"parallelism.default": "2"},
         restart_strategy="exponential delay",
         collected=("numbers",),
+        objects=ObjectCounts({"put": {"ok": 5, "exists": 1}, "get": {"ok": 2}}, {"put": 4_096}),
     )
 
 
@@ -163,7 +185,7 @@ class ViewsGateway:
             raise self.failure
         return gw.ClusterInfo(
             "default", {"penstock": "0.1.0", "python": "3.11.2"}, {"rest.port": "8081", "s3.secret-key": "******"},
-            "file:/cluster", STARTED_MS, 42, {"arch": "x86_64"},
+            "file:/cluster", STARTED_MS, 42, {"arch": "x86_64"}, ObjectCounts({"list": {"ok": 9}}, {}),
         )  # fmt: skip
 
     def jobs(self) -> list[views.JobOverview]:

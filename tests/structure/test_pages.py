@@ -21,7 +21,8 @@ from penstock.taskmanager.wire import Kind
 ROOT = Path(__file__).parents[2]
 DECISIONS = sorted(f"docs/decisions/{path.name}" for path in (ROOT / "docs" / "decisions").glob("*.md"))
 PAGES = (
-    "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/protocols.md", "docs/rest.md", *DECISIONS,
+    "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/protocols.md", "docs/rest.md",
+    "docs/metrics.md", *DECISIONS,
 )  # fmt: skip
 
 CLICKS = [
