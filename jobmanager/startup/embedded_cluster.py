@@ -83,5 +83,8 @@ def unclaimed(config: Configuration) -> tuple[Configuration, list[str]]:
         if not ClusterFiles.of(other).is_claimed():
             if options.CLUSTER_STORAGE not in config:
                 other.set(options.CLUSTER_STORAGE, f"{DEFAULT_STORAGE}-{number}")
-            return other, [f"a cluster '{name}' runs here already: this one is '{name}-{number}'"]
+            return other, [
+                f"a cluster '{name}' runs here already: this one is '{name}-{number}'; --address or PENSTOCK_ADDRESS "
+                "takes jobs to the other"
+            ]
     raise ClusterError(f"{MAX_NAMES} clusters named '{name}-…' run here; stop some, or set {options.CLUSTER_ID.key}")
