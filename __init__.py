@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .runtime.watermarks import WatermarkStrategy
     from .runtime.windows.assigners import TumblingEventTimeWindows
     from .state.descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+    from .state.type_descriptions import renamed_from
 
 __version__: str
 
@@ -79,6 +80,7 @@ __all__ = [
     "ValueStateDescriptor",
     "ListStateDescriptor",
     "MapStateDescriptor",
+    "renamed_from",
     "count",
     "sum",
     "min",
@@ -114,6 +116,7 @@ _HOMES = {
     ".runtime.watermarks": ("WatermarkStrategy",),
     ".runtime.windows.assigners": ("TumblingEventTimeWindows",),
     ".state.descriptors": ("ListStateDescriptor", "MapStateDescriptor", "ValueStateDescriptor"),
+    ".state.type_descriptions": ("renamed_from",),
 }
 """Where each name lives; the imports above say the same to type checkers (tests/structure/test_facade.py compares)."""
 

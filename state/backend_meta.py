@@ -1,31 +1,54 @@
 """What a snapshot of keyed state says about itself: its states, their ids in row keys, and how values were written.
 
 A state keeps every description its values were ever written under, because old rows are not rewritten when a type
-evolves; all of them must be readable by the descriptor a restore declares. States that are in a snapshot and not
-declared any more are kept, with their rows and their description.
+evolves; all of them must be readable by the descriptor a restore declares (type_evolution.py). Keys are remembered by
+their types, which cannot change (key_signatures.py). States that are in a snapshot and not declared any more are kept,
+with their rows and their description.
+
+The meta of a snapshot says the same to whoever has only the metadata of a checkpoint (compatibility.py).
 """
 
 from __future__ import annotations
 
+import logging
+import sys
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 import msgspec
 
 from .errors import DamagedCheckpointError, IncompatibleStateError, StateError
-from .serializers import Description, incompatibility
+from .key_signatures import KeySignatures, Signature
+from .serializers import description_id
+from .type_descriptions import PICKLE, Description
+from .type_evolution import incompatibility
 
-FORMAT = 1
+FORMAT = 2
+"""2: descriptions say how values stand in rows, and keys are described. Format 1 is that of versions before the first
+release, which nothing promises to read (docs/compatibility.md)."""
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _MOST_STATES = 1 << 16
+_log = logging.getLogger(__name__)
 
 
 class StateMeta(msgspec.Struct):
     state_id: int
     name: str
     kind: str
-    """'value', 'list', 'map' or 'timers'."""
+    """'value', 'list', 'map', 'reducing', 'aggregating' or 'timers'."""
     written_as: list[Any] = []
-    """Descriptions, oldest first."""
+    """Descriptions, oldest first; "pickle" where values were pickled."""
+    keys: list[Any] = []
+    """Of a map state: signatures of its keys."""
+    ttl_since_ms: int | None = None
+    """No row of a state with a TTL counts as older; None: it has no TTL."""
+    stamped: bool = False
+    """It has a TTL or had one: rows may have stamps (ttl.py)."""
+
+
+class _Version(msgspec.Struct):
+    format: int = FORMAT
 
 
 class BackendMeta(msgspec.Struct):
@@ -33,6 +56,10 @@ class BackendMeta(msgspec.Struct):
     states: list[StateMeta] = []
     generation: int = 0
     """Above the number of every list chunk written so far."""
+    keys: list[Any] = []
+    """Signatures of the stream's keys."""
+    python: str = ""
+    """The version of Python that wrote it: what is pickled may be readable by it alone."""
     format: int = FORMAT
 
 
@@ -41,15 +68,17 @@ def encode_meta(meta: BackendMeta) -> bytes:
 
 
 def decode_meta(data: bytes) -> BackendMeta:
+    """DamagedCheckpointError, IncompatibleStateError for another format."""
     try:
-        meta = msgspec.json.decode(data, type=BackendMeta)
+        version = msgspec.json.decode(data, type=_Version).format
+        if version == FORMAT:
+            return msgspec.json.decode(data, type=BackendMeta)
     except msgspec.DecodeError as error:
         raise DamagedCheckpointError(f"the description of keyed state cannot be read: {error}") from error
-    if meta.format != FORMAT:
-        raise IncompatibleStateError(
-            f"the keyed state has format {meta.format}, this version of penstock reads format {FORMAT}"
-        )
-    return meta
+    writer = "a newer version of penstock" if version > FORMAT else "a version before the first release"
+    raise IncompatibleStateError(
+        f"the keyed state has format {version} and was written by {writer}; this one reads format {FORMAT}"
+    )
 
 
 class StateRegistry:
@@ -59,6 +88,10 @@ class StateRegistry:
         self._operator = operator_name
         self._max_parallelism = max_parallelism
         self._states: dict[str, StateMeta] = {}
+        self._restored: set[str] = set()
+        self._map_keys: dict[str, KeySignatures] = {}
+        self.keys = KeySignatures(f"operator '{operator_name}'")
+        """Of the stream; what comes into the cache is to be admitted there."""
         self.generation = 0
 
     def merge(self, meta: BackendMeta) -> dict[int, int]:
@@ -69,21 +102,41 @@ class StateRegistry:
                 f"which is now {self._max_parallelism}; it cannot change while state is kept"
             )
         self.generation = max(self.generation, meta.generation)
+        self.keys.restore(meta.keys)
+        self._warn_of_pickles(meta)
         moved: dict[int, int] = {}
+        self._restored.update(state.name for state in meta.states)
         for state in meta.states:
             known = self._states.get(state.name)
             if known is None:
                 known = StateMeta(self._free_id(state.state_id), state.name, state.kind)
+                known.ttl_since_ms = state.ttl_since_ms
                 self._states[state.name] = known
             if known.kind != state.kind:
                 raise IncompatibleStateError(self._text(state.name, f"it is a {known.kind} and a {state.kind} state"))
-            known.written_as += [d for d in state.written_as if d not in known.written_as]
+            for description in state.written_as:
+                self._note(known, description)
+            self.map_keys(state.name).restore(state.keys)
+            known.stamped |= state.stamped
+            if known.ttl_since_ms is None or state.ttl_since_ms is None:
+                known.ttl_since_ms = None  # where one subtask had no TTL yet, it begins when it is declared again
+            else:
+                known.ttl_since_ms = max(known.ttl_since_ms, state.ttl_since_ms)
             if known.state_id != state.state_id:
                 moved[state.state_id] = known.state_id
         return moved
 
-    def declare(self, name: str, kind: str, description: Description = None) -> int:
-        """The id of a state that a descriptor declares. IncompatibleStateError when snapshots do not fit it."""
+    def _warn_of_pickles(self, meta: BackendMeta) -> None:
+        pickled = sorted(state.name for state in meta.states if PICKLE in state.written_as)
+        if pickled and meta.python != PYTHON:
+            _log.warning(
+                "operator '%s': %s pickled, by Python %s; under Python %s it may not be readable",
+                self._operator, ", ".join(f"state '{name}'" for name in pickled), meta.python, PYTHON,
+            )  # fmt: skip
+
+    def declare(self, name: str, kind: str, description: Description = None, keys: Signature = None) -> int:
+        """The id of a state that a descriptor declares; `keys`: what it says of the keys of a map.
+        IncompatibleStateError when snapshots do not fit it."""
         state = self._states.get(name)
         if state is None:
             state = self._states[name] = StateMeta(self._free_id(len(self._states)), name, kind)
@@ -95,9 +148,43 @@ class StateRegistry:
             reason = None if description is None else incompatibility(written, description)
             if reason:
                 raise IncompatibleStateError(self._text(name, reason))
-        if description is not None and description not in state.written_as:
-            state.written_as.append(description)
+        self.map_keys(name).declare(keys)
+        if description is not None:
+            self._note(state, description)
         return state.state_id
+
+    def declare_ttl(self, name: str, now_ms: int | None) -> tuple[int, bool]:
+        """Of a declared state: since when its TTL counts, and whether rows may have stamps. now_ms: None turns the TTL
+        off; where it was off and there may be rows, they count from now."""
+        state = self._states[name]
+        if now_ms is None:
+            state.ttl_since_ms = None
+        else:
+            if state.ttl_since_ms is None:
+                state.ttl_since_ms = now_ms if name in self._restored else 0
+            state.stamped = True
+        return state.ttl_since_ms or 0, state.stamped
+
+    def written_as(self, name: str) -> Sequence[Description]:
+        """All descriptions that rows of a state were written under; none for a state that was not restored."""
+        state = self._states.get(name)
+        return [] if state is None else state.written_as
+
+    def map_keys(self, name: str) -> KeySignatures:
+        """Of a map state; what comes into the cache is to be admitted there."""
+        keys = self._map_keys.get(name)
+        if keys is None:
+            where = f"state '{name}' of operator '{self._operator}'"
+            keys = self._map_keys[name] = KeySignatures(where)
+        return keys
+
+    def _note(self, state: StateMeta, description: Description) -> None:
+        """By id, as rows refer to it: descriptions that differ in the order of fields are two."""
+        known = {description_id(each): each for each in state.written_as}
+        same = known.setdefault(description_id(description), description)
+        if same != description:
+            raise StateError(self._text(state.name, "two of its types have one checksum; change the name of one"))
+        state.written_as = list(known.values())
 
     def _free_id(self, wanted: int) -> int:
         taken = {state.state_id for state in self._states.values()}
@@ -112,4 +199,8 @@ class StateRegistry:
         return not self._states
 
     def encode(self) -> bytes:
-        return encode_meta(BackendMeta(self._max_parallelism, list(self._states.values()), self.generation))
+        for name, keys in self._map_keys.items():
+            if name in self._states:
+                self._states[name].keys = keys.known
+        states = list(self._states.values())
+        return encode_meta(BackendMeta(self._max_parallelism, states, self.generation, self.keys.known, PYTHON))

@@ -34,8 +34,10 @@ from .descriptors import ListStateDescriptor, MapStateDescriptor
 from .errors import DamagedCheckpointError, IncompatibleStateError, KeyTypeError, StateError
 from .key_encoding import decode_key, encode_key
 from .objects import Program
-from .serializers import Description, Serializer, incompatibility, serializer_for
+from .serializers import Serializer, serializer_for
 from .snapshots import FileHandle, OperatorStateHandle
+from .type_descriptions import Description
+from .type_evolution import incompatibility
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -159,6 +161,7 @@ class BroadcastState(ReadOnlyBroadcastState[K, V]):
         self._key_kind: type | None = plain if isinstance(plain, type) else None
 
     def put(self, key: K, value: V) -> None:
+        self._check_key(key)
         self.put_all({key: value})
 
     def put_all(self, entries: dict[K, V]) -> None:
@@ -262,6 +265,8 @@ class OperatorStateBackend(OperatorStateStore):
                     f"and as a {_KINDS[mode]} state, {descriptor}"
                 )
             return known.state
+        if descriptor.ttl is not None:
+            raise StateError(f"{where} cannot have a TTL: that is for keyed state")
         if serializer.generic and not self._generic_types:
             raise StateError(
                 f"{where} would be pickled, and pipeline.generic-types is false; "

@@ -1,9 +1,9 @@
-"""What a row backend promises, case by case: values, maps, lists, timers, names, evolution of types."""
+"""What a row backend promises, case by case: values, maps, lists, timers, names."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -180,82 +180,11 @@ class Visit:
     times: int
 
 
-@dataclass
-class LongerVisit:
-    times: float
-    page: str
-    tags: list[str] = field(default_factory=list)
-
-
-@dataclass
-class NamedVisit:
-    page: str
-    times: int
-    user: str
-
-
-@dataclass
-class TextVisit:
-    page: str
-    times: str
-
-
-class Pair(NamedTuple):
-    first: int
-    second: int
-
-
-class Swapped(NamedTuple):
-    second: int
-    first: int
-
-
 def visits(rig: Any) -> Handles:
     backend = rig.open()
     backend.set_current_key("a")
     backend.value_state(ValueStateDescriptor[Visit]("visit", Visit)).update(Visit("home", 3))
     return rig.snapshot(backend)
-
-
-def test_types_evolve(rig: Any) -> None:
-    backend = rig.open(visits(rig))
-    backend.set_current_key("a")
-    assert backend.value_state(ValueStateDescriptor[LongerVisit]("visit", LongerVisit)).value() == LongerVisit(
-        3.0, "home"
-    )
-
-
-@pytest.mark.parametrize(
-    ("declared", "reason"),
-    [
-        (NamedVisit, "field 'user' is new and has no default"),
-        (TextVisit, "field 'times' was int and is now str"),
-        (int, "it was Visit and is now int"),
-        (None, "it was Visit and is now pickled"),
-    ],
-)
-def test_what_cannot_be_read_is_refused(rig: Any, declared: Any, reason: str) -> None:
-    backend = rig.open(visits(rig))
-    with pytest.raises(IncompatibleStateError, match=f"state 'visit' of operator 'counter'.*{reason}"):
-        backend.value_state(ValueStateDescriptor[Any]("visit", declared))
-
-
-def test_old_rows_are_remembered_over_a_change_of_type(rig: Any) -> None:
-    """Rows that were not touched since are still as the first version wrote them."""
-    second = rig.open(visits(rig))
-    second.value_state(ValueStateDescriptor[LongerVisit]("visit", LongerVisit))
-    third = rig.open(rig.snapshot(second))
-    with pytest.raises(IncompatibleStateError, match="was int and is now str"):
-        third.value_state(ValueStateDescriptor[TextVisit]("visit", TextVisit))
-
-
-def test_named_tuples_keep_their_positions(rig: Any) -> None:
-    backend = rig.open()
-    backend.set_current_key("a")
-    backend.value_state(ValueStateDescriptor[Pair]("pair", Pair)).update(Pair(1, 2))
-    restored = rig.open(rig.snapshot(backend))
-    with pytest.raises(IncompatibleStateError, match="fields may only be added at the end"):
-        restored.value_state(ValueStateDescriptor[Swapped]("pair", Swapped))
 
 
 def test_another_kind_is_refused(rig: Any) -> None:
