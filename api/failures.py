@@ -28,6 +28,9 @@ def missing_module(script: str, error: ModuleNotFoundError, how: str) -> str:
     return f"{script} needs the module {error.name!r}, which is not {how}"
 
 
+ENDS = (JobState.FINISHED, JobState.CANCELED, JobState.SUSPENDED)
+
+
 class FailureReports:
     """What goes wrong while a job goes on: an attempt that fails and is followed by another, a checkpoint that fails.
 
@@ -69,8 +72,10 @@ class FailureReports:
         return [f"{failure}; the job goes on without it"]
 
     def _finish(self, status: JobStatus) -> list[str]:
-        """A function's close() that raised after the last record: the results are complete, but it is told."""
-        if status.state is not JobState.FINISHED or status.last_failure in (None, self._told):
+        """What went wrong at an end that is none of a failed job: a function's close() that raised after the last
+        record, when the results are complete, or output that was not committed when it was cancelled or stopped."""
+        if status.state not in ENDS or status.last_failure in (None, self._told):
             return []
         self._told = status.last_failure
-        return [(status.failure_traceback or "").rstrip(), f"{self._told}; the results are complete"]
+        complete = "; the results are complete" if status.state is JobState.FINISHED else ""
+        return [(status.failure_traceback or "").rstrip(), f"{self._told}{complete}"]

@@ -85,6 +85,15 @@ def test_restarts_are_reported_in_a_pipe_with_the_users_frames(
     ]
 
 
+def test_what_a_cancel_left_uncommitted_is_told_once() -> None:
+    reports = FailureReports()
+    reports.text(failed(1, "the first"))
+    assert reports.text(replace(failed(1, "the first"), state=JobState.CANCELED)).strip() == ""
+    left = replace(failed(1, "the job was cancelled before …", None), state=JobState.CANCELED)
+    assert reports.text(left).strip() == "the job was cancelled before …"
+    assert reports.text(left) == ""
+
+
 class FailsToClose(ps.MapFunction):
     """Its work is done when it fails."""
 
