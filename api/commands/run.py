@@ -95,7 +95,8 @@ def submit(
 ) -> None:
     """Start a script's job on a cluster, print its id and leave it running."""
     flags = _flags(restore, allow_non_restored, parallelism, config or [])
-    _run_there(address, script, arguments or [], flags, requirements, detach=True, output=output)
+    target = address or common.configuration(flags).get(cluster_options.ADDRESS)
+    _run_there(target, script, arguments or [], flags, requirements, detach=True, output=output)
 
 
 def _flags(

@@ -277,6 +277,15 @@ def test_a_cluster_that_does_not_answer(here: Path, monkeypatch: pytest.MonkeyPa
     assert json.loads(out)["type"] == "UnreachableError"
 
 
+@pytest.mark.parametrize("verb", ["run", "submit"])
+def test_the_address_may_be_an_option(here: Path, address: str, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    (here / "job.py").write_text("raise AssertionError('must not run')")
+    monkeypatch.setenv("PENSTOCK_ADDRESS", address)
+    code, _, err = penstock(verb, "job.py", "-c", "rest.address=http://127.0.0.1:9")
+    assert code == 1
+    assert "no cluster answers at http://127.0.0.1:9" in err
+
+
 def test_interrupted_while_it_attends_a_job_it_stops_it_after_a_last_checkpoint(
     here: Path, address: str, gateway: Any, tmp_path: Path
 ) -> None:
