@@ -11,7 +11,7 @@ that changes a record it was given (fan-out therefore gives each further branch 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -266,14 +266,16 @@ class Batch:
         if all(b._columns is not None for b in batches):
             columns = pa.concat_batches([b._columns for b in batches])
         else:
-            rows = [row for b in batches for row in b.rows()]
-        timestamps = None
-        if any(b.has_timestamps for b in batches):
+            rows = _joined(b.rows() for b in batches)
+        timestamps, timestamp_list = None, None
+        if all(b._timestamp_list is not None and b._timestamps is None for b in batches):
+            timestamp_list = _joined(b.timestamp_list() for b in batches)
+        elif any(b.has_timestamps for b in batches):
             timestamps = np.concatenate([b.timestamps() for b in batches])
-        merged = first._like(length, rows, columns, timestamps, None)
+        merged = first._like(length, rows, columns, timestamps, timestamp_list)
         alike = all(b.keyed_by == first.keyed_by for b in batches)
         if alike and all(b.keys is not None for b in batches):
-            merged.keys = [key for b in batches for key in b.keys or ()]
+            merged.keys = _joined(b.keys or [] for b in batches)
         if alike and all(b.key_groups is not None for b in batches):
             merged.key_groups = np.concatenate([b.key_groups for b in batches if b.key_groups is not None])
         if any(b.row_kinds is not None for b in batches):
@@ -281,6 +283,14 @@ class Batch:
                 [b.row_kinds if b.row_kinds is not None else np.zeros(len(b), np.int8) for b in batches]
             )
         return merged
+
+
+def _joined(lists: Iterable[list[Any]]) -> list[Any]:
+    """Many times as fast as one element after the other."""
+    joined: list[Any] = []
+    for each in lists:
+        joined += each
+    return joined
 
 
 def _columns_bytes(columns: pa.RecordBatch) -> int:
