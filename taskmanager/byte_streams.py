@@ -13,6 +13,8 @@ import socket
 import ssl
 from typing import Protocol
 
+from .wire import Bytes
+
 _TLS_CHUNK_BYTES = 256 * 1024
 _TLS_GATHERED_BYTES = 32 * 1024
 """Small frames are put together up to this size: every call makes at least one TLS record."""
@@ -34,7 +36,7 @@ class ByteStream(Protocol):
         """How many bytes were put there; 0: the other end has closed; None: nothing there now."""
         ...
 
-    def send(self, parts: list[memoryview]) -> int:
+    def send(self, parts: list[Bytes]) -> int:
         """How many bytes were taken; 0: none now."""
         ...
 
@@ -63,7 +65,7 @@ class PlainStream:
         except (BlockingIOError, InterruptedError):
             return None
 
-    def send(self, parts: list[memoryview]) -> int:
+    def send(self, parts: list[Bytes]) -> int:
         try:
             return self._socket.sendmsg(parts)
         except (BlockingIOError, InterruptedError):
@@ -106,7 +108,7 @@ class TlsStream:
         except ssl.SSLZeroReturnError:
             return 0
 
-    def send(self, parts: list[memoryview]) -> int:
+    def send(self, parts: list[Bytes]) -> int:
         self.wants_write = False
         if self._chunk is None:
             self._chunk = _chunk(parts)
@@ -127,11 +129,11 @@ class TlsStream:
         return self.socket.pending() > 0
 
 
-def _chunk(parts: list[memoryview]) -> memoryview:
+def _chunk(parts: list[Bytes]) -> memoryview:
     """What one call to TLS is given: a piece of a large part, or small ones put together."""
     if len(parts[0]) >= _TLS_GATHERED_BYTES or len(parts) == 1:
-        return parts[0][:_TLS_CHUNK_BYTES]
-    gathered: list[memoryview] = []
+        return memoryview(parts[0])[:_TLS_CHUNK_BYTES]
+    gathered: list[Bytes] = []
     size = 0
     for part in parts:
         if size + len(part) > _TLS_GATHERED_BYTES and gathered:

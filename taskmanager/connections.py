@@ -179,10 +179,10 @@ class Connection:
 
     def _encoder(self, attempt: Attempt, channel: ChannelId) -> BatchEncoder | None:
         """Of what goes out on the channel, which is of this attempt now. None: it has gone on to a later one."""
-        known, encoder = self._encoders.get(channel, (Attempt(0), None))
-        if encoder is not None and attempt <= known:
-            return encoder if attempt == known else None
-        if encoder is not None:
+        known = self._encoders.get(channel)
+        if known is not None:
+            if attempt <= known[0]:
+                return known[1] if attempt == known[0] else None
             self.queue.drop_before(attempt, channel)
         self.newest = max(self.newest, attempt)
         encoder = BatchEncoder()

@@ -41,11 +41,7 @@ _JOINED_BYTES = 256 * 1024
 """Batches up to this size are one part: handing many small parts to the kernel is dearer than copying them."""
 
 
-_EXTRA: tuple[tuple[int, np.dtype[Any]], ...] = (
-    (_TIMESTAMPS, np.dtype("<i8")),
-    (_KEY_GROUPS, np.dtype("<u2")),
-    (_ROW_KINDS, np.dtype("i1")),
-)
+_TIMESTAMP, _KEY_GROUP, _ROW_KIND = np.dtype("<i8"), np.dtype("<u2"), np.dtype("i1")
 
 
 def encode_control(element: Element) -> bytes:
@@ -214,17 +210,20 @@ class BatchDecoder:
             if position > body.size:
                 raise ValueError(f"{length} bytes of columns are announced, {body.size - _PREFIX.size} came")
             columns = self._read(flags, body.slice(_PREFIX.size, length)) if length else None
-            extra: list[npt.NDArray[Any] | None] = []
-            for flag, kind in _EXTRA:
-                if flags & flag:
-                    extra.append(np.frombuffer(body, kind, count, position))
-                    position += count * kind.itemsize
-                else:
-                    extra.append(None)
+            timestamps = key_groups = row_kinds = None
+            if flags & _TIMESTAMPS:
+                timestamps = np.frombuffer(body, _TIMESTAMP, count, position)
+                position += timestamps.nbytes
+            if flags & _KEY_GROUPS:
+                key_groups = np.frombuffer(body, _KEY_GROUP, count, position)
+                position += key_groups.nbytes
+            if flags & _ROW_KINDS:
+                row_kinds = np.frombuffer(body, _ROW_KIND, count, position)
+                position += row_kinds.nbytes
             rows = pickle.loads(body.slice(position)) if flags & _PICKLED else None
             if count != (columns.num_rows if rows is None and columns is not None else len(rows or ())):
                 raise ValueError(f"it is not of {count} rows, as it says")
-            return self._batch(columns, rows, *extra), credit
+            return self._batch(columns, rows, timestamps, key_groups, row_kinds), credit
         except Exception as error:
             raise WireError(f"a batch cannot be read: {type(error).__name__}: {error}") from error
 
@@ -291,19 +290,26 @@ class _MessageStream:
 
 def _extra(batch: Batch) -> tuple[list[Bytes], int]:
     """What travels with every record, in the order of the flags."""
-    arrays = (batch.timestamps() if batch.has_timestamps else None, batch.key_groups, batch.row_kinds)
     parts: list[Bytes] = []
     flags = 0
-    for array, (flag, kind) in zip(arrays, _EXTRA, strict=True):
-        if array is not None:
-            parts.append(_bytes_of(array, kind))
-            flags |= flag
+    if batch.has_timestamps:
+        parts.append(_bytes_of(batch.timestamps(), _TIMESTAMP))
+        flags = _TIMESTAMPS
+    if batch.key_groups is not None:
+        parts.append(_bytes_of(batch.key_groups, _KEY_GROUP))
+        flags |= _KEY_GROUPS
+    if batch.row_kinds is not None:
+        parts.append(_bytes_of(batch.row_kinds, _ROW_KIND))
+        flags |= _ROW_KINDS
     return parts, flags
 
 
 def _bytes_of(array: npt.NDArray[Any], kind: np.dtype[Any]) -> Bytes:
-    flat = np.ascontiguousarray(array, kind)
-    return flat.tobytes() if flat.nbytes <= _JOINED_BYTES else memoryview(flat.data).cast("B")
+    if array.dtype != kind:
+        array = array.astype(kind)
+    if array.nbytes <= _JOINED_BYTES:
+        return array.tobytes()
+    return memoryview(np.ascontiguousarray(array).data).cast("B")
 
 
 def _has_dictionary(kind: pa.DataType) -> bool:

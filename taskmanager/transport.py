@@ -9,16 +9,14 @@ attempt is stale only if its own channel has been set up anew since.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..runtime.elements import Element
 from ..state.ids import Attempt, SlotId
 from .messages import ChannelId
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One element on one channel. `nbytes` is what it costs of credit: 0 for everything but batches."""
 
     attempt: Attempt

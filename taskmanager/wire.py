@@ -60,6 +60,7 @@ BYTES_PER_SEND = 4 << 20
 """What one system call is given at most (the kernel takes 1,024 parts)."""
 
 Bytes: TypeAlias = bytes | bytearray | memoryview | pa.Buffer
+"""A memoryview is one of single bytes."""
 
 
 class WireError(PenstockError):
@@ -196,10 +197,9 @@ class Outgoing:
         self, attempt: int, parts: Iterable[Bytes], priority: bool = False, channel: ChannelId | None = None
     ) -> None:
         """Empty parts are left out. channel: whose later attempts make the frame superfluous."""
-        views = (memoryview(part) for part in parts)
         self.attempt = attempt
         self.channel = channel
-        self.parts = [view if view.format == "B" else view.cast("B") for view in views if view.nbytes]
+        self.parts: list[Bytes] = [part for part in parts if len(part)]
         self.size = sum(map(len, self.parts))
         self.begun = False
         self.priority = priority
@@ -232,9 +232,9 @@ class SendQueue:
             position += 1
         self._frames.insert(position, frame)
 
-    def parts(self) -> list[memoryview]:
+    def parts(self) -> list[Bytes]:
         """The next bytes to be sent, for one system call."""
-        parts: list[memoryview] = []
+        parts: list[Bytes] = []
         size = 0
         for frame in self._frames:
             parts += frame.parts
@@ -263,7 +263,7 @@ class SendQueue:
                 done += 1
             frame.parts = parts[done:]
             if nbytes:
-                frame.parts[0] = frame.parts[0][nbytes:]
+                frame.parts[0] = memoryview(frame.parts[0])[nbytes:]
             return
 
     def drop_before(self, attempt: int, channel: ChannelId | None = None) -> None:
