@@ -18,6 +18,7 @@ from penstock.runtime.clock import SystemClock
 from penstock.runtime.record_types import record_type_of
 from penstock.state.ids import Attempt, SlotId
 from penstock.taskmanager.alignment import BarrierAligner
+from penstock.taskmanager.deployment import FLUSH_BYTES
 from penstock.taskmanager.gate import Data, InputChannel, InputGate
 from penstock.taskmanager.local_transport import LocalTransport
 from penstock.taskmanager.messages import ChannelId
@@ -36,9 +37,9 @@ class Ends:
     def __init__(self) -> None:
         transport, clock = LocalTransport(), SystemClock()
         transport.attach(SlotId("here"), self)
-        options = OutputOptions(flush_bytes=32 * 1024, flush_after_ns=10_000_000, window_bytes=WINDOW)
-        output = OutputChannel(CHANNEL, SlotId("here"), Attempt(1), transport, options)
-        self.writer = RecordWriter(ToOne(0), {0: output})
+        options = OutputOptions(flush_bytes=FLUSH_BYTES, flush_after_ns=10_000_000, window_bytes=WINDOW)
+        self.output = OutputChannel(CHANNEL, SlotId("here"), Attempt(1), transport, options, clock.monotonic_ns)
+        self.writer = RecordWriter(ToOne(0), {0: self.output})
         self.writers = Writers({(0, None): [self.writer]}, clock.monotonic_ns)
         self.gate = InputGate(
             [InputChannel(CHANNEL, 0, WINDOW)],
@@ -53,6 +54,13 @@ class Ends:
     def granted(self, attempt: Attempt, channel: ChannelId, nbytes: int) -> None:
         self.writers.granted(channel, nbytes)
 
+    def arrived(self) -> int:
+        """Rows."""
+        rows = 0
+        while isinstance(event := self.gate.poll(), Data):
+            rows += len(event.batch)
+        return rows
+
     def disconnected(self, peer: SlotId, newest: Attempt | None, reason: str = "") -> None:
         raise AssertionError(f"{peer} was not cut off")
 
@@ -65,8 +73,9 @@ def exchanged_us(batches: list[Batch]) -> float:
     for batch in batches:
         ends.writer.emit(batch, time.monotonic_ns())
         ends.writers.flush_due(time.monotonic_ns())
-        while isinstance(event := ends.gate.poll(), Data):
-            rows += len(event.batch)
+        rows += ends.arrived()
+    ends.output.flush()
+    rows += ends.arrived()
     took = time.process_time_ns() - began
     assert rows == sum(map(len, batches))
     assert not ends.writers.blocked

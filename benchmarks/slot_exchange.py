@@ -2,7 +2,8 @@
 
 Two processes, each with a mailbox and a socket transport. Throughput: batches of 8 columns go through an output
 channel, over the socket, and through an input gate, under credit; its limit is a loop that only copies the same bytes
-through the same kind of socket, in the same run, in turn with it. `ratio` compares seconds of CPU of both ends together
+through the same kind of socket, in the same run, in turn with it. Small batches go one by one, and gathered as the
+engine does it. `ratio` compares seconds of CPU of both ends together
 (docs/decisions/0015), `wall_ratio` the rates. Latency: a batch of one row goes there and back, half of them take longer
 than the value; beside it a bare socket with the same bytes.
 
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from penstock.runtime.elements import EndOfInput
 from penstock.runtime.record_types import record_type_of
 from penstock.state.ids import Attempt, SlotId
 from penstock.taskmanager.alignment import BarrierAligner
+from penstock.taskmanager.deployment import FLUSH_BYTES
 from penstock.taskmanager.gate import AllEnded, Data, InputChannel, InputGate
 from penstock.taskmanager.mailbox import Mailbox
 from penstock.taskmanager.messages import ChannelId, SlotAddress
@@ -50,6 +53,13 @@ SENDER, RECEIVER = SlotId("sender"), SlotId("receiver")
 THERE, BACK = ChannelId(0, 0, 0), ChannelId(1, 0, 0)
 ATTEMPT = Attempt(1)
 ROUNDS = 5
+BATCHES = (
+    (65_536, 40, 16 << 20, 1),
+    (1_000, 2_000, 1 << 20, 1),
+    (1_000, 2_000, 1 << 20, FLUSH_BYTES),
+    (50, 20_000, 1 << 20, FLUSH_BYTES),
+)
+"""Rows, how many of them for a trial, bytes of the window, bytes that are gathered."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,8 @@ class Setup:
     directory: str
     window_bytes: int
     tls: TlsFiles | None
+    flush_bytes: int = 1
+    """1: every batch goes by itself."""
 
     def task_manager(self, slot: SlotId) -> str:
         return "same" if self.kind == "unix" else slot
@@ -101,9 +113,9 @@ class End:
             tls=setup.tls,
         )
         self.transport.attach(self)
-        options = OutputOptions(flush_bytes=1, flush_after_ns=0, window_bytes=setup.window_bytes)
+        options = OutputOptions(flush_bytes=setup.flush_bytes, flush_after_ns=0, window_bytes=setup.window_bytes)
         there, target = (THERE, RECEIVER) if me == SENDER else (BACK, SENDER)
-        self.output = OutputChannel(there, target, ATTEMPT, self.transport, options)
+        self.output = OutputChannel(there, target, ATTEMPT, self.transport, options, clock.monotonic_ns)
         self.gate = InputGate(
             [InputChannel(BACK if me == SENDER else THERE, 0, setup.window_bytes)],
             clock,
@@ -122,8 +134,7 @@ class End:
         self.gate.receive(frame)
 
     def granted(self, attempt: Attempt, channel: ChannelId, nbytes: int) -> None:
-        self.output.window.granted(nbytes)
-        self.output.pump()
+        self.output.granted(nbytes)
 
     def disconnected(self, peer: SlotId, newest: Attempt | None, reason: str = "") -> None:
         self.mailbox.stop()
@@ -278,6 +289,7 @@ def throughput(setup: Setup, make: Callable[[int], Setup], seconds: float) -> No
         "benchmark": "slot_exchange",
         "kind": setup.kind,
         "rows_per_batch": setup.rows,
+        "gathered": setup.flush_bytes > 1,
         "value": round(nbytes / took_ns, 2),
         "unit": "GB/s",
         "rows_per_s": round(setup.rows * setup.batches / took_ns * 1e9),
@@ -330,11 +342,10 @@ def main() -> None:
     try:
         for kind in arguments.kinds.split(","):
             tls = certificates(directory) if kind == "tls" else None
-            for rows, trial, window_bytes in ((65_536, 40, 16 << 20), (1_000, 2_000, 1 << 20)):
-
-                def make(batches: int, rows: int = rows, window_bytes: int = window_bytes) -> Setup:
-                    return Setup(kind, rows, batches, directory, window_bytes, tls)  # noqa: B023 - called at once
-
+            for rows, trial, window_bytes, flush_bytes in BATCHES:
+                make = partial(
+                    Setup, kind, rows, directory=directory, window_bytes=window_bytes, tls=tls, flush_bytes=flush_bytes
+                )
                 throughput(make(trial), make, arguments.seconds)
             latency(Setup(kind, 1, 3_000, directory, 1 << 20, tls))
     finally:

@@ -181,6 +181,12 @@ CHANNEL_WINDOW = Option(
     "taskmanager.memory.network.channel-window", SIZE, 2**20, "Credit of one channel: how much may be under way on it."
 )
 
+DRAIN_TARGET = Option(
+    "taskmanager.network.memory.buffer-debloat.target", DURATION, 250,
+    "How long a task should take at most for what is under way to it on a channel: less of the window is used for a "
+    "slow one, so that barriers do not wait long. 0 always uses the whole window.",
+)  # fmt: skip
+
 OPTIONS: tuple[Option[Any], ...] = (
     *(value for value in list(globals().values()) if isinstance(value, Option)),
     *(value for value in vars(cluster_options).values() if isinstance(value, Option)),

@@ -1,9 +1,10 @@
 """Byte credits of one channel (DESIGN 5, PROTOCOLS 18).
 
 The receiver owns a window of `window_bytes` per channel and the sender may have at most that much outstanding: sent
-and not yet granted back. Consuming a frame gives its bytes back, in steps of half a window or when the queue has run
-empty, so that grants are few and nothing is ever withheld from a sender that waits for all of it. A frame larger
-than the window goes only when nothing is outstanding; its credit is then negative until it is consumed.
+and not yet granted back. It may choose to use less (drain_time.py). Consuming a frame gives its bytes back, in steps of
+a part of the window or when the queue has run empty, so that grants are few and nothing is ever withheld from a sender
+that waits for all of it. A frame larger than the window goes only when nothing is outstanding; its credit is then
+negative until it is consumed.
 
 Conservation, checked by the simulator: outstanding = bytes in flight + bytes queued + bytes consumed and not granted.
 """
@@ -11,6 +12,10 @@ Conservation, checked by the simulator: outstanding = bytes in flight + bytes qu
 from __future__ import annotations
 
 from ..state.errors import ProtocolError
+
+GRANTS_PER_WINDOW = 16
+"""So few that they cost nothing, so many that a sender that uses a part of the window hears of it before that is empty.
+"""
 
 
 class SendWindow:
@@ -46,7 +51,7 @@ class ReceiveWindow:
     __slots__ = ("consumed", "step_bytes")
 
     def __init__(self, window_bytes: int) -> None:
-        self.step_bytes = max(1, window_bytes // 2)
+        self.step_bytes = max(1, window_bytes // GRANTS_PER_WINDOW)
         self.consumed = 0
 
     def consume(self, nbytes: int, queue_is_empty: bool) -> int:

@@ -38,7 +38,7 @@ from .writers import OutputChannel, OutputOptions, RecordWriter, Writers
 
 RESTORED = "restored"
 """Where fetched state lies until it is opened."""
-FLUSH_BYTES = 32 * 1024
+FLUSH_BYTES = 256 * 1024
 """Batches below this are gathered per channel until the buffer timeout: a small batch costs as much as a large one."""
 
 
@@ -98,6 +98,7 @@ class _Deployment:
             flush_bytes=FLUSH_BYTES,
             flush_after_ns=self.config.get(options.BUFFER_TIMEOUT) * 1_000_000,
             window_bytes=self.config.get(options.CHANNEL_WINDOW),
+            drain_ns=self.config.get(options.DRAIN_TARGET) * 1_000_000,
             encode_every_edge=self.config.get(options.ENCODE_EVERY_EDGE),
         )
         deploy, services = self.deploy, self.services
@@ -115,6 +116,7 @@ class _Deployment:
                     deploy.attempt,
                     services.transport,
                     output,
+                    services.clock.monotonic_ns,
                     Place(sender, edge.name, deploy.index, target) if may_overtake(edge.partitioning) else None,
                 )
                 for target in connected(edge.partitioning, deploy.index, own, targets)

@@ -28,6 +28,7 @@ from ..runtime.elements import (
 )
 from ..state.ids import Attempt, CheckpointId, SlotId
 from .credit import SendWindow
+from .drain_time import DrainTime
 from .frames import transcoded
 from .in_flight import InFlight, Place
 from .messages import ChannelId
@@ -42,6 +43,8 @@ class OutputOptions:
     flush_after_ns: int
     """... or when the oldest of them is this old (the buffer timeout)."""
     window_bytes: int
+    drain_ns: int = 0
+    """Within this time the receiver should have consumed what is under way to it (drain_time.py)."""
     encode_every_edge: bool = False
     """Testing: every batch is encoded and decoded, as if it crossed a socket."""
 
@@ -56,6 +59,7 @@ class OutputChannel:
         attempt: Attempt,
         transport: Transport,
         options: OutputOptions,
+        now_ns: Callable[[], int],
         place: Place | None = None,
     ) -> None:
         self.id = channel
@@ -63,9 +67,11 @@ class OutputChannel:
         self.place = place
         """Under which its batches are written down; None: no barrier overtakes them."""
         self.window = SendWindow(options.window_bytes)
+        self._drain = DrainTime(options.window_bytes, options.drain_ns)
         self._attempt = attempt
         self._transport = transport
         self._options = options
+        self._now_ns = now_ns
         self._gathered: list[Batch] = []
         self._gathered_bytes = 0
         self._watermark: Watermark | None = None
@@ -75,10 +81,10 @@ class OutputChannel:
     def add(self, batch: Batch, now_ns: int) -> None:
         self._gathered.append(batch)
         self._gathered_bytes += batch.nbytes
-        if self.flush_at_ns is None:
-            self.flush_at_ns = now_ns + self._options.flush_after_ns
-        if self._gathered_bytes >= self._options.flush_bytes:
+        if self._gathered_bytes >= min(self._options.flush_bytes, self._drain.limit_bytes // 2):
             self.flush()
+        elif self.flush_at_ns is None:
+            self.flush_at_ns = now_ns + self._options.flush_after_ns
 
     def add_watermark(self, watermark: Watermark, now_ns: int) -> None:
         self._watermark = watermark
@@ -134,20 +140,30 @@ class OutputChannel:
         self.pump()
 
     def _enqueue(self, batch: Batch) -> None:
-        """Cut at half a window, so that the receiver's grants overlap with sending."""
-        limit = self._options.window_bytes // 2
-        pieces = min(len(batch), -(-batch.nbytes // limit))
-        rows = -(-len(batch) // pieces)
+        """Cut at half of what may be outstanding, so that the receiver's grants overlap with sending."""
+        nbytes, limit = batch.nbytes, max(1, self._drain.limit_bytes // 2)
+        if nbytes <= limit:
+            self.queue.append((batch, nbytes))
+            return
+        rows = -(-len(batch) // min(len(batch), -(-nbytes // limit)))
         for start in range(0, len(batch), rows):
             piece = batch.slice(start, rows)
             self.queue.append((piece, piece.nbytes))
+
+    def granted(self, nbytes: int) -> None:
+        """Credit has come back."""
+        self.window.granted(nbytes)
+        self._drain.granted(nbytes, self.window.outstanding, self._now_ns())
+        self.pump()
 
     def pump(self) -> None:
         queue, window = self.queue, self.window
         while queue:
             element, nbytes = queue[0]
             if nbytes:
-                if not window.may_send(nbytes):
+                if not window.outstanding:
+                    self._drain.began(self._now_ns())
+                elif window.outstanding + nbytes > self._drain.limit_bytes:
                     return
                 window.sent(nbytes)
             queue.popleft()
@@ -237,9 +253,7 @@ class Writers:
         return not waiting
 
     def granted(self, channel: ChannelId, nbytes: int) -> None:
-        output = self._by_id[channel]
-        output.window.granted(nbytes)
-        output.pump()
+        self._by_id[channel].granted(nbytes)
 
     def flush_due(self, now_ns: int) -> None:
         for channel in self.channels:

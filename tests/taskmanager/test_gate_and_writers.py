@@ -132,7 +132,7 @@ def test_ends_once_when_all_channels_have_ended_and_still_takes_barriers() -> No
 
 def output(wire: Wire, flush_bytes: int = 1_000_000, window: int = WINDOW) -> OutputChannel:
     options = OutputOptions(flush_bytes=flush_bytes, flush_after_ns=10, window_bytes=window)
-    return OutputChannel(ChannelId(0, 0, 0), SlotId("other"), Attempt(1), wire, options)
+    return OutputChannel(ChannelId(0, 0, 0), SlotId("other"), Attempt(1), wire, options, lambda: 0)
 
 
 def test_small_batches_are_gathered_until_the_timeout() -> None:

@@ -213,7 +213,7 @@ class Outputs:
         self.wire = Wire()
         options = OutputOptions(flush_bytes=1, flush_after_ns=0, window_bytes=2 * ints(0).nbytes)
         where = place(0, 0, received=False) if overtakable else None
-        self.channel = OutputChannel(ChannelId(0, 0, 0), SlotId("b"), Attempt(1), self.wire, options, where)
+        self.channel = OutputChannel(ChannelId(0, 0, 0), SlotId("b"), Attempt(1), self.wire, options, lambda: 0, where)
         for number in range(4):
             self.channel.add(ints(number), 0)
 
