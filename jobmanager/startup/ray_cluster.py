@@ -338,7 +338,11 @@ def _keep(owner: int, directory: Path, ray_arguments: list[str]) -> None:
 
     on_death_of(owner, clean_up)
     keep_small(_ray_directory(directory) / "session_latest" / "logs")
+    from ray._private.node import Node
     from ray.scripts.scripts import main
+
+    # without a dashboard Ray starts its process all the same, and the raylet only once that is up
+    Node.start_api_server = lambda self, **options: None  # type: ignore[method-assign]
 
     sys.argv = ["ray", *ray_arguments]
     main()  # type: ignore[no-untyped-call]
