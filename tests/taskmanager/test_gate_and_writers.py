@@ -203,3 +203,28 @@ def test_every_target_gets_the_watermarks_of_a_round_robin_edge() -> None:
     writer.control(EndOfInput())
     assert sum(isinstance(e, Watermark) for e in wire.elements) == 3
     assert sum(isinstance(e, EndOfInput) for e in wire.elements) == 3
+
+
+def test_a_latency_marker_goes_to_one_target_each_time_the_next() -> None:
+    wire = Wire()
+    wires = [Wire() for _ in range(3)]
+    writer = RecordWriter(RoundRobinPartitioner(range(3), 0), {t: output(wires[t]) for t in range(3)})
+    alone = RecordWriter(ToOne(0), {0: output(wire)})
+    writers = Writers({(0, None): [writer, alone]}, lambda: 0)
+    for number in range(4):
+        writers.latency_marker(LatencyMarker(number, "source"))
+    created = [[e.created_at_ms for e in each.elements if isinstance(e, LatencyMarker)] for each in (*wires, wire)]
+    assert created == [[0, 3], [1], [2], [0, 1, 2, 3]]
+
+
+def test_what_waits_and_what_may_be_sent_is_known() -> None:
+    wire = Wire()
+    channel = output(wire, flush_bytes=1, window=100)
+    writers = Writers({(0, None): [RecordWriter(ToOne(0), {0: channel})]}, lambda: 0)
+    assert (writers.credits_available_bytes, writers.queued_bytes) == (100, 0)
+    sent, waits = ints(1, 2), ints(*range(10))
+    channel.add(sent, 0)
+    assert (writers.credits_available_bytes, writers.queued_bytes) == (100 - sent.nbytes, 0)
+    channel.window.sent(100 - channel.window.outstanding)
+    channel.add(waits, 0)
+    assert (writers.credits_available_bytes, writers.queued_bytes) == (0, waits.nbytes)
