@@ -40,6 +40,18 @@ class WatermarkStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Savepoint:
+    """The checkpoint is a savepoint: canonical, whole, and the user's own."""
+
+    path: str
+    """Its directory (state/savepoint_store.py)."""
+    stop: bool = False
+    """The job ends with it: sources give out nothing behind the barrier, unless it is aborted."""
+    drain: bool = False
+    """Event time ends before the barrier, so that every window fires."""
+
+
+@dataclass(frozen=True, slots=True)
 class Barrier:
     checkpoint_id: CheckpointId
     triggered_at_ms: int
@@ -51,6 +63,7 @@ class Barrier:
     """The checkpoint's, which names its files: newer than that of a subtask whose region has not been restarted."""
     unaligned_after_ms: int | None = None
     """So long after its trigger the barrier may overtake data; None: never."""
+    savepoint: Savepoint | None = None
 
     def due_ms(self) -> int | None:
         """From when on it may overtake data, ms since the epoch. Clocks of machines differ: it is only liveness."""

@@ -22,6 +22,7 @@ from .checkpoint_store import Uploads
 from .errors import ProtocolError
 from .ids import CheckpointId
 from .objects import Program, create_once
+from .savepoint_store import SavepointUploads
 from .snapshots import FileHandle
 
 SMALL_BYTES = 1 << 20
@@ -80,23 +81,25 @@ class PackedUploads(Uploads):
 
 
 class SubtaskUploads:
-    """The uploads of a subtask, by checkpoint: all its operators share packs. Called on helper threads; those of one
-    checkpoint one after the other."""
+    """The uploads of a subtask, by checkpoint: all its operators share packs, but not in savepoints, whose files people
+    read. Called on helper threads; those of one checkpoint one after the other."""
 
     def __init__(self, direct: Callable[[CheckpointId], Uploads]) -> None:
         self._direct = direct
-        self._open: dict[CheckpointId, PackedUploads] = {}
+        self._open: dict[CheckpointId, Uploads] = {}
 
     def of(self, checkpoint_id: CheckpointId) -> Uploads:
         uploads = self._open.get(checkpoint_id)
         if uploads is None:
-            uploads = self._open[checkpoint_id] = PackedUploads(self._direct(checkpoint_id))
+            direct = self._direct(checkpoint_id)
+            packed = direct if isinstance(direct, SavepointUploads) else PackedUploads(direct)
+            uploads = self._open[checkpoint_id] = packed
         return uploads
 
     def finish(self, checkpoint_id: CheckpointId) -> Program[None]:
         """Everything that was handed in for the checkpoint is in the store."""
         uploads = self._open.get(checkpoint_id)
-        if uploads is not None:
+        if isinstance(uploads, PackedUploads):
             yield from uploads.finish()
 
     def forget(self, checkpoint_id: CheckpointId) -> None:

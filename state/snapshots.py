@@ -5,7 +5,8 @@ All of it is JSON in `chk-<id>-<attempt>/_metadata` (bytes as base64), written a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .ids import Attempt, CheckpointId, OperatorId, VertexId
@@ -82,6 +83,12 @@ class OperatorSnapshot:
     """What a sink's writer has prepared for this checkpoint, encoded by the sink."""
     lists: tuple[OperatorStateHandle, ...] = ()
 
+    def with_files(self, changed: Callable[[FileHandle], FileHandle]) -> OperatorSnapshot:
+        """The same with other handles."""
+        keyed = [replace(h, files={name: changed(f) for name, f in h.files.items()}) for h in self.keyed]
+        lists = [replace(state, file=changed(state.file)) if state.file is not None else state for state in self.lists]
+        return replace(self, keyed=tuple(keyed), lists=tuple(lists))
+
     def files(self) -> list[FileHandle]:
         keyed = [file for handle in self.keyed for file in handle.files.values()]
         return keyed + [state.file for state in self.lists if state.file is not None]
@@ -127,6 +134,13 @@ class SubtaskSnapshot:
     in_flight_bytes: int = 0
     unaligned: bool = False
     """The snapshot was taken before the barrier had come on all channels, or the barrier overtook output."""
+
+    def with_files(self, changed: Callable[[FileHandle], FileHandle]) -> SubtaskSnapshot:
+        return replace(
+            self,
+            operators=tuple(operator.with_files(changed) for operator in self.operators),
+            in_flight=tuple(replace(handle, file=changed(handle.file)) for handle in self.in_flight),
+        )
 
     def files(self) -> list[FileHandle]:
         state = [file for operator in self.operators for file in operator.files()]

@@ -4,9 +4,9 @@ Exactly-once: a channel whose barrier has come is blocked, it is read as far as 
 the barrier has come on all channels; then the snapshot is taken and everything is unblocked. At-least-once: nothing
 is blocked, the snapshot is taken when the last barrier has come. Unaligned: the gate does not wait for it (gate.py).
 
-A checkpoint ends here in one of four ways: aligned, unaligned, aborted by the master, or overtaken (a newer barrier comes on a
-channel: the older one can no longer align, because it was aborted elsewhere). Barriers of an ended checkpoint that
-come late are dropped. Every channel brings barriers until the job finishes, also after its end of input.
+A checkpoint ends here in one of four ways: aligned, unaligned, aborted by the master, or overtaken (a newer barrier
+comes on a channel: the older one can no longer align, because it was aborted elsewhere). Barriers of an ended one
+that come late are dropped. Every channel brings barriers until the job finishes, also after its end of input.
 """
 
 from __future__ import annotations

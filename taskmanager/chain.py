@@ -212,16 +212,16 @@ class OperatorChain:
         programs = []
         for index, operator in enumerate(self.operators):
             if barrier.persist or self.described[index].is_sink:
-                program = self._snapshot_of(index, operator, barrier.checkpoint_id)
+                program = self._snapshot_of(index, operator, barrier.checkpoint_id, barrier.savepoint is not None)
                 if program is not None:
                     programs.append(program)
         return programs
 
     def _snapshot_of(
-        self, index: int, operator: Operator, checkpoint: CheckpointId
+        self, index: int, operator: Operator, checkpoint: CheckpointId, canonical: bool
     ) -> Program[OperatorSnapshot] | None:
         try:
-            program = operator.take_snapshot(checkpoint)
+            program = operator.take_snapshot(checkpoint, canonical=canonical)
         except Exception:
             self._blame(index)
             raise

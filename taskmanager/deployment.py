@@ -18,10 +18,11 @@ from ..runtime.operators.source import SourceOperator
 from ..state import pickling
 from ..state.backend import KeyedStateBackend
 from ..state.backend_factory import BackendOptions, create_keyed_backend
-from ..state.checkpoint_store import CheckpointStore
-from ..state.ids import OperatorId, SlotId
+from ..state.checkpoint_store import CheckpointStore, Uploads
+from ..state.ids import CheckpointId, OperatorId, SlotId
 from ..state.key_groups import KeyGroupRange
 from ..state.packing import SubtaskUploads
+from ..state.savepoint_store import SavepointUploads
 from .alignment import BarrierAligner
 from .chain import OperatorChain
 from .executor import Executor
@@ -81,14 +82,18 @@ class _Deployment:
         self.sources: list[SlotId] = []
         """Slots of the input channels."""
         self.input = self._input(operators[0])
-        self.uploads = SubtaskUploads(
-            lambda checkpoint: self.store.uploads(self.task.attempt_of(checkpoint), checkpoint)
-        )
+        self.uploads = SubtaskUploads(self._uploads)
         self.task = Task(
             deploy, self.chain, self.input, writers, self._open, services.clock, services.executor, services.send,
             self.directory, frozenset([*self.sources, *(channel.target for channel in writers.channels)]), self.uploads,
         )  # fmt: skip
         self.task.initialize(fetch_restored(deploy.restore, deploy.in_flight, self.store, self.directory / RESTORED))
+
+    def _uploads(self, checkpoint: CheckpointId) -> Uploads:
+        attempt, savepoint = self.task.attempt_of(checkpoint), self.task.checkpoints.savepoint_of(checkpoint)
+        if savepoint is None:
+            return self.store.uploads(attempt, checkpoint)
+        return SavepointUploads(savepoint.path, self.deploy.job_id, attempt, checkpoint, self.services.new_name)
 
     # channels
 

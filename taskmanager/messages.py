@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..runtime.elements import Savepoint
 from ..runtime.graph.job_graph import Vertex
 from ..runtime.graph.partitioning import Partitioning
 from ..state.counted_objects import ObjectCounts
@@ -148,6 +149,7 @@ class TriggerCheckpoint:
     exactly_once: bool
     persist: bool
     unaligned_after_ms: int | None = None
+    savepoint: Savepoint | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class Slot:
             case messages.TriggerCheckpoint():
                 barrier = Barrier(
                     message.checkpoint_id, message.triggered_at_ms, message.exactly_once, message.persist,
-                    message.attempt, message.unaligned_after_ms,
+                    message.attempt, message.unaligned_after_ms, message.savepoint,
                 )  # fmt: skip
                 for task in self._each():
                     task.trigger(barrier)

@@ -19,7 +19,7 @@ from typing import Protocol
 from ..runtime.batch import Batch
 from ..runtime.clock import Clock
 from ..runtime.connector import NotReady, ReaderEnd
-from ..runtime.elements import Barrier, LatencyMarker, Watermark, WatermarkStatus
+from ..runtime.elements import MAX_WATERMARK, Barrier, LatencyMarker, Watermark, WatermarkStatus
 from ..runtime.operators.source import SourceOperator
 from ..state.ids import CheckpointId
 from .gate import Aligned, AllEnded, Data, GateEvent
@@ -48,6 +48,8 @@ class SourceInput:
         self._barriers: deque[Barrier] = deque()
         self._injected = CheckpointId(0)
         self._waiting = False
+        self._stopped: CheckpointId | None = None
+        """A savepoint with which the job ends: nothing is given out behind its barrier."""
         self._ended = False
         self._marker_interval_ns = marker_interval_ms * 1_000_000
         self._next_marker_ns = clock.monotonic_ns()
@@ -74,8 +76,8 @@ class SourceInput:
         if self._events:
             return self._events.popleft()
         if self._barriers:
-            return Aligned(self._barriers.popleft(), 0.0)
-        if self._ended:
+            return self._give_barrier()
+        if self._ended or self._stopped is not None:
             return None
         if self._marker_interval_ns and (now_ns := self._clock.monotonic_ns()) >= self._next_marker_ns:
             self._next_marker_ns = now_ns + self._marker_interval_ns
@@ -131,9 +133,19 @@ class SourceInput:
         if barrier.checkpoint_id > self._injected:
             self._injected = barrier.checkpoint_id
             self._barriers.append(barrier)
+            if barrier.savepoint is not None and barrier.savepoint.drain:
+                self._events.append(Watermark(MAX_WATERMARK))
+
+    def _give_barrier(self) -> Aligned:
+        barrier = self._barriers.popleft()
+        if barrier.savepoint is not None and barrier.savepoint.stop:
+            self._stopped = barrier.checkpoint_id
+        return Aligned(barrier, 0.0)
 
     def abort(self, checkpoint: CheckpointId) -> None:
         self._barriers = deque(b for b in self._barriers if b.checkpoint_id != checkpoint)
+        if self._stopped == checkpoint:
+            self._stopped = None
 
     def _still_waiting(self) -> bool:
         return self._waiting and (self.retry_at_ms is None or self._clock.now_ms() < self.retry_at_ms)

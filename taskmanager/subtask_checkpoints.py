@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from ..runtime.clock import Clock
+from ..runtime.elements import Savepoint
 from ..state.ids import Attempt, CheckpointId
 from ..state.objects import Program
 from ..state.packing import SubtaskUploads
@@ -62,6 +63,8 @@ class SubtaskCheckpoints:
         """Snapshots that may still be on their way and that nobody waits for."""
         self._attempts: dict[CheckpointId, Attempt] = {}
         """Of checkpoints whose barrier was here, and that have not ended as far as we know."""
+        self._savepoints: dict[CheckpointId, Savepoint] = {}
+        """Those among them that are savepoints."""
         self._work: dict[CheckpointId, Work] = {}
         """What is being written and uploaded."""
         self._written: dict[CheckpointId, SubtaskSnapshot] = {}
@@ -77,6 +80,8 @@ class SubtaskCheckpoints:
         barrier, in_flight = aligned.barrier, aligned.in_flight
         checkpoint = barrier.checkpoint_id
         self._attempts[checkpoint] = barrier.attempt
+        if barrier.savepoint is not None:
+            self._savepoints[checkpoint] = barrier.savepoint
         began_ns = self._clock.monotonic_ns()
         start_delay_ms = max(0.0, self._clock.now_ms() - barrier.triggered_at_ms - aligned.align_ms)
         self._chain.prepare_barrier(checkpoint)
@@ -120,14 +125,20 @@ class SubtaskCheckpoints:
         helper threads, too."""
         return self._attempts.get(checkpoint, self._attempt)
 
+    def savepoint_of(self, checkpoint: CheckpointId) -> Savepoint | None:
+        """None: it is an ordinary checkpoint. Called on helper threads, too."""
+        return self._savepoints.get(checkpoint)
+
     def completed(self, checkpoint: CheckpointId) -> None:
         self._attempts = {each: attempt for each, attempt in self._attempts.items() if each > checkpoint}
+        self._savepoints = {each: savepoint for each, savepoint in self._savepoints.items() if each > checkpoint}
         self._aborted = {aborted for aborted in self._aborted if aborted > checkpoint}
 
     def aborted(self, checkpoint: CheckpointId) -> None:
         """What of it is not uploaded yet need not be: younger ones wait for the same threads."""
         self._aborted.add(checkpoint)
         self._attempts.pop(checkpoint, None)
+        self._savepoints.pop(checkpoint, None)
         self._input.abort(checkpoint)
         self._end(checkpoint)
         if checkpoint in self._work:

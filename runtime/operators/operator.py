@@ -162,15 +162,20 @@ class Operator(ABC):
         """
         return None
 
-    def take_snapshot(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot] | None:
+    def savepoint(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot] | None:
+        """Like snapshot, in a form that does not depend on the state backend (Flink's canonical savepoints)."""
+        return self.snapshot(checkpoint_id)
+
+    def take_snapshot(self, checkpoint: CheckpointId, *, canonical: bool = False) -> Program[OperatorSnapshot] | None:
         """`snapshot`, with the operator state that users' code keeps. What it puts there, and into keyed state, when
         the barrier is here, belongs to the checkpoint; so it comes first."""
         state = self.context.operator_state
+        freeze = self.savepoint if canonical else self.snapshot
         if state.is_empty():
-            return self.snapshot(checkpoint_id)
-        state.prepare(checkpoint_id)
-        program = self.snapshot(checkpoint_id) or immediate(OperatorSnapshot(self.context.operator_id))
-        return state.added_to(program, checkpoint_id)
+            return freeze(checkpoint)
+        state.prepare(checkpoint)
+        program = freeze(checkpoint) or immediate(OperatorSnapshot(self.context.operator_id))
+        return state.added_to(program, checkpoint)
 
     def state_statistics(self) -> StateStatistics | None:
         """How much it remembers per key; asked once a second, while it is open. None: nothing."""

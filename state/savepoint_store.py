@@ -1,0 +1,115 @@
+"""Savepoints in the store: a directory of its own each, that holds all of it and nothing else (Flink's savepoints).
+
+    <target>/savepoint-<job>-<unique>/_metadata          the document that lists all files
+    <target>/savepoint-<job>-<unique>/<unique>           files
+
+A savepoint is the user's: no job and no clean-up deletes it, whoever asks for its disposal does. It can be moved or
+copied as a directory, because the document names files relative to it; in memory their names are whole again. Its
+files are independent of the backend, so that people can read them and any backend can restore them. Nothing is shared
+with checkpoints, and nothing packed.
+
+It is complete with its document, which is written last and once: a savepoint without it is garbage of a try that
+failed. What a job has to remember of its savepoints stands in its log.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from .checkpoint_store import METADATA, Uploads, why_incomplete
+from .documents import seal, unseal
+from .errors import ConfigurationError, DamagedCheckpointError, ObjectNotFound, ProtocolError
+from .ids import Attempt, CheckpointId, JobId
+from .objects import Delete, Get, List, Program, create_once, with_retries
+from .snapshots import METADATA_VERSION, CheckpointMetadata, FileHandle
+
+KIND = "savepoint"
+_DIRECTORY = re.compile(r"(?:.*/)?savepoint-[0-9a-f]{6}-[0-9a-f]{12}", re.DOTALL)
+
+
+def savepoint_path(target: str, job_id: JobId, unique: str) -> str:
+    """Of a new savepoint in the directory `target`. `unique`: hex of 12 characters or more."""
+    return f"{target.rstrip('/')}/savepoint-{job_id[:6]}-{unique[:12]}"
+
+
+def is_savepoint(path: str) -> bool:
+    return _DIRECTORY.fullmatch(savepoint_directory(path)) is not None
+
+
+def savepoint_directory(path: str) -> str:
+    """Of what people give: the directory, or its document."""
+    return path.removeprefix("file://").rstrip("/").removesuffix(f"/{METADATA}").rstrip("/")
+
+
+class SavepointUploads(Uploads):
+    """Writes the files of one savepoint."""
+
+    def __init__(
+        self,
+        path: str,
+        job_id: JobId,
+        attempt: Attempt,
+        checkpoint_id: CheckpointId,
+        new_name: Callable[[], str],
+    ) -> None:
+        super().__init__(job_id, attempt, checkpoint_id, new_name)
+        self._own = self._shared = f"{path}/"
+
+    def put_bytes(self, data: bytes, *, shared: bool = False) -> Program[FileHandle]:
+        """Nothing is shared with other savepoints or checkpoints, whatever the caller says."""
+        return (yield from super().put_bytes(data))
+
+    def put_file(self, path: Path, *, shared: bool = False) -> Program[FileHandle]:
+        return (yield from super().put_file(path))
+
+
+def write_savepoint(path: str, metadata: CheckpointMetadata, nonce: str) -> Program[None]:
+    """ProtocolError if a subtask is missing, or a file lies elsewhere."""
+    incomplete = why_incomplete(metadata)
+    foreign = [f.name for s in metadata.subtasks for f in s.files() if not f.name.startswith(f"{path}/")]
+    if incomplete or foreign:
+        raise ProtocolError(f"{path} is not to be written: {incomplete or f'it refers to {foreign[0]}'}.")
+    document = _renamed(metadata, lambda name: name.removeprefix(f"{path}/"))
+    data = seal(KIND, METADATA_VERSION, nonce, document)
+    if (yield from create_once(f"{path}/{METADATA}", data)) != data:
+        raise ProtocolError(f"{path} was written by another master.")
+
+
+def read_savepoint(path: str) -> Program[CheckpointMetadata]:
+    """The document, verified, with whole names. `path` as people give it. DamagedCheckpointError names the object."""
+    directory = savepoint_directory(path)
+    name = f"{directory}/{METADATA}"
+    try:
+        data = yield from with_retries(Get(name))
+    except ObjectNotFound:
+        raise DamagedCheckpointError(f"{name} is missing: no such savepoint, or it was disposed of.") from None
+    metadata = unseal(name, KIND, METADATA_VERSION, data, CheckpointMetadata)
+    incomplete = why_incomplete(metadata)
+    if incomplete is not None:
+        raise DamagedCheckpointError(f"{name} is incomplete: {incomplete}.")
+    return _renamed(metadata, lambda file: f"{directory}/{file}")
+
+
+def dispose(path: str) -> Program[int]:
+    """Delete a savepoint, its document first, so that nobody begins to restore half of it. Answers how many objects.
+
+    ConfigurationError if the path is no savepoint's."""
+    directory = savepoint_directory(path)
+    if not is_savepoint(directory):
+        raise ConfigurationError(f"{path} is not a savepoint: their directories are named savepoint-<job>-<unique>.")
+    names = yield from with_retries(List(f"{directory}/"))
+    if f"{directory}/{METADATA}" not in names:
+        raise ConfigurationError(f"there is no savepoint at {path}.")
+    yield from with_retries(Delete((f"{directory}/{METADATA}",)))
+    yield from with_retries(Delete(tuple(name for name in names if name != f"{directory}/{METADATA}")))
+    return len(names)
+
+
+def _renamed(metadata: CheckpointMetadata, rename: Callable[[str], str]) -> CheckpointMetadata:
+    def file(handle: FileHandle) -> FileHandle:
+        return replace(handle, name=rename(handle.name))
+
+    return replace(metadata, subtasks=tuple(subtask.with_files(file) for subtask in metadata.subtasks))
