@@ -30,10 +30,6 @@ class SendWindow:
     def may_send(self, nbytes: int) -> bool:
         return self.outstanding == 0 or self.outstanding + nbytes <= self.window_bytes
 
-    @property
-    def available(self) -> int:
-        return max(0, self.window_bytes - self.outstanding)
-
     def sent(self, nbytes: int) -> None:
         if not self.may_send(nbytes):
             raise ProtocolError(f"{nbytes} bytes sent with {self.outstanding} of {self.window_bytes} outstanding")

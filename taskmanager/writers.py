@@ -156,6 +156,11 @@ class OutputChannel:
         self._drain.granted(nbytes, self.window.outstanding, self._now_ns())
         self.pump()
 
+    @property
+    def available_bytes(self) -> int:
+        """What may be sent now."""
+        return max(0, self._drain.limit_bytes - self.window.outstanding)
+
     def pump(self) -> None:
         queue, window = self.queue, self.window
         while queue:
@@ -282,4 +287,4 @@ class Writers:
 
     @property
     def credits_available_bytes(self) -> int:
-        return sum(channel.window.available for channel in self.channels)
+        return sum(channel.available_bytes for channel in self.channels)
