@@ -349,3 +349,19 @@ def test_what_is_not_there_yet_says_what_to_do(client: TestClient, method: str, 
 @pytest.mark.parametrize("path", ["rescales/overview", "rescales/history", "coordinators/x"])
 def test_tabs_of_what_does_not_exist_are_404(client: TestClient, path: str) -> None:
     assert client.get(f"/jobs/{JOB}/{path}").status_code == 404
+
+
+def test_channels_lag_and_rocksdb_under_flinks_ids(client: TestClient) -> None:
+    source = get(
+        client, f"/jobs/{JOB}/vertices/{SOURCE}/subtasks/0/metrics",
+        get="Shuffle.Netty.Output.Buffers.outputQueueSize,read_<lines>__all.pendingRecords,"
+        "read_<lines>__all.currentEmitEventTimeLag,read_<lines>__all.watermarkLag",
+    )  # fmt: skip
+    assert [one["value"] for one in source] == ["300", "7", "29900", "39900"], "lags are of the time of the report"
+    sink = get(
+        client, f"/jobs/{JOB}/vertices/{SINK}/subtasks/0/metrics",
+        get="Shuffle.Netty.Input.Buffers.inputQueueSize,write.rocksdb.block-cache-usage,write.pendingRecords",
+    )  # fmt: skip
+    assert [one["value"] for one in sink] == ["70", "5000"]
+    (restored,) = get(client, f"/jobs/{JOB}/metrics", get="lastCheckpointRestoreTimestamp")
+    assert int(restored["value"]) == 1_700_000_100_000 - 60_000 + 1_900
