@@ -116,6 +116,57 @@ class Shops(ps.KeyedProcessFunction):
         self.spans.remove(span)
 
 
+class Sides(ps.CoProcessFunction, ps.CoMapFunction):
+    """Which input a value came on."""
+
+    def map1(self, value: Event) -> tuple[int, int]:
+        return 1, value.value
+
+    def map2(self, value: int) -> tuple[int, int]:
+        return 2, value
+
+    def process_element1(self, value: Event, ctx: Any) -> Iterator[Any]:
+        yield 1, value.value, ctx.timestamp() == value.at
+
+    def process_element2(self, value: int, ctx: Any) -> Iterator[Any]:
+        yield (ODD, value) if value % 4 else (2, value)
+
+
+class InAndOut(ps.KeyedCoProcessFunction):
+    """Per shop, told at the end: the sum of one input and how many came on the other."""
+
+    def open(self, runtime_context: ps.RuntimeContext) -> None:
+        self.sums = runtime_context.get_map_state(ps.MapStateDescriptor("sums", str, int))
+
+    def process_element1(self, event: Event, ctx: Any) -> None:
+        self.sums.put("in", (self.sums.get("in") or 0) + event.value)
+        ctx.timer_service().register_event_time_timer(10**9)
+
+    def process_element2(self, event: Event, ctx: Any) -> None:
+        self.sums.put("out", (self.sums.get("out") or 0) + 1)
+
+    def on_timer(self, timestamp: int, ctx: Any) -> Iterator[Any]:
+        yield ctx.get_current_key(), self.sums.get("in"), self.sums.get("out") or 0
+
+
+NUMBERS: ps.MapStateDescriptor[int, list[int]] = ps.MapStateDescriptor("numbers", int, list[int])
+
+
+class Told(ps.KeyedBroadcastProcessFunction):
+    """Of every shop at the end how many values were broadcast; of each subtask every value."""
+
+    def process_element(self, event: Event, ctx: Any) -> None:
+        ctx.timer_service().register_event_time_timer(10**9)
+
+    def process_broadcast_element(self, value: int, ctx: Any) -> Iterator[Any]:
+        numbers = ctx.get_broadcast_state(NUMBERS)
+        numbers.put(value % 7, [*(numbers.get(value % 7) or []), value])
+        yield "told", value
+
+    def on_timer(self, timestamp: int, ctx: Any) -> Iterator[Any]:
+        yield ctx.get_current_key(), sum(map(len, ctx.get_broadcast_state(NUMBERS).values()))
+
+
 class Mean(ps.AggregateFunction):
     def create_accumulator(self) -> tuple[int, int]:
         return 0, 0
@@ -159,6 +210,11 @@ def late_or_counted(stream: Any) -> Any:
 def split_up(stream: Any) -> Any:
     split = stream.process(split_odd)
     return split.map(lambda value: ("even", value)).union(split.get_side_output(ODD).map(lambda value: ("odd", value)))
+
+
+def both_sides(stream: Any) -> Any:
+    both = stream.connect(stream.map(double)).process(Sides())
+    return both.union(both.get_side_output(ODD).map(lambda value: ("odd", value)))
 
 
 # what they must give --------------------------------------------------------------------------------------------
@@ -249,6 +305,32 @@ OPERATORS: dict[str, tuple[Callable[[Any], Any], Callable[[list[Event], int], li
     "union": (
         lambda s: s.map(double).union(s.filter(is_third).map(double)),
         lambda e, p: [2 * value for value in values(e)] + [2 * value for value in values(e) if value % 3 == 0],
+    ),
+    "co map": (
+        lambda s: s.connect(s.map(double)).map(Sides()),
+        lambda e, p: [(1, value) for value in values(e)] + [(2, 2 * value) for value in values(e)],
+    ),
+    "co process": (
+        both_sides,
+        lambda e, p: (
+            [(1, value, True) for value in values(e)]
+            + [(2, 2 * v) for v in values(e) if v % 2 == 0]
+            + [("odd", 2 * value) for value in values(e) if value % 2]
+        ),
+    ),
+    "keyed co process": (
+        lambda s: s.connect(s.filter(is_third)).key_by(shop_of, "shop").process(InAndOut()),
+        lambda e, p: [
+            (shop, sum(ev.value for ev in e if ev.shop == shop), sum(is_third(ev) for ev in e if ev.shop == shop))
+            for shop in sorted({event.shop for event in e})
+        ],
+    ),
+    "broadcast state": (
+        lambda s: s.key_by(shop_of).connect(s.map(double).broadcast(NUMBERS)).process(Told()),
+        lambda e, p: (
+            [("told", 2 * value) for value in values(e) for _ in range(p)]
+            + [(shop, len(e)) for shop in sorted({event.shop for event in e})]
+        ),
     ),
     "forward": (lambda s: s.forward().map(double), lambda e, p: [2 * value for value in values(e)]),
     "rebalance": (lambda s: s.rebalance().map(double), lambda e, p: [2 * value for value in values(e)]),

@@ -8,19 +8,21 @@ from pathlib import Path
 import pytest
 
 from penstock.state.checkpoint_store import CheckpointStore, Uploads
-from penstock.state.errors import ObjectStoreUnavailable
+from penstock.state.descriptors import ListStateDescriptor
+from penstock.state.errors import DamagedCheckpointError, ObjectStoreUnavailable
 from penstock.state.ids import Attempt, CheckpointId, JobId, OperatorId, VertexId
-from penstock.state.objects import Pause, Program, Put, StoreOp, run_program
+from penstock.state.objects import Pause, Program, Put, StoreOp, run_program, with_retries
 from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.operator_state import INLINE_BYTES, OperatorStateBackend
 from penstock.state.packing import SubtaskUploads
 from penstock.state.snapshots import FileHandle, KeyedHandle, OperatorSnapshot, SplitSnapshot, SubtaskSnapshot
 from penstock.taskmanager.failures import failed
-from penstock.taskmanager.messages import SubtaskId
-from penstock.taskmanager.snapshotting import Arrival, subtask_snapshot
+from penstock.taskmanager.messages import RestoreOperator, SubtaskId
+from penstock.taskmanager.snapshotting import Arrival, fetch_restored, subtask_snapshot
 from penstock.testing.clock import ManualClock
 
 OLD = FileHandle("job/shared/1-old", 1_000, "00", shared=True)
-VERTEX, CHECKPOINT = VertexId("v"), CheckpointId(2)
+VERTEX, CHECKPOINT, OPERATOR = VertexId("v"), CheckpointId(2), OperatorId("op")
 
 
 class Flaky:
@@ -74,6 +76,29 @@ def test_what_is_written_and_what_is_referred_to_are_told_apart(store: Flaky | O
     assert taken.state_bytes == taken.uploaded_bytes + OLD.size_bytes
     assert (taken.align_ms, taken.sync_ms, taken.start_delay_ms, taken.processed_bytes) == (1.0, 2.0, 3.0, 77)
     assert [operator.operator_id for operator in taken.operators] == ["count", "source"]
+
+
+def test_operator_state_counts_and_is_fetched_again_or_its_damage_is_named(tmp_path: Path) -> None:
+    objects, uploads = ObstoreObjects("memory://"), subtask_uploads()
+    backend = OperatorStateBackend("op")
+    backend.get_list_state(ListStateDescriptor("numbers", int)).add_all([1, 2])
+    backend.get_list_state(ListStateDescriptor("text", str)).add("x" * INLINE_BYTES)
+
+    def written() -> Program[OperatorSnapshot]:
+        return OperatorSnapshot(OPERATOR, lists=(yield from backend.snapshot(lambda: uploads.of(CHECKPOINT))))
+
+    taken = run_program(snapshot([written()], uploads), objects)
+    (file,) = taken.files()
+    numbers, _text = taken.operators[0].lists
+    assert taken.state_bytes == taken.uploaded_bytes == file.size_bytes + len(numbers.inline)
+    restore = (RestoreOperator(OPERATOR, taken.operators),)
+    store = CheckpointStore(JobId("job"), lambda: "unused")
+    restored = run_program(fetch_restored(restore, (), store, tmp_path), objects).operators[OPERATOR]
+    assert [(each.name, len(each.elements)) for each in restored.lists] == [("numbers", 2), ("text", 1)]
+    assert restored.found
+    run_program(with_retries(Put(file.name, b"x" * file.size_bytes, create_only=False)), objects)
+    with pytest.raises(DamagedCheckpointError, match=rf"{file.name}.* is damaged: its checksum does not fit"):
+        run_program(fetch_restored(restore, (), store, tmp_path), objects)
 
 
 def test_a_program_that_is_given_up_ends_the_operators() -> None:
