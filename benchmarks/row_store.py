@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from rocksdict import Rdict, WriteBatch, WriteOptions
 
+from penstock.runtime.clock import SystemClock
 from penstock.state.backend import KeyedStateBackend, ListState, ValueState
 from penstock.state.backend_factory import create_keyed_backend
 from penstock.state.descriptors import ListStateDescriptor, ValueStateDescriptor
@@ -36,7 +37,7 @@ from penstock.state.ids import CheckpointId
 from penstock.state.key_groups import KeyGroupRange
 from penstock.state.keyed_backend import BackendOptions, RowBackend
 from penstock.state.rocksdb import database_options
-from penstock.state.write_queue import Uploads
+from penstock.state.row_store import Uploads
 
 BATCH = 1_000
 TURNS = 10
@@ -75,6 +76,7 @@ def backend_in(directory: Path, cache_cells: int) -> RowBackend:
         max_parallelism=128,
         directory=directory,
         uploads=no_uploads,
+        now_ms=SystemClock().now_ms,
         options=BackendOptions(cache_cells=cache_cells, block_cache_bytes=CACHE),
     )
     assert isinstance(backend, RowBackend)
@@ -151,31 +153,51 @@ def against_raw(name: str, directory: Path, keys: int, accesses: list[int], *, c
     report(name, measured / own_seconds, measured / raw_seconds, required=2.5, miss_share=round(share, 3))
 
 
-def hit_rate(directory: Path, accesses: list[int]) -> float:
+def hits(directory: Path, accesses: list[int]) -> None:
+    """Folds, and read-modify-writes as a function on single records does them, of keys that are all in the cache."""
     backend = backend_in(directory, 200_000)
     state = backend.value_state(ValueStateDescriptor[int]("count", int))
     batches = batches_of([key % 10_000 for key in accesses])
+
+    def one_by_one() -> None:
+        set_key, value, update = backend.set_current_key, state.value, state.update
+        for batch in batches:
+            for key in batch:
+                set_key(key)
+                update((value() or 0) + 1)
+            backend.between_batches()
+
     fold_all(backend, state, batches)
-    seconds = cpu_seconds(lambda: fold_all(backend, state, batches))
+    folds = cpu_seconds(lambda: fold_all(backend, state, batches))
+    singles = cpu_seconds(one_by_one)
     backend.close()
-    return len(accesses) / seconds
+    report("row store: value state, all hits, folded", len(accesses) / folds)
+    report("row store: value state, all hits, one by one", len(accesses) / singles, 1_000_000)
 
 
-def append_rate(directory: Path, accesses: list[int]) -> float:
+def appends(directory: Path, accesses: list[int]) -> None:
+    """Appends to lists, written out on the way; and to lists in a dict, which no store is behind."""
     backend = backend_in(directory, 200_000)
     state: ListState[int] = backend.list_state(ListStateDescriptor[int]("events", int))
     batches = batches_of(accesses)
+    lists: dict[int, list[int]] = {}
 
-    def work() -> None:
+    def own() -> None:
+        set_key, add = backend.set_current_key, state.add
         for batch in batches:
             for key in batch:
-                backend.set_current_key(key)
-                state.add(key)
+                set_key(key)
+                add(key)
             backend.between_batches()
 
-    seconds = cpu_seconds(work)
+    def bare() -> None:
+        for batch in batches:
+            for key in batch:
+                lists.setdefault(key, []).append(key)
+
+    own_rate, bare_rate = len(accesses) / cpu_seconds(own), len(accesses) / cpu_seconds(bare)
     backend.close()
-    return len(accesses) / seconds
+    report("row store: list append", own_rate, 1_000_000, of_a_dict=round(own_rate / bare_rate, 2))
 
 
 def report(benchmark: str, value: float, limit: float | None = None, **more: float) -> None:
@@ -198,8 +220,8 @@ def main() -> None:
         cold, steady = directory / "cold", directory / "steady"
         against_raw("row store: first touches", cold, keys, accesses[:quarter], cells=keys // 8, warm_up=0)
         against_raw("row store: steady state", steady, keys, accesses, cells=keys // 26, warm_up=half)
-        report("row store: value state, all hits", hit_rate(directory / "hits", accesses))
-        report("row store: list append", append_rate(directory / "lists", accesses))
+        hits(directory / "hits", accesses)
+        appends(directory / "lists", accesses)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -17,8 +17,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 from ..state.errors import StateError
 
 if TYPE_CHECKING:
-    from ..state.backend import KeyedStateBackend, ListState, MapState, ValueState
-    from ..state.descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+    from ..state.backend import AggregatingState, KeyedStateBackend, ListState, MapState, ReducingState, ValueState
+    from ..state.descriptors import (
+        AggregatingStateDescriptor,
+        ListStateDescriptor,
+        MapStateDescriptor,
+        ReducingStateDescriptor,
+        ValueStateDescriptor,
+    )
     from .metrics import MetricGroup
     from .operators.operator import OperatorContext
 
@@ -85,6 +91,12 @@ class RuntimeContext:
 
     def get_map_state(self, descriptor: MapStateDescriptor[K, V]) -> MapState[K, V]:
         return self._state().map_state(descriptor)
+
+    def get_reducing_state(self, descriptor: ReducingStateDescriptor[V]) -> ReducingState[V]:
+        return self._state().reducing_state(descriptor)
+
+    def get_aggregating_state(self, descriptor: AggregatingStateDescriptor[Any]) -> AggregatingState[Any, Any]:
+        return self._state().aggregating_state(descriptor)
 
     def get_metrics_group(self) -> MetricGroup:
         return self._context.metrics
@@ -248,6 +260,12 @@ class KeyedStateStore(ABC):
 
     @abstractmethod
     def get_map_state(self, descriptor: MapStateDescriptor[K, V]) -> MapState[K, V]: ...
+
+    @abstractmethod
+    def get_reducing_state(self, descriptor: ReducingStateDescriptor[V]) -> ReducingState[V]: ...
+
+    @abstractmethod
+    def get_aggregating_state(self, descriptor: AggregatingStateDescriptor[Any]) -> AggregatingState[Any, Any]: ...
 
 
 class WindowContext(ABC):

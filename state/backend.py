@@ -1,9 +1,9 @@
 """Keyed state as operators and users see it, and the row store beneath it.
 
 Three layers:
-  handles (ValueState, ListState, MapState)      what a function reads and writes, for the current key
-  cells (cell_cache.py)                          decoded values in a two-generation write-back cache
-  rows  (heap.py, rocksdb.py)                    bytes to bytes, ordered, snapshotted
+  handles (ValueState, ListState, MapState, ...)  what a function reads and writes, for the current key
+  cells (cell_cache.py)                           decoded values in a two-generation write-back cache
+  rows  (heap.py, rocksdb.py)                     bytes to bytes, ordered, snapshotted
 
 Both backends share the upper two layers, so they behave alike by construction: a value changed in place is saved
 as if `update` had been called, an empty state is deleted, a snapshot is isolated from later writes (PROTOCOLS 15).
@@ -19,7 +19,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from .descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+from .descriptors import (
+    AggregatingStateDescriptor,
+    ListStateDescriptor,
+    MapStateDescriptor,
+    ReducingStateDescriptor,
+    StateDescriptor,
+    ValueStateDescriptor,
+)
 from .key_groups import KeyGroupRange
 from .objects import Program
 from .snapshots import KeyedHandle
@@ -27,6 +34,7 @@ from .statistics import StateStatistics
 
 K = TypeVar("K")
 V = TypeVar("V")
+R = TypeVar("R")
 
 VOID_NAMESPACE = 0
 """The namespace of state that belongs to a key alone. Windows use their start, in ms."""
@@ -76,7 +84,12 @@ class ListState(ABC, Generic[V]):
 
 
 class MapState(ABC, Generic[K, V]):
-    """A map per key, stored entry by entry: reading one entry does not read the others."""
+    """A map per key, stored entry by entry: reading one entry does not read the others.
+
+    Iterating goes in the order of the keys (that of their encoding, which for one type is their own) and reads as it
+    goes: whoever stops early has read only that part, and a map may be larger than memory, if its values cannot change
+    in place. `start` and `end` bound the keys: start <= key < end. An iterator belongs to the current key (StateError
+    after that), and shows changes that are made to entries still ahead of it."""
 
     @abstractmethod
     def get(self, key: K) -> V | None: ...
@@ -94,16 +107,45 @@ class MapState(ABC, Generic[K, V]):
     def contains(self, key: K) -> bool: ...
 
     @abstractmethod
-    def items(self) -> Iterator[tuple[K, V]]: ...
+    def items(self, start: K | None = None, end: K | None = None) -> Iterator[tuple[K, V]]: ...
 
     @abstractmethod
-    def keys(self) -> Iterator[K]: ...
+    def keys(self, start: K | None = None, end: K | None = None) -> Iterator[K]: ...
 
     @abstractmethod
-    def values(self) -> Iterator[V]: ...
+    def values(self, start: K | None = None, end: K | None = None) -> Iterator[V]: ...
 
     @abstractmethod
-    def is_empty(self) -> bool: ...
+    def is_empty(self) -> bool:
+        """Looks at one entry, if there are any."""
+
+    @abstractmethod
+    def clear(self) -> None: ...
+
+
+class ReducingState(ABC, Generic[V]):
+    """One value per key, into which everything added is reduced."""
+
+    @abstractmethod
+    def get(self) -> V | None:
+        """None when nothing was added."""
+
+    @abstractmethod
+    def add(self, value: V) -> None: ...
+
+    @abstractmethod
+    def clear(self) -> None: ...
+
+
+class AggregatingState(ABC, Generic[V, R]):
+    """One accumulator per key, into which everything added is aggregated."""
+
+    @abstractmethod
+    def get(self) -> R | None:
+        """The result; None when nothing was added."""
+
+    @abstractmethod
+    def add(self, value: V) -> None: ...
 
     @abstractmethod
     def clear(self) -> None: ...
@@ -152,6 +194,12 @@ class KeyedStateBackend(ABC):
     @abstractmethod
     def map_state(self, descriptor: MapStateDescriptor[K, V]) -> MapState[K, V]: ...
 
+    @abstractmethod
+    def reducing_state(self, descriptor: ReducingStateDescriptor[V]) -> ReducingState[V]: ...
+
+    @abstractmethod
+    def aggregating_state(self, descriptor: AggregatingStateDescriptor[Any]) -> AggregatingState[Any, Any]: ...
+
     @property
     @abstractmethod
     def changes_in_place(self) -> bool:
@@ -171,12 +219,27 @@ class KeyedStateBackend(ABC):
         """StateError when there is none."""
 
     @abstractmethod
+    def clear_current_key(self) -> None:
+        """State is out of reach until the next set_current_key."""
+
+    @abstractmethod
+    def apply_to_all_keys(self, descriptor: StateDescriptor, function: Callable[[Any, Any], None]) -> None:
+        """function(key, state handle) for every key that has something in the state, each as the current one.
+
+        Writes out what is changed, then reads the state's rows: for rare use. Leaves no current key."""
+
+    @abstractmethod
     def set_namespace(self, namespace: int) -> None:
         """For all state handles of this backend, until the next call. VOID_NAMESPACE at the start."""
 
     @abstractmethod
     def between_batches(self) -> None:
-        """Trickle dirty cells out, so that the dirty set stays within its cap (PROTOCOLS 15)."""
+        """Trickle dirty cells out, so that the dirty set stays within its cap (PROTOCOLS 15); remove some of what has
+        expired."""
+
+    @abstractmethod
+    def next_sweep_ms(self) -> int | None:
+        """When to call `between_batches` though nothing arrives, by the clock of the backend; None: no need."""
 
     @abstractmethod
     def statistics(self) -> StateStatistics:
@@ -198,10 +261,12 @@ class KeyedStateBackend(ABC):
 
 
 __all__ = [
+    "AggregatingState",
     "KeyedStateBackend",
     "ListState",
     "MapState",
     "Path",
+    "ReducingState",
     "Timers",
     "ValueState",
     "VOID_NAMESPACE",

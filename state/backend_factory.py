@@ -21,9 +21,10 @@ from .heap import ROWS_FILE, HeapStore, read_rows_file
 from .ids import CheckpointId
 from .key_groups import KeyGroupRange
 from .keyed_backend import BackendOptions, RowBackend
+from .layers import PIECE_ROWS
 from .row_keys import state_of, with_state
+from .row_store import Row, RowStore, Uploads
 from .snapshots import KeyedHandle
-from .write_queue import PIECE_ROWS, Row, RowStore, Uploads
 
 BackendKind = Literal["heap", "rocksdb"]
 Restored = tuple[KeyedHandle, Path]
@@ -38,12 +39,13 @@ def create_keyed_backend(
     max_parallelism: int,
     directory: Path,
     uploads: Callable[[CheckpointId], Uploads],
+    now_ms: Callable[[], int],
     restored: Sequence[Restored] = (),
     reuse_files: bool = True,
     options: BackendOptions | None = None,
 ) -> KeyedStateBackend:
-    """`directory` is this attempt's own and new. `reuse_files`: what is restored is this job's, so snapshots may refer
-    to its files. DamagedCheckpointError, IncompatibleStateError."""
+    """`directory` is this attempt's own and new. `now_ms`: processing time, by which state expires. `reuse_files`: what
+    is restored is this job's, so snapshots may refer to its files. DamagedCheckpointError, IncompatibleStateError."""
     options = options or BackendOptions()
     registry = StateRegistry(operator_name, max_parallelism)
     parts = [part for part in restored if len(_range_of(part[0]).intersection(key_groups))]
@@ -61,6 +63,7 @@ def create_keyed_backend(
         max_parallelism=max_parallelism,
         uploads=uploads,
         options=options,
+        now_ms=now_ms,
     )
 
 

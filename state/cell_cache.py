@@ -16,16 +16,16 @@ that is changed is used as a changed one, even if it is only read: nothing below
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import filterfalse, repeat
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from .errors import StateError
+from .layers import Layer
 from .row_keys import cell_prefix, cell_prefixes, encode_word, row_order
-from .serializers import Serializer
-from .write_queue import Layer, Row, WriteQueue
+from .row_store import Row
+from .write_queue import WriteQueue
 
 Cell = TypeVar("Cell")
 
@@ -35,6 +35,24 @@ class Missing:
 
 
 MISSING: Any = Missing()
+
+
+class Codec(Protocol):
+    """What tables need of a serializer."""
+
+    @property
+    def immutable(self) -> bool: ...
+
+    @property
+    def accepts(self) -> frozenset[type] | None: ...
+
+    def encode(self, value: Any) -> bytes: ...
+
+    def encode_all(self, values: Iterable[Any]) -> list[bytes]: ...
+
+    def decode(self, data: bytes) -> Any: ...
+
+    def decode_all(self, rows: list[bytes | None]) -> list[Any]: ...
 
 
 class Table(ABC, Generic[Cell]):
@@ -58,8 +76,8 @@ class Table(ABC, Generic[Cell]):
     def prefix(self, key: Any) -> bytes:
         return cell_prefix(key, self._state_id, self._namespace, self._max_parallelism)
 
-    def prefixes(self, keys: Sequence[Any]) -> list[bytes]:
-        return cell_prefixes(keys, self._state_id, self._namespace, self._max_parallelism)
+    def prefixes(self, keys: Sequence[Any], suffix: bytes = b"") -> list[bytes]:
+        return cell_prefixes(keys, self._state_id, self._namespace + suffix, self._max_parallelism)
 
     def in_order(self, entries: dict[Any, Any]) -> list[tuple[Any, Any]]:
         """By key group: rows that are written together lie together."""
@@ -111,12 +129,22 @@ class Table(ABC, Generic[Cell]):
         self.old, self.old_changed = self.young, self.changed
         self.young, self.changed = {}, {}
 
-    def flush(self, layer: Layer, generation: int) -> None:
+    def flush(self, layer: Layer, generation: int, *, mutable_only: bool = False) -> None:
         """Everything changed goes into the layer, and stays in the cache."""
-        if self.changed or self.old_changed:
+        if (self.changed or self.old_changed) and (self.mutable or not mutable_only):
             self._write({**self.old_changed, **self.changed}, layer, generation)
             self.young, self.changed = {**self.young, **self.changed}, {}
             self.old, self.old_changed = {**self.old, **self.old_changed}, {}
+
+    @property
+    def changes(self) -> int:
+        """Cells that are newer than everything below; one that is changed again after it became old counts twice."""
+        return len(self.changed) + len(self.old_changed)
+
+    @property
+    def to_encode(self) -> int:
+        """Those of them that the slot's thread would have to encode if the barrier came now."""
+        return len(self.changed) + len(self.old_changed) if self.mutable else 0
 
     def is_empty(self) -> bool:
         return not (self.changed or self.young or self.old_changed or self.old)
@@ -146,10 +174,12 @@ def _find(keys: list[Any], look_up: Callable[[Any, Any], Any], found: dict[Any, 
 class ValueTable(Table[Any]):
     """Cells are the values themselves, None where there is none: nothing else has to be kept per key."""
 
-    def __init__(self, *place: Any, serializer: Serializer, default: Any = None) -> None:
+    def __init__(self, *place: Any, serializer: Codec, is_default: Callable[[Any], bool] | None = None) -> None:
+        """is_default: a mutable default is kept once it was read, so that changes in place are seen; while it is still
+        the default it is no state. None: there is none."""
         super().__init__(*place)
         self._serializer = serializer
-        self._default = default
+        self._is_default = is_default
         self.mutable = not serializer.immutable
 
     def _fetch(self, key: Any) -> Any:
@@ -185,9 +215,9 @@ class ValueTable(Table[Any]):
 
     def encode_rows(self, entries: list[tuple[Any, Any]]) -> list[Row]:
         keys, values = zip(*entries, strict=True)
-        if self.mutable and self._default is not None:
-            # a mutable default is kept once it was read, so that changes in place are seen; unchanged it is no state
-            values = tuple(None if value is None or value == self._default else value for value in values)
+        is_default = self._is_default
+        if is_default is not None:
+            values = tuple(None if value is None or is_default(value) else value for value in values)
         return list(zip(self.prefixes(keys), self._encode(values), strict=True))
 
     def _encode(self, values: Sequence[Any]) -> list[bytes | None]:
@@ -198,79 +228,5 @@ class ValueTable(Table[Any]):
                 return [*encoded]
             following = iter(encoded)
             return [None if value is None else next(following) for value in values]
-        except StateError as error:
-            raise self._failure(error) from error
-
-    def new_default(self) -> Any:
-        """The default for a key without a value."""
-        if not self.mutable or self._default is None:
-            return self._default
-        return copy.deepcopy(self._default)
-
-
-class ListCell:
-    """A list of one key, as far as it is known."""
-
-    __slots__ = ("chunks", "rewrite", "tail", "values")
-
-    def __init__(self) -> None:
-        self.values: list[Any] | None = None
-        """The whole list, if it was read or replaced."""
-        self.tail: list[Any] = []
-        """What was added since the last write; also part of `values`."""
-        self.rewrite = False
-        """What is stored is void; `values` replaces it."""
-        self.chunks: list[bytes] | None = None
-        """Suffixes of all rows below, if they are known."""
-
-
-class ListTable(Table[ListCell]):
-    """A list is stored as chunks, one for every time its cell was written; adding needs no reading.
-
-    A list that was read may be changed by its holder, so it is stored anew as one chunk.
-    """
-
-    def __init__(self, *place: Any, chunk_serializer: Serializer) -> None:
-        super().__init__(*place)
-        self._serializer = chunk_serializer
-
-    def _fetch(self, key: Any) -> ListCell:
-        return ListCell()
-
-    def read(self, key: Any, cell: ListCell) -> list[Any]:
-        """The live list of a cell; its changes are saved."""
-        values = cell.values
-        if values is None:
-            rows = self.queue.scan(self.prefix(key))
-            cell.chunks = list(rows)
-            values = cell.values = [value for data in rows.values() for value in self._serializer.decode(data)]
-            values += cell.tail
-        cell.rewrite = True
-        self.mark(key, cell)
-        return values
-
-    def _write(self, cells: dict[Any, ListCell], layer: Layer, generation: int) -> None:
-        chunk = encode_word(generation)
-        for cell, prefix in zip(cells.values(), self.prefixes(list(cells)), strict=True):
-            changes: dict[bytes, bytes | None] = {}
-            if cell.rewrite:
-                if cell.chunks is None:
-                    layer.clear_cell(prefix)
-                else:
-                    changes = dict.fromkeys(cell.chunks)
-                cell.chunks = []
-            added = cell.values if cell.rewrite else cell.tail
-            if added:
-                changes[chunk] = self._encode(added)
-                if cell.chunks is not None:
-                    cell.chunks.append(chunk)
-            if changes:
-                layer.put_cell(prefix, changes)
-            cell.tail = []
-            cell.rewrite = False
-
-    def _encode(self, values: list[Any]) -> bytes:
-        try:
-            return self._serializer.encode(values)
         except StateError as error:
             raise self._failure(error) from error

@@ -5,19 +5,22 @@ All handles of a backend share one `Cursor`; each keeps a table of cells per nam
 
 from __future__ import annotations
 
-import typing
+import copy
+import operator
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
-from .backend import VOID_NAMESPACE, ListState, MapState, ValueState
-from .cell_cache import MISSING, ListCell, ListTable, Table, ValueTable
-from .errors import KeyTypeError, StateError
-from .map_cells import MapCell, MapTable
-from .serializers import ATOMIC_TYPES, Serializer
-from .write_queue import Layer, WriteQueue
+from .backend import VOID_NAMESPACE, ListState, ValueState
+from .cell_cache import MISSING, Codec, Table, ValueTable
+from .errors import StateError
+from .key_signatures import KeySignatures
+from .layers import Layer
+from .list_cells import Chunks, ListCell, ListTable
+from .serializers import ATOMIC_TYPES
+from .write_queue import WriteQueue
 
-K = TypeVar("K")
 V = TypeVar("V")
 AnyTable = TypeVar("AnyTable", bound=Table[Any])
 
@@ -25,9 +28,11 @@ AnyTable = TypeVar("AnyTable", bound=Table[Any])
 class Cursor:
     """Where all handles of one backend stand, and how much they have brought into the cache."""
 
-    __slots__ = ("admitted", "key", "namespace")
+    __slots__ = ("admitted", "key", "keys", "namespace")
 
-    def __init__(self) -> None:
+    def __init__(self, keys: KeySignatures) -> None:
+        self.keys = keys
+        """What keys may be; the backend admits those it is set to."""
         self.key: Any = MISSING
         self.namespace = VOID_NAMESPACE
         self.admitted = 0
@@ -49,6 +54,7 @@ class Handle(Generic[AnyTable]):
         self._cursor = cursor
         self._tables: dict[int, AnyTable] = {}
         self._place = (queue, state_id, max_parallelism)
+        self.state_id = state_id
         self._where = where
 
     def _table(self) -> AnyTable:
@@ -85,19 +91,20 @@ class Handle(Generic[AnyTable]):
 
     def flush(self, layer: Layer, generation: int, *, mutable_only: bool = False) -> None:
         for table in self._tables.values():
-            if table.mutable or not mutable_only:
-                table.flush(layer, generation)
+            table.flush(layer, generation, mutable_only=mutable_only)
+
+    def between_batches(self) -> None:
+        """Count what came into the cache, where that is not done one by one; let go of what is too big for it."""
 
     def changed_mutable(self) -> int:
         """Cells that the slot's thread would have to encode if the barrier came now."""
-        tables = [table for table in self._tables.values() if table.mutable]
-        return sum(len(table.changed) + len(table.old_changed) for table in tables)
+        return sum(table.to_encode for table in self._tables.values())
 
     def changed(self) -> int:
         """Cells that are newer than everything below; one that is changed again after it became old counts twice."""
-        return sum(len(table.changed) + len(table.old_changed) for table in self._tables.values())
+        return sum(table.changes for table in self._tables.values())
 
-    def _refuse_unlike(self, serializer: Serializer, values: Iterable[Any]) -> None:
+    def refuse_unlike(self, serializer: Codec, values: Iterable[Any]) -> None:
         """A value of an undeclared type is refused where it comes in: later nobody knows who wrote it."""
         accepted = serializer.accepts
         if accepted is not None and not accepted.issuperset(set(map(type, values))):
@@ -111,18 +118,28 @@ class Handle(Generic[AnyTable]):
 class CachedValueState(Handle[ValueTable], ValueState[V]):
     """A value per key and namespace."""
 
-    def __init__(self, *place: Any, serializer: Serializer, default: V | None) -> None:
+    def __init__(
+        self,
+        *place: Any,
+        serializer: Codec,
+        default: V | None = None,
+        is_default: Callable[[Any], bool] | None = None,
+    ) -> None:
+        """is_default: of values that are not what the default is to be compared with."""
         super().__init__(*place)
         self._serializer = serializer
         self._default = default
         self._immutable = serializer.immutable
+        self._is_default = is_default
+        if default is not None and not serializer.immutable:
+            self._is_default = partial(operator.eq, default)
         self.changes_in_place = not serializer.immutable
         accepted = serializer.accepts
         self._accepted = None if accepted is None else accepted | {type(None)}
-        self._refuse_unlike(serializer, () if default is None else (default,))
+        self.refuse_unlike(serializer, () if default is None else (default,))
 
     def _new_table(self, *place: Any) -> ValueTable:
-        return ValueTable(*place, serializer=self._serializer, default=self._default)
+        return ValueTable(*place, serializer=self._serializer, is_default=self._is_default)
 
     def value(self) -> V | None:
         cursor = self._cursor
@@ -137,7 +154,7 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         if value is None:
             if self._default is None:
                 return None
-            value = table.new_default()
+            value = self._default if self._immutable else copy.deepcopy(self._default)
         if not self._immutable and type(value) not in ATOMIC_TYPES:
             table.mark(key, value)
         found: V = value
@@ -147,7 +164,7 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         cursor = self._cursor
         key = cursor.key if cursor.key is not MISSING else cursor.current_key()
         if self._accepted is not None and type(value) not in self._accepted:
-            self._refuse_unlike(self._serializer, (value,))
+            self.refuse_unlike(self._serializer, (value,))
         table = self._table()
         if key not in table.changed and table.young.pop(key, MISSING) is MISSING:
             cursor.admitted += 1
@@ -159,6 +176,8 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
     def fold(self, keys: Sequence[Any], records: Sequence[Any], function: Callable[[V | None, Any], V]) -> list[V]:
         cursor = self._cursor
         cursor.key = MISSING
+        if not cursor.keys.seen.issuperset(map(type, keys)):
+            cursor.keys.admit_all(keys)
         table = self._table()
         cursor.admitted += table.change_all(keys)
         changed = table.changed
@@ -168,138 +187,79 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
             changed[key] = value = function(changed[key], record)
             append(value)
         if self._accepted is not None and not self._accepted.issuperset(set(map(type, results))):
-            self._refuse_unlike(self._serializer, [value for value in results if value is not None])
+            self.refuse_unlike(self._serializer, [value for value in results if value is not None])
         return results
 
 
 class CachedListState(Handle[ListTable], ListState[V]):
     """A list per key and namespace."""
 
-    def __init__(self, *place: Any, element_serializer: Serializer, chunk_serializer: Serializer) -> None:
+    def __init__(self, *place: Any, serializer: Codec, chunks: Chunks) -> None:
+        """serializer: of an element."""
         super().__init__(*place)
-        self._elements = element_serializer
-        self._chunks = chunk_serializer
-        self._accepted = element_serializer.accepts
+        self._elements = serializer
+        self._chunks = chunks
+        self._accepted = serializer.accepts
+        self._batches = 0
+        self._counted = 0
 
     def _new_table(self, *place: Any) -> ListTable:
-        return ListTable(*place, chunk_serializer=self._chunks)
+        return ListTable(*place, chunks=self._chunks)
 
     def get(self) -> list[V]:
-        table, key, cell = self._cell()
+        table, key, cell = self._whole()
         return table.read(key, cell)
 
     def add(self, value: V) -> None:
         if self._accepted is not None and type(value) not in self._accepted:
-            self._refuse_unlike(self._elements, (value,))
-        cell = self._changing_cell()
-        cell.tail.append(value)
-        if cell.values is not None:
-            cell.values.append(value)
+            self.refuse_unlike(self._elements, (value,))
+        cursor = self._cursor
+        key = cursor.key
+        table = self._tables.get(cursor.namespace)
+        if table is None or table.has_cells or key is MISSING:
+            self._append([value])
+        else:
+            table.tails[key].append(value)
 
     def add_all(self, values: Iterable[V]) -> None:
         values = list(values)
-        if not values:
-            return
-        self._refuse_unlike(self._elements, values)
-        cell = self._changing_cell()
-        cell.tail += values
-        if cell.values is not None:
-            cell.values += values
+        if values:
+            self.refuse_unlike(self._elements, values)
+            self._append(values)
+
+    def _append(self, values: list[Any]) -> None:
+        key = self._cursor.current_key()
+        self._table().append(key, values)
 
     def update(self, values: Iterable[V]) -> None:
         values = list(values)
-        self._refuse_unlike(self._elements, values)
-        cell = self._changing_cell()
-        cell.values, cell.tail, cell.rewrite = values, [], True
+        self.refuse_unlike(self._elements, values)
+        table, key, cell = self._whole()
+        table.replace(key, cell, values)
 
     def clear(self) -> None:
         self.update(())
 
-    def _changing_cell(self) -> ListCell:
+    def _whole(self) -> tuple[ListTable, Any, ListCell]:
         cursor = self._cursor
-        table = self._tables.get(cursor.namespace)
-        cell = None if table is None else table.changed.get(cursor.key)
-        if cell is None:
-            table, key, cell = self._cell()
-            table.mark(key, cell)
-        return cell
+        key = cursor.current_key()
+        table = self._table()
+        if key not in table.changed and key not in table.young:
+            cursor.admitted += 1
+        return table, key, table.whole(key)
+
+    def between_batches(self) -> None:
+        """Lists that are only added to take room in the cache as cells do, and so do many elements of few lists."""
+        lists = sum(len(table.tails) for table in self._tables.values())
+        self._cursor.admitted += max(0, lists - self._counted)
+        self._counted = lists
+        self._batches += 1
+        if self._batches % _BATCHES_PER_WEIGHING == 0:
+            elements = sum(table.elements() for table in self._tables.values())
+            self._cursor.admitted += max(0, elements // _ELEMENTS - lists)
 
 
-class CachedMapState(Handle[MapTable], MapState[K, V]):
-    """A map per key and namespace."""
-
-    def __init__(self, *place: Any, key_type: Any, serializer: Serializer) -> None:
-        super().__init__(*place)
-        self._serializer = serializer
-        self._immutable = serializer.immutable
-        self.changes_in_place = not serializer.immutable
-        self._accepted = serializer.accepts
-        plain = typing.get_origin(key_type) or key_type
-        self._key_kind: type | None = plain if isinstance(plain, type) else None
-        """Map keys have one type, because 1, 1.0 and True would meet in one entry."""
-
-    def _new_table(self, *place: Any) -> MapTable:
-        return MapTable(*place, serializer=self._serializer)
-
-    def get(self, key: K) -> V | None:
-        table, current, cell = self._place_of(key)
-        value = table.lookup(current, cell, key)
-        if value is MISSING:
-            return None
-        self._read(table, current, cell, key, value)
-        found: V = value
-        return found
-
-    def put(self, key: K, value: V) -> None:
-        if self._accepted is not None and type(value) not in self._accepted:
-            self._refuse_unlike(self._serializer, (value,))
-        table, current, cell = self._place_of(key)
-        table.put(current, cell, key, value)
-
-    def put_all(self, entries: dict[K, V]) -> None:
-        self._refuse_unlike(self._serializer, entries.values())
-        for key, value in entries.items():
-            self.put(key, value)
-
-    def remove(self, key: K) -> None:
-        table, current, cell = self._place_of(key)
-        table.remove(current, cell, key)
-
-    def contains(self, key: K) -> bool:
-        table, current, cell = self._place_of(key)
-        return table.lookup(current, cell, key) is not MISSING
-
-    def items(self) -> Iterator[tuple[K, V]]:
-        table, current, cell = self._cell()
-        for key in list(table.complete(current, cell)):
-            self._read(table, current, cell, key, cell.entries[key])
-        return iter([(key, cell.entries[key]) for key in table.complete(current, cell)])
-
-    def keys(self) -> Iterator[K]:
-        table, current, cell = self._cell()
-        return iter(list(table.complete(current, cell)))
-
-    def values(self) -> Iterator[V]:
-        return iter([value for _key, value in self.items()])
-
-    def is_empty(self) -> bool:
-        table, current, cell = self._cell()
-        return not table.complete(current, cell)
-
-    def clear(self) -> None:
-        table, current, cell = self._cell()
-        table.clear(current, cell)
-
-    def _place_of(self, user_key: K) -> tuple[MapTable, Any, MapCell]:
-        kind = type(user_key)
-        if kind is not self._key_kind:
-            if self._key_kind is not None:
-                raise KeyTypeError(
-                    f"{self._where}: its keys are of type {self._key_kind.__qualname__}, {user_key!r} is not"
-                )
-            self._key_kind = kind
-        return self._cell()
-
-    def _read(self, table: MapTable, current: Any, cell: MapCell, user_key: K, value: Any) -> None:
-        if not self._immutable and type(value) not in ATOMIC_TYPES:
-            table.touched(current, cell, user_key)
+_BATCHES_PER_WEIGHING = 64
+"""Looking at every list is done seldom."""
+_ELEMENTS = 16
+"""Elements that take the room of a cell."""

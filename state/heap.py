@@ -6,9 +6,12 @@ ends with a key group, and the schema's metadata says with which, so that a rest
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby, islice
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -16,14 +19,17 @@ import pyarrow as pa
 from .errors import DamagedCheckpointError
 from .key_groups import KeyGroupRange
 from .objects import Program
-from .row_keys import group_of, prefix_length, state_prefix
+from .row_keys import PLACE_BYTES, group_of, prefix_length, state_prefix
+from .row_store import Row, Uploads
 from .snapshots import FileHandle
 from .statistics import StateStatistics
-from .write_queue import Row, Uploads
+from .ttl import DeadRows
 
 ROWS_FILE = "rows.arrow"
 _LAST_GROUPS = b"last key group of every batch"
 _BATCH_ROWS = 4_096
+_NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
+_NO_CELLS: Mapping[bytes, _Cell] = MappingProxyType({})
 _COLUMNS = pa.schema([("key", pa.binary()), ("value", pa.binary())])
 
 
@@ -43,44 +49,78 @@ class HeapCheckpoint:
         self._rows = []
 
 
+class _Cell:
+    """The rows of a list, map or of timers of one key."""
+
+    __slots__ = ("keys_version", "order", "rows")
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+        self.keys_version = 0
+        """Changes when a key is added. What a helper thread writes meanwhile is not in an order of before."""
+        self.order: tuple[int, list[bytes]] = (0, [])
+        """All keys in order, and the version they are of; deleted ones may be among them."""
+
+    def in_order(self) -> list[bytes]:
+        version, keys = self.order
+        if version != self.keys_version:
+            version, keys = self.keys_version, sorted(list(self.rows))  # noqa: C414  the copy is atomic, sorting not
+            self.order = (version, keys)
+        return keys
+
+
 class HeapStore:
-    """Rows of values by their key; rows of lists, maps and timers by cell, so that a cell is found without sorting."""
+    """Rows by key group and state; those of lists, maps and timers by cell, so that a cell is found without sorting."""
 
     kind = "heap"
 
     def __init__(self) -> None:
-        self._values: dict[bytes, bytes] = {}
-        self._cells: dict[bytes, dict[bytes, bytes]] = {}
+        self._values: dict[bytes, dict[bytes, bytes]] = {}
+        """Per first bytes of the row's key: rows of values."""
+        self._cells: dict[bytes, dict[bytes, _Cell]] = {}
+        """Per first bytes: prefix -> cell."""
         self._rows = 0
         self._bytes = 0
 
     def get(self, key: bytes) -> bytes | None:
         cut = prefix_length(key)
         if cut == len(key):
-            return self._values.get(key)
-        cell = self._cells.get(key[:cut])
-        return None if cell is None else cell.get(key)
+            return self._values.get(key[:PLACE_BYTES], _NOTHING).get(key)
+        cell = self._cells.get(key[:PLACE_BYTES], _NO_CELLS).get(key[:cut])
+        return None if cell is None else cell.rows.get(key)
 
     def get_all(self, keys: list[bytes]) -> list[bytes | None]:
         return list(map(self.get, keys))
 
-    def scan(self, prefix: bytes, most: int | None = None) -> list[tuple[bytes, bytes]]:
-        cell = self._cells.get(prefix)
-        return [] if cell is None else sorted(list(cell.items()))[:most]  # noqa: C414  the copy is atomic, sorting not
+    def scan(
+        self, prefix: bytes, most: int | None = None, start: bytes = b"", end: bytes | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        cell = self._cells.get(prefix[:PLACE_BYTES], _NO_CELLS).get(prefix)
+        if cell is None:
+            return []
+        keys, rows = cell.in_order(), cell.rows
+        first = bisect_left(keys, prefix + start) if start else 0
+        last = len(keys) if end is None else bisect_left(keys, prefix + end)
+        found = ((key, rows.get(key)) for key in islice(keys, first, last))
+        return list(islice(((key, value) for key, value in found if value is not None), most))
 
     def write(self, rows: list[Row]) -> None:
         for key, value in rows:
-            cut = prefix_length(key)
+            cut, place = prefix_length(key), key[:PLACE_BYTES]
             if cut == len(key):
-                self._put(self._values, key, value)
+                self._put(self._values.setdefault(place, {}), key, value)
                 continue
-            prefix = key[:cut]
-            cell = self._cells.setdefault(prefix, {})
-            self._put(cell, key, value)
-            if not cell:
-                del self._cells[prefix]
+            prefix, cells = key[:cut], self._cells.setdefault(place, {})
+            cell = cells.get(prefix)
+            if cell is None:
+                cell = cells[prefix] = _Cell()
+            if self._put(cell.rows, key, value):
+                cell.keys_version += 1
+            if not cell.rows:
+                del cells[prefix]
 
-    def _put(self, target: dict[bytes, bytes], key: bytes, value: bytes | None) -> None:
+    def _put(self, target: dict[bytes, bytes], key: bytes, value: bytes | None) -> bool:
+        """True when the key is new."""
         before = target.pop(key, None) if value is None else target.get(key)
         if before is not None:
             self._rows -= 1
@@ -89,23 +129,39 @@ class HeapStore:
             target[key] = value
             self._rows += 1
             self._bytes += len(key) + len(value)
+        return before is None and value is not None
 
     def statistics(self) -> StateStatistics:
         """Exact; bytes of keys and values alone, of which Python needs several times as many."""
         return StateStatistics(self._bytes, self._rows)
 
     def rows_of_state(self, state_id: int, groups: KeyGroupRange) -> Iterator[tuple[bytes, bytes]]:
-        wanted = {state_prefix(group, state_id) for group in range(groups.first, groups.last + 1)}
-        return iter(sorted(row for row in self._all() if row[0][:4] in wanted))
+        for group in range(groups.first, groups.last + 1):
+            yield from sorted(self._of_place(state_prefix(group, state_id)))
 
-    def _all(self) -> list[tuple[bytes, bytes]]:
-        rows = list(self._values.items())
-        for cell in self._cells.values():
-            rows += cell.items()
+    def some_of(self, place: bytes, position: Any, most: int) -> tuple[list[tuple[bytes, bytes]], Any]:
+        if position is None:
+            position = iter([*self._values.get(place, ()), *self._cells.get(place, ())])
+        values, cells = self._values.get(place, _NOTHING), self._cells.get(place, _NO_CELLS)
+        rows: list[tuple[bytes, bytes]] = []
+        for key in position:
+            cell = cells.get(key)
+            value = values.get(key)
+            rows += [] if cell is None else cell.rows.items()
+            rows += [] if value is None else [(key, value)]
+            if len(rows) >= most:
+                return rows, position
+        return rows, None
+
+    def _of_place(self, place: bytes) -> list[tuple[bytes, bytes]]:
+        rows = list(self._values.get(place, _NOTHING).items())
+        for cell in self._cells.get(place, _NO_CELLS).values():
+            rows += cell.rows.items()
         return rows
 
-    def checkpoint(self, checkpoint_id: int) -> HeapCheckpoint:
-        return HeapCheckpoint(self._all())
+    def checkpoint(self, checkpoint_id: int, dead: DeadRows) -> HeapCheckpoint:
+        rows = [row for place in {*self._values, *self._cells} for row in self._of_place(place)]
+        return HeapCheckpoint([row for row in rows if not dead(*row)] if dead else rows)
 
     def checkpoint_completed(self, checkpoint_id: int) -> None: ...
 

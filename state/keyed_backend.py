@@ -12,22 +12,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from .backend import KeyedStateBackend, ListState, MapState, Timers, ValueState
+from .backend import AggregatingState, KeyedStateBackend, ListState, MapState, ReducingState, Timers, ValueState
 from .backend_meta import StateRegistry
 from .cell_cache import MISSING
-from .descriptors import ListStateDescriptor, MapStateDescriptor, StateDescriptor, ValueStateDescriptor
+from .descriptors import (
+    AggregatingStateDescriptor,
+    ListStateDescriptor,
+    MapStateDescriptor,
+    ReducingStateDescriptor,
+    StateDescriptor,
+    ValueStateDescriptor,
+)
 from .errors import StateError
-from .handles import CachedListState, CachedMapState, CachedValueState, Cursor, Handle
+from .handles import Cursor, Handle
 from .ids import CheckpointId
 from .key_groups import KeyGroupRange
+from .key_signatures import annotated_signature
+from .kinds import Rows, handles_of
+from .layers import Layer, Marker
 from .objects import Program
-from .serializers import Serializer, serializer_for
+from .row_keys import key_of
+from .row_store import LocalCheckpoint, RowStore, Uploads
+from .serializers import serializer_for
 from .snapshots import FileHandle, KeyedHandle
 from .statistics import StateStatistics
+from .sweeper import Sweeper
 from .timers import StoredTimers
-from .write_queue import Layer, LocalCheckpoint, Marker, RowStore, Uploads, WriteQueue
+from .ttl import DeadRows, Expiry
+from .write_queue import WriteQueue
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -50,6 +64,14 @@ class BackendOptions:
     write_buffer_bytes: int = 256 << 20
 
 
+class _Declared(NamedTuple):
+    descriptor: StateDescriptor
+    handle: Handle[Any]
+    state: Any
+    """What functions are given."""
+    expiry: Expiry | None
+
+
 class RowBackend(KeyedStateBackend):
     """Keyed state over rows; which store is under it decides where the rows are."""
 
@@ -63,80 +85,79 @@ class RowBackend(KeyedStateBackend):
         max_parallelism: int,
         uploads: Callable[[CheckpointId], Uploads],
         options: BackendOptions,
+        now_ms: Callable[[], int],
     ) -> None:
         self.key_groups = key_groups
         self.max_parallelism = max_parallelism
         self._operator = operator_name
         self._store = store
         self._registry = registry
+        self._keys = registry.keys
         self._uploads = uploads
         self._generation_cells = max(1, options.cache_cells // 2)
         self._dirty_cells = options.dirty_cells
         self._generic_types = options.generic_types
         self._queue = WriteQueue(store)
-        self._cursor = Cursor()
-        self._declared: dict[str, tuple[StateDescriptor, Handle[Any]]] = {}
+        self._cursor = Cursor(registry.keys)
+        self._now_ms = now_ms
+        self._sweeper = Sweeper(self._queue, key_groups, now_ms)
+        self._declared: dict[str, _Declared] = {}
         self._timers: dict[str, StoredTimers] = {}
         self._markers: dict[int, Marker] = {}
 
     # ---- states
 
     def value_state(self, descriptor: ValueStateDescriptor[V]) -> ValueState[V]:
-        def new(place: tuple[Any, ...]) -> Handle[Any]:
-            serializer = serializer_for(descriptor.type)
-            return CachedValueState[V](*place, serializer=serializer, default=descriptor.default)
-
-        state: Any = self._state(descriptor, "value", serializer_for(descriptor.type), new)
-        return state  # type: ignore[no-any-return]
+        return self._state(descriptor)  # type: ignore[no-any-return]
 
     def list_state(self, descriptor: ListStateDescriptor[V]) -> ListState[V]:
-        element = serializer_for(descriptor.type)
-        chunk = element if element.generic else serializer_for(list[descriptor.type])  # type: ignore[name-defined]
-
-        def new(place: tuple[Any, ...]) -> Handle[Any]:
-            return CachedListState[V](*place, element_serializer=element, chunk_serializer=chunk)
-
-        state: Any = self._state(descriptor, "list", element, new)
-        return state  # type: ignore[no-any-return]
+        return self._state(descriptor)  # type: ignore[no-any-return]
 
     def map_state(self, descriptor: MapStateDescriptor[K, V]) -> MapState[K, V]:
-        serializer = serializer_for(descriptor.value_type)
+        return self._state(descriptor)  # type: ignore[no-any-return]
 
-        def new(place: tuple[Any, ...]) -> Handle[Any]:
-            return CachedMapState[K, V](*place, key_type=descriptor.key_type, serializer=serializer)
+    def reducing_state(self, descriptor: ReducingStateDescriptor[V]) -> ReducingState[V]:
+        return self._state(descriptor)  # type: ignore[no-any-return]
 
-        state: Any = self._state(descriptor, "map", serializer, new)
-        return state  # type: ignore[no-any-return]
+    def aggregating_state(self, descriptor: AggregatingStateDescriptor[Any]) -> AggregatingState[Any, Any]:
+        return self._state(descriptor)  # type: ignore[no-any-return]
 
-    def _state(
-        self,
-        descriptor: StateDescriptor,
-        kind: str,
-        serializer: Serializer,
-        new: Callable[[tuple[Any, ...]], Handle[Any]],
-    ) -> Handle[Any]:
-        name = descriptor.name
-        known = self._declared.get(name)
-        if known is not None:
-            if known[0] != descriptor or type(known[0]) is not type(descriptor):
-                raise StateError(
-                    f"operator '{self._operator}' declares its state '{name}' twice: {known[0]} and {descriptor}"
-                )
-            return known[1]
+    def _state(self, descriptor: StateDescriptor) -> Any:
+        known = self._declared.get(descriptor.name)
+        if known is None:
+            known = self._declared[descriptor.name] = self._declare(descriptor)
+        elif known.descriptor != descriptor:
+            raise StateError(
+                f"operator '{self._operator}' declares its state '{descriptor.name}' twice: {known.descriptor} and "
+                f"{descriptor}"
+            )
+        return known.state
+
+    def _declare(self, descriptor: StateDescriptor) -> _Declared:
+        name, registry = descriptor.name, self._registry
         where = f"state '{name}' of operator '{self._operator}'"
+        key_type, value_type = None, getattr(descriptor, "type", None)
+        if isinstance(descriptor, MapStateDescriptor):
+            key_type, value_type = descriptor.key_type, descriptor.value_type
+        serializer = serializer_for(value_type)
         if serializer.generic and not self._generic_types:
             raise StateError(
                 f"{where} would be pickled, and pipeline.generic-types is false; "
                 "give its descriptor the type of its values"
             )
-        state_id = self._registry.declare(name, kind, serializer.description)
-        handle = new((self._cursor, self._queue, state_id, self.max_parallelism, where))
-        self._declared[name] = (descriptor, handle)
-        return handle
+        state_id = registry.declare(name, descriptor.kind, serializer.description, annotated_signature(key_type))
+        since_ms, were_stamped = registry.declare_ttl(name, None if descriptor.ttl is None else self._now_ms())
+        expiry = None if descriptor.ttl is None else Expiry(descriptor.ttl, since_ms, self._now_ms)
+        place = (self._cursor, self._queue, state_id, self.max_parallelism, where)
+        reading = serializer.reading(registry.written_as(name))
+        handle, state = handles_of(descriptor, Rows(place, reading, registry.map_keys(name), expiry, were_stamped))
+        if expiry is not None:
+            self._sweeper.add(state_id, expiry)
+        return _Declared(descriptor, handle, state, expiry)
 
     @property
     def changes_in_place(self) -> bool:
-        return any(handle.changes_in_place for _descriptor, handle in self._declared.values())
+        return any(handle.changes_in_place for handle in self._handles())
 
     def timers(self, name: str) -> Timers:
         timers = self._timers.get(name)
@@ -151,11 +172,30 @@ class RowBackend(KeyedStateBackend):
     def set_current_key(self, key: Any) -> None:
         if self._cursor.admitted >= self._generation_cells:
             self._rotate()
+        if type(key) not in self._keys.seen:
+            self._keys.admit(key)
         self._cursor.key = key
 
     @property
     def current_key(self) -> Any:
         return self._cursor.current_key()
+
+    def clear_current_key(self) -> None:
+        self._cursor.key = MISSING
+
+    def apply_to_all_keys(self, descriptor: StateDescriptor, function: Callable[[Any, Any], None]) -> None:
+        known = self._declared.get(descriptor.name)
+        if known is None or known.descriptor != descriptor:
+            raise StateError(f"operator '{self._operator}' has no state for {descriptor}; get it in open() first")
+        self._flush(self._queue.open_layer())
+        self._queue.write_all()
+        rows = self._store.rows_of_state(known.handle.state_id, self.key_groups)
+        try:
+            for key in list(dict.fromkeys(key_of(row_key) for row_key, _value in rows)):
+                self.set_current_key(key)
+                function(key, known.state)
+        finally:
+            self.clear_current_key()
 
     def set_namespace(self, namespace: int) -> None:
         self._cursor.namespace = namespace
@@ -164,25 +204,44 @@ class RowBackend(KeyedStateBackend):
 
     def between_batches(self) -> None:
         self._cursor.key = MISSING
+        for handle in self._handles():
+            handle.between_batches()
         if self._cursor.admitted >= self._generation_cells:
             self._rotate()
-        elif sum(handle.changed_mutable() for _descriptor, handle in self._declared.values()) > self._dirty_cells:
+        elif sum(handle.changed_mutable() for handle in self._handles()) > self._dirty_cells:
             self._flush(self._queue.open_layer(), mutable_only=True)
         if sum(timers.changed for timers in self._timers.values()) > _TIMER_CHANGES:
             self._flush_timers(self._queue.open_layer())
         if self._queue.waiting:
             self._queue.write_some()
+        self._sweeper.bite()
+
+    def next_sweep_ms(self) -> int | None:
+        return self._sweeper.next_at_ms()
+
+    def _handles(self) -> list[Handle[Any]]:
+        return [known.handle for known in self._declared.values()]
+
+    def _dead_rows(self) -> DeadRows:
+        """Those of now, that snapshots leave out."""
+        last_dead: dict[int, bytes] = {}
+        for known in self._declared.values():
+            if known.expiry is not None and known.expiry.in_snapshots:
+                last = known.expiry.last_dead(self._now_ms())
+                if last is not None:
+                    last_dead[known.handle.state_id] = last
+        return DeadRows(last_dead)
 
     def _rotate(self) -> None:
         self._cursor.admitted = 0
         layer = self._queue.open_layer()
         self._registry.generation += 1
-        for _descriptor, handle in self._declared.values():
+        for handle in self._handles():
             handle.rotate(layer, self._registry.generation)
 
     def _flush(self, layer: Layer, *, mutable_only: bool = False) -> None:
         self._registry.generation += 1
-        for _descriptor, handle in self._declared.values():
+        for handle in self._handles():
             handle.flush(layer, self._registry.generation, mutable_only=mutable_only)
 
     def _flush_timers(self, layer: Layer) -> None:
@@ -196,7 +255,7 @@ class RowBackend(KeyedStateBackend):
 
     def statistics(self) -> StateStatistics:
         rows = self._store.statistics()
-        changed = sum(handle.changed() for _descriptor, handle in self._declared.values())
+        changed = sum(handle.changed() for handle in self._handles())
         timers = sum(timers.count for timers in self._timers.values())
         return replace(rows, entries=rows.entries + changed, timers=timers)
 
@@ -206,7 +265,7 @@ class RowBackend(KeyedStateBackend):
         layer = self._queue.open_layer()
         self._flush(layer)
         self._flush_timers(layer)
-        marker = self._markers[checkpoint_id] = self._queue.seal(layer, checkpoint_id)
+        marker = self._markers[checkpoint_id] = self._queue.seal(layer, checkpoint_id, self._dead_rows())
         return self._write_out(marker, self._registry.encode())
 
     def _write_out(self, marker: Marker, meta: bytes) -> Program[tuple[KeyedHandle, ...]]:

@@ -17,9 +17,9 @@ import msgspec
 
 from .cell_cache import Table
 from .errors import StateError
+from .layers import Layer
 from .row_keys import encode_word
 from .serializers import Serializer
-from .write_queue import Layer
 
 _UNENCODABLE = (OverflowError, UnicodeEncodeError)
 

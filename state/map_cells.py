@@ -1,20 +1,55 @@
 """Cells of maps: each knows some of its map's entries, and which of them changed.
 
-A map is stored entry by entry, and read so, until it pays to read the rest of it (`scan_at`).
+A map is stored entry by entry, and read so, until it pays to read the rest of it (`scan_at`). Iterating reads parts
+(`part`), in the order of the keys' encoding, and puts what changed over what is stored; a map that turned out to be
+small is read whole then, so that iterating again asks nobody below. A cell that has grown too big is written and
+forgotten between two batches (`shed`), so a map may be larger than the cache.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
-from .cell_cache import MISSING, Missing, Table
+from .cell_cache import MISSING, Codec, Missing, Table
 from .errors import StateError
 from .key_encoding import decode_key, encode_key
-from .serializers import Serializer
-from .write_queue import Layer
+from .layers import Layer
 
-_UNKNOWN: Any = Missing()
+UNKNOWN: Any = Missing()
 """Where MISSING means that it is known that there is nothing."""
+
+_FIRST_SCAN, _LAST_SCAN = 4, 64
+"""A scan costs about as much as four looks, and a look as much as 16 rows of a scan: trying it after 4, 16 and 64
+looks, and giving up at 16 rows a look, never costs more than the looks did. It pays from then on: of a map that is
+known completely nobody has to ask below, not even for what is not there."""
+_ROWS_PER_LOOK = 16
+_MOST_ENTRIES = 4_096
+"""A cell with more is not kept beyond the batch."""
+
+_BY_SUFFIX = itemgetter(0)
+
+
+class _Order:
+    """The keys of a dict in the order of their encoding; what is added to the dict later is taken in."""
+
+    __slots__ = ("_pairs", "_seen")
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[bytes, Any]] = []
+        self._seen = 0
+
+    def between(self, keys: dict[Any, Any], start: bytes, end: bytes | None) -> list[tuple[bytes, Any]]:
+        """(encoded key, key) of those from `start` on and before `end`. Nothing was removed from the dict so far."""
+        pairs = self._pairs
+        if len(keys) > self._seen:
+            pairs += [(encode_key(key), key) for key in islice(keys, self._seen, None)]
+            pairs.sort(key=_BY_SUFFIX)
+            self._seen = len(keys)
+        first = bisect_left(pairs, start, key=_BY_SUFFIX)
+        return pairs[first : None if end is None else bisect_left(pairs, end, key=_BY_SUFFIX)]
 
 
 class MapCell:
@@ -31,36 +66,39 @@ class MapCell:
         self.complete = False
         """All entries of the map are known."""
         self.cleared = False
-        """Everything below is void."""
-        self.order: list[Any] | None = None
-        """All keys that have an entry, in the order of their encoding; None when that must be found out."""
+        """Everything below is void. Such a cell is complete."""
+        self.order: _Order | None = None
+        """Of all entries if they are known, else of those that changed; None when that must be found out."""
         self.looks = 0
         """Entries asked for below, one by one."""
         self.scan_at = _FIRST_SCAN
         """After so many looks the rest of the map is read, unless it is much bigger than that."""
 
-
-_FIRST_SCAN, _LAST_SCAN = 4, 64
-"""A scan costs about as much as four looks, and a look as much as 16 rows of a scan: trying it after 4, 16 and 64
-looks, and giving up at 16 rows a look, never costs more than the looks did. It pays from then on: of a map that is
-known completely nobody has to ask below, not even for what is not there."""
-_ROWS_PER_LOOK = 16
+    def ordered(self, start: bytes, end: bytes | None) -> list[tuple[bytes, Any]]:
+        """(suffix, key) of the entries that `order` is about."""
+        if self.order is None:
+            self.order = _Order()
+        return self.order.between(self.entries if self.complete else self.changed, start, end)
 
 
 class MapTable(Table[MapCell]):
     """A map is stored entry by entry."""
 
-    def __init__(self, *place: Any, serializer: Serializer) -> None:
+    def __init__(self, *place: Any, serializer: Codec) -> None:
         super().__init__(*place)
         self._serializer = serializer
+        self.grown = 0
+        """Entries that came into the cache since that was last counted."""
+        self._crowded: dict[Any, MapCell] = {}
+        """Cells that may have too many entries."""
 
     def _fetch(self, key: Any) -> MapCell:
         return MapCell()
 
     def lookup(self, key: Any, cell: MapCell, user_key: Any) -> Any:
         """The value of an entry, or MISSING."""
-        value = cell.entries.get(user_key, _UNKNOWN)
-        if value is not _UNKNOWN:
+        value = cell.entries.get(user_key, UNKNOWN)
+        if value is not UNKNOWN:
             return value
         return MISSING if cell.complete else self._look_below(key, cell, user_key)
 
@@ -74,8 +112,17 @@ class MapTable(Table[MapCell]):
                 self._fill(cell, rows)
                 return cell.entries.get(user_key, MISSING)
         data = self.queue.get_in_cell(prefix, encode_key(user_key))
-        value = cell.entries[user_key] = MISSING if data is None else self._serializer.decode(data)
+        value = MISSING if data is None else self._serializer.decode(data)
+        self.learn(key, cell, user_key, value)
         return value
+
+    def learn(self, key: Any, cell: MapCell, user_key: Any, value: Any) -> None:
+        """An entry as it is below."""
+        cell.entries[user_key] = value
+        self._entered(key, cell)
+
+    def decode(self, row: bytes) -> Any:
+        return self._serializer.decode(row)
 
     def _fill(self, cell: MapCell, rows: dict[bytes, bytes]) -> None:
         """What is below, all of it; what is known already is newer."""
@@ -84,23 +131,30 @@ class MapTable(Table[MapCell]):
             user_key = decode_key(suffix)
             if user_key not in entries:
                 entries[user_key] = decode(data)
+        self.grown += len(rows)
         cell.complete = True
+        cell.order = None
+
+    def _entered(self, key: Any, cell: MapCell) -> None:
+        self.grown += 1
+        if len(cell.entries) > _MOST_ENTRIES:
+            self._crowded[key] = cell
 
     def put(self, key: Any, cell: MapCell, user_key: Any, value: Any) -> None:
         entries, changed = cell.entries, cell.changed
-        before = entries.get(user_key, _UNKNOWN)
+        before = entries.get(user_key, UNKNOWN)
         if user_key not in changed:
             changed[user_key] = _may_be_below(cell, before)
             self.mark(key, cell)
-        if before is MISSING or before is _UNKNOWN:
-            cell.order = None
         entries[user_key] = value
+        if before is UNKNOWN:
+            self._entered(key, cell)
 
     def remove(self, key: Any, cell: MapCell, user_key: Any) -> None:
         entries, changed = cell.entries, cell.changed
         below = changed.get(user_key)
         if below is None:
-            below = _may_be_below(cell, entries.get(user_key, _UNKNOWN))
+            below = _may_be_below(cell, entries.get(user_key, UNKNOWN))
         if below:
             entries[user_key] = MISSING
             changed[user_key] = True
@@ -108,7 +162,7 @@ class MapTable(Table[MapCell]):
         else:
             changed.pop(user_key, None)
             entries.pop(user_key, None)
-        cell.order = None
+            cell.order = None
 
     def touched(self, key: Any, cell: MapCell, user_key: Any) -> None:
         """An entry that is there may change in place."""
@@ -116,14 +170,29 @@ class MapTable(Table[MapCell]):
             cell.changed[user_key] = True
             self.mark(key, cell)
 
-    def complete(self, key: Any, cell: MapCell) -> list[Any]:
-        """Read the rest of the map; gives its keys, in order."""
+    def part(
+        self, key: Any, cell: MapCell, start: bytes, end: bytes | None, most: int
+    ) -> tuple[list[tuple[Any, bytes | None]], bytes | None]:
+        """The next entries from an encoded key on and before another one, in order: each one's key, and its row if
+        nothing above knows better. At most `most` of them are read below; then where to go on, None at the end."""
+        if cell.complete:
+            known = cell.ordered(start, end)
+            return [(user_key, None) for _suffix, user_key in known], None
+        rows, after = self.queue.scan_part(self.prefix(key), start, end, most)
+        changed = cell.ordered(start, end if after is None else after)
+        if not changed:
+            return [(decode_key(suffix), row) for suffix, row in rows.items()], after
+        merged: dict[bytes, tuple[Any, bytes | None]] = {s: (UNKNOWN, row) for s, row in rows.items()}
+        merged.update((suffix, (user_key, None)) for suffix, user_key in changed)
+        return [
+            (decode_key(suffix) if user_key is UNKNOWN else user_key, row)
+            for suffix, (user_key, row) in sorted(merged.items(), key=_BY_SUFFIX)
+        ], after
+
+    def complete(self, key: Any, cell: MapCell) -> None:
+        """Read the rest of a map that is small."""
         if not cell.complete:
             self._fill(cell, self.queue.scan(self.prefix(key)))
-        if cell.order is None:
-            present = [user_key for user_key, value in cell.entries.items() if value is not MISSING]
-            cell.order = sorted(present, key=encode_key)
-        return cell.order
 
     def clear(self, key: Any, cell: MapCell) -> None:
         if cell.complete:
@@ -133,6 +202,14 @@ class MapTable(Table[MapCell]):
             cell.entries, cell.changed, cell.cleared, cell.complete = {}, {}, True, True
             cell.order = None
             self.mark(key, cell)
+
+    def shed(self, generation: int) -> None:
+        """Write cells that have too many entries, and forget those."""
+        for key, cell in self._crowded.items():
+            if len(cell.entries) > _MOST_ENTRIES:
+                self._write({key: cell}, self.queue.open_layer(), generation)
+                cell.entries, cell.complete, cell.order = {}, False, None
+        self._crowded = {}
 
     def _write(self, cells: dict[Any, MapCell], layer: Layer, generation: int) -> None:
         for cell, prefix in zip(cells.values(), self.prefixes(list(cells)), strict=True):
@@ -146,6 +223,7 @@ class MapTable(Table[MapCell]):
                     del entries[user_key]
             cell.cleared = False
             cell.changed = {}
+            cell.order = None
 
     def _encode(self, value: Any) -> bytes | None:
         if value is MISSING:
@@ -158,4 +236,4 @@ class MapTable(Table[MapCell]):
 
 def _may_be_below(cell: MapCell, known: Any) -> bool:
     """Of an entry that is not changed, from what the cell knows of it."""
-    return known is not MISSING and not (known is _UNKNOWN and cell.complete)
+    return known is not MISSING and not (known is UNKNOWN and cell.complete)

@@ -41,9 +41,10 @@ from .errors import DamagedCheckpointError
 from .key_groups import KeyGroupRange
 from .objects import Program
 from .row_keys import first_of_group, state_prefix
+from .row_store import Row, Uploads
 from .snapshots import FileHandle
 from .statistics import StateStatistics
-from .write_queue import Row, Uploads
+from .ttl import DeadRows
 
 SMALL_FILES = "rocksdb.meta"
 """One object for everything of a checkpoint that is not a table file: manifest, options, current."""
@@ -150,12 +151,21 @@ class RocksStore:
         values: list[bytes | None] = self._database.get(keys)  # type: ignore[arg-type,assignment]
         return values
 
-    def scan(self, prefix: bytes, most: int | None = None) -> list[tuple[bytes, bytes]]:
-        return list(islice(self._between(prefix, _after(prefix)), most))
+    def scan(
+        self, prefix: bytes, most: int | None = None, start: bytes = b"", end: bytes | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        upper = _after(prefix) if end is None else prefix + end
+        return list(islice(self._between(prefix + start, upper), most))
 
     def rows_of_state(self, state_id: int, groups: KeyGroupRange) -> Iterator[tuple[bytes, bytes]]:
         for group in range(groups.first, groups.last + 1):
             yield from self.scan(state_prefix(group, state_id))
+
+    def some_of(
+        self, place: bytes, position: bytes | None, most: int
+    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        rows = list(islice(self._between(position or place, _after(place)), most))
+        return rows, rows[-1][0] + b"\0" if len(rows) == most else None
 
     def _between(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         return rows_between(self._database, start, end)
@@ -174,7 +184,7 @@ class RocksStore:
         self._database.delete_range(b"", first_of_group(groups.first), self._without_log)
         self._database.delete_range(first_of_group(groups.last + 1), _ABOVE_ALL, self._without_log)
 
-    def checkpoint(self, checkpoint_id: int) -> RocksCheckpoint:
+    def checkpoint(self, checkpoint_id: int, dead: DeadRows) -> RocksCheckpoint:
         self._database.flush()
         self._checkpoints += 1
         directory = self._directory / f"checkpoint-{checkpoint_id}-{self._checkpoints}"

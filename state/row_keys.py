@@ -26,6 +26,8 @@ _STATE = struct.Struct(">H")
 _WORD = struct.Struct(">Q")
 _SIGN = 1 << 63
 HEAD_BYTES = _HEAD.size
+PLACE_BYTES = 4
+"""Key group and state."""
 
 
 def encode_word(number: int) -> bytes:

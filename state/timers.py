@@ -13,8 +13,9 @@ from typing import Any
 
 from .backend import VOID_NAMESPACE, Timers
 from .handles import Cursor
+from .layers import Layer
 from .row_keys import cell_prefixes, decode_word, encode_word, key_of, namespace_of, prefix_length
-from .write_queue import Layer, Row
+from .row_store import Row
 
 Timer = tuple[int, Any, int]
 """Timestamp, key, namespace."""

@@ -16,185 +16,24 @@ a yield; programs driven in turns by one thread therefore cannot wait for each o
 
 A piece leaves its layer only once it is written: a failed write, an aborted checkpoint or a program that never
 runs lose nothing. A layer whose snapshot was aborted is written like any other.
-
-Only immutable values are in layers as objects; everything else was encoded when it left the cache.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable
+from functools import partial
 from operator import itemgetter
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError
-from .key_groups import KeyGroupRange
-from .objects import Program
-from .snapshots import FileHandle
-from .statistics import StateStatistics
+from .layers import Encoder, Layer, Marker, TailEncoder, merged, with_tail
+from .row_store import LocalCheckpoint, Row, RowStore
 
-PIECE_ROWS = 5_000
-"""Rows per write: RocksDB's write holds the GIL, and sorting pays from some thousand on."""
+if TYPE_CHECKING:
+    from .ttl import DeadRows
 
 _BY_KEY = itemgetter(0)
-
-Row = tuple[bytes, bytes | None]
-"""A row's key and value; None deletes."""
-
-
-class Encoder(Protocol):
-    """Turns the immutable objects of one cache table into rows; called on any thread."""
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """State id and namespace: the table itself may leave the cache and come again."""
-        ...
-
-    def in_order(self, entries: dict[Any, Any]) -> list[tuple[Any, Any]]:
-        """Roughly in the order of their rows' keys: sorted within a piece is half of sorted."""
-        ...
-
-    def encode_rows(self, entries: list[tuple[Any, Any]]) -> list[Row]: ...
-
-
-class Uploads(Protocol):
-    """Where the files of one subtask's part of one checkpoint go; every object gets a name of its own."""
-
-    def put_bytes(self, data: bytes, *, shared: bool = False) -> Program[FileHandle]: ...
-
-    def put_file(self, path: Path, *, shared: bool = False) -> Program[FileHandle]: ...
-
-
-class LocalCheckpoint(Protocol):
-    """The rows of one moment, on this machine."""
-
-    def upload(self, uploads: Uploads) -> Program[dict[str, FileHandle]]:
-        """Upload what the object store does not have; gives all files, under their local names."""
-        ...
-
-    def discard(self) -> None:
-        """Free what is kept here. May be called at any time, more than once."""
-        ...
-
-
-class RowStore(Protocol):
-    """Ordered bytes to bytes. Reads come from the slot's thread, also while a helper thread writes."""
-
-    @property
-    def kind(self) -> str:
-        """The backend's name in handles."""
-        ...
-
-    def get(self, key: bytes) -> bytes | None: ...
-
-    def get_all(self, keys: list[bytes]) -> list[bytes | None]: ...
-
-    def scan(self, prefix: bytes, most: int | None = None) -> list[tuple[bytes, bytes]]:
-        """The rows of one cell, in order; the first `most` of them."""
-        ...
-
-    def write(self, rows: list[Row]) -> None:
-        """Apply changes, sorted by key."""
-        ...
-
-    def rows_of_state(self, state_id: int, groups: KeyGroupRange) -> Iterator[tuple[bytes, bytes]]:
-        """All rows of one state, in order. Not while anybody writes."""
-        ...
-
-    def checkpoint(self, checkpoint_id: int) -> LocalCheckpoint:
-        """The present rows, kept apart from later writes."""
-        ...
-
-    def statistics(self) -> StateStatistics:
-        """Of its rows. Not after it was closed."""
-        ...
-
-    def checkpoint_completed(self, checkpoint_id: int) -> None: ...
-
-    def checkpoint_aborted(self, checkpoint_id: int) -> None: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(slots=True, eq=False)
-class Marker:
-    """A barrier in the queue: what its program waits for."""
-
-    checkpoint_id: int
-    wanted: bool = True
-    claimed: bool = False
-    """Its program has begun, and will discard the local checkpoint."""
-    checkpoint: LocalCheckpoint | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Layer:
-    """Changes of one moment that are on their way into the store."""
-
-    values: dict[tuple[int, int], tuple[Encoder, dict[Any, Any]]] = field(default_factory=dict)
-    """Per place of a cache table: key -> immutable value, None for deleted."""
-    rows: dict[bytes, bytes | None] = field(default_factory=dict)
-    """Encoded values by their row's key."""
-    cells: dict[bytes, dict[bytes, bytes | None]] = field(default_factory=dict)
-    """Encoded rows of lists and maps: prefix -> suffix -> value."""
-    cleared: dict[bytes, None] = field(default_factory=dict)
-    """Prefixes of which everything older is gone."""
-    marker: Marker | None = None
-    pieces: list[Callable[[RowStore], list[Row]]] | None = None
-    """What is still to be written, last first; None until somebody has begun."""
-
-    def put_values(self, table: Encoder, entries: dict[Any, Any]) -> None:
-        known = self.values.get(table.place)
-        if known is None:
-            self.values[table.place] = (table, entries)
-        else:
-            known[1].update(entries)
-
-    def put_cell(self, prefix: bytes, changes: dict[bytes, bytes | None]) -> None:
-        known = self.cells.get(prefix)
-        if known is None:
-            self.cells[prefix] = changes
-        else:
-            known.update(changes)
-
-    def clear_cell(self, prefix: bytes) -> None:
-        self.cells.pop(prefix, None)
-        self.cleared[prefix] = None
-
-    def is_empty(self) -> bool:
-        return not (self.values or self.rows or self.cells or self.cleared)
-
-    def cut(self) -> list[Callable[[RowStore], list[Row]]]:
-        """The pieces of this layer, in the reverse order of writing: clearing goes before the rest."""
-        pieces: list[Callable[[RowStore], list[Row]]] = []
-        for table, entries in self.values.values():
-            pieces += [_encoding(table, part) for part in _parts(table.in_order(entries))]
-        pieces += [_as_is(part) for part in _parts(self.rows.items())]
-        changes = ((prefix + suffix, value) for prefix, cell in self.cells.items() for suffix, value in cell.items())
-        pieces += [_as_is(part) for part in _parts(changes)]
-        pieces += [_clearing(part) for part in _parts(self.cleared)]
-        return pieces
-
-
-def _parts(items: Iterable[Any]) -> Iterator[list[Any]]:
-    rest = iter(items)
-    while part := list(islice(rest, PIECE_ROWS)):
-        yield part
-
-
-def _encoding(table: Encoder, entries: list[tuple[Any, Any]]) -> Callable[[RowStore], list[Row]]:
-    return lambda store: table.encode_rows(entries)
-
-
-def _as_is(rows: list[Row]) -> Callable[[RowStore], list[Row]]:
-    return lambda store: rows
-
-
-def _clearing(prefixes: list[bytes]) -> Callable[[RowStore], list[Row]]:
-    return lambda store: [(key, None) for prefix in prefixes for key, _value in store.scan(prefix)]
 
 
 class WriteQueue:
@@ -204,6 +43,8 @@ class WriteQueue:
         self._store = store
         self.fetched = 0
         """Cells that the cache had to ask for: its misses."""
+        self.written = 0
+        """Rows so far."""
         self._layers: tuple[Layer, ...] = ()
         """Replaced as a whole: a reader takes it before it reads the store, so that it misses nothing."""
         self._writing = threading.Lock()
@@ -246,13 +87,30 @@ class WriteQueue:
     def scan(self, prefix: bytes) -> dict[bytes, bytes]:
         """The rows of a cell by their suffix, in order."""
         layers = self._layers
-        return _merged(prefix, self._store.scan(prefix), layers)
+        return merged(prefix, self._store.scan(prefix), layers)
+
+    def scan_list(self, table: TailEncoder, key: Any, prefix: bytes) -> dict[bytes, bytes]:
+        """The same for a list, of which elements may be here that are not encoded yet."""
+        layers = tuple(map(partial(with_tail, table, key, prefix), self._layers))
+        return merged(prefix, self._store.scan(prefix), layers)
 
     def scan_if_small(self, prefix: bytes, most: int) -> dict[bytes, bytes] | None:
         """The same, if the store has no more than `most` rows of the cell."""
         layers = self._layers
         stored = self._store.scan(prefix, most + 1)
-        return None if len(stored) > most else _merged(prefix, stored, layers)
+        return None if len(stored) > most else merged(prefix, stored, layers)
+
+    def scan_part(
+        self, prefix: bytes, start: bytes, end: bytes | None, most: int
+    ) -> tuple[dict[bytes, bytes], bytes | None]:
+        """The next rows of a cell by their suffix, of which `most` from the store; and the suffix to go on from, None
+        at the end."""
+        layers = self._layers
+        if any(prefix in layer.cleared for layer in layers):
+            return merged(prefix, [], layers, start, end), None
+        stored = self._store.scan(prefix, most, start, end)
+        after = stored[-1][0][len(prefix) :] + b"\0" if len(stored) == most else None
+        return merged(prefix, stored, layers, start, end if after is None else after), after
 
     # ---- changes
 
@@ -263,9 +121,9 @@ class WriteQueue:
                 self._layers = (*self._layers, Layer())
             return self._layers[-1]
 
-    def seal(self, layer: Layer, checkpoint_id: int) -> Marker:
+    def seal(self, layer: Layer, checkpoint_id: int, dead: DeadRows) -> Marker:
         """The open layer is the last one before this barrier."""
-        layer.marker = Marker(checkpoint_id)
+        layer.marker = Marker(checkpoint_id, dead)
         return layer.marker
 
     def forget(self, marker: Marker) -> None:
@@ -280,13 +138,33 @@ class WriteQueue:
 
     def write_some(self) -> None:
         """Write one piece, unless that is a pending snapshot's business."""
-        if any(layer.marker is not None and layer.marker.wanted for layer in self._layers):
+        if self._is_sealed():
             return
         if self._layers and self._writing.acquire(blocking=False):
             try:
                 self._write_piece(self._layers[0])
             finally:
                 self._writing.release()
+
+    def remove_dead(
+        self, place: bytes, position: Any, most: int, is_dead: Callable[[bytes], bool]
+    ) -> tuple[int, Any] | None:
+        """Look at some rows of the store (see `some_of`) and remove those that are dead: what is above them was written
+        later. Gives how many were looked at, and where to go on; None when a snapshot is pending."""
+        if self._is_sealed() or not self._writing.acquire(blocking=False):
+            return None
+        try:
+            rows, position = self._store.some_of(place, position, most)
+            dead: list[Row] = [(key, None) for key, row in rows if is_dead(row)]
+            if dead:
+                dead.sort(key=_BY_KEY)
+                self._store.write(dead)
+            return len(rows), position
+        finally:
+            self._writing.release()
+
+    def _is_sealed(self) -> bool:
+        return any(layer.marker is not None and layer.marker.wanted for layer in self._layers)
 
     # ---- on a helper thread
 
@@ -308,6 +186,13 @@ class WriteQueue:
             with self._writing:
                 self._store.close()
 
+    def write_all(self) -> None:
+        """Everything that is in the layers now, those that snapshots wait for included: their checkpoints are taken
+        where they belong, as `reach` does it. Waits for a helper thread that is writing."""
+        with self._writing:
+            while self._layers:
+                self._write_piece(self._layers[0])
+
     def _write_piece(self, layer: Layer) -> None:
         """The next piece of the first layer; with the last one the layer is done."""
         if layer.pieces is None:
@@ -316,27 +201,11 @@ class WriteQueue:
             rows = layer.pieces[-1](self._store)
             rows.sort(key=_BY_KEY)
             self._store.write(rows)
+            self.written += len(rows)
             layer.pieces.pop()
         if layer.pieces:
             return
         if layer.marker is not None and layer.marker.wanted:
-            layer.marker.checkpoint = self._store.checkpoint(layer.marker.checkpoint_id)
+            layer.marker.checkpoint = self._store.checkpoint(layer.marker.checkpoint_id, layer.marker.dead)
         with self._changing:
             self._layers = tuple(other for other in self._layers if other is not layer)
-
-
-def _merged(prefix: bytes, stored: list[tuple[bytes, bytes]], layers: tuple[Layer, ...]) -> dict[bytes, bytes]:
-    """Rows of a cell by their suffix, as the layers above the store leave them."""
-    cut = len(prefix)
-    rows: dict[bytes, bytes | None] = {key[cut:]: value for key, value in stored}
-    changed = False
-    for layer in layers:
-        if prefix in layer.cleared:
-            rows = {}
-        cell = layer.cells.get(prefix)
-        if cell is not None:
-            rows.update(cell)
-            changed = True
-    if not changed:
-        return rows  # type: ignore[return-value]  # nothing is deleted in the store itself
-    return {suffix: value for suffix, value in sorted(rows.items()) if value is not None}

@@ -55,6 +55,16 @@ class KeyedOperator(Operator):
         """What functions hand on may be objects of their state, which go on changing."""
         return self.backend.changes_in_place or self.context.operator_state.changes_in_place
 
+    def next_processing_timer(self) -> int | None:
+        return self._or_sweep(None)
+
+    def _or_sweep(self, timer_ms: int | None) -> int | None:
+        """The earlier of a timer and of when the backend goes on removing expired state, though nothing arrives."""
+        sweep_ms = self.backend.next_sweep_ms()
+        if timer_ms is None or sweep_ms is None:
+            return sweep_ms if timer_ms is None else timer_ms
+        return min(timer_ms, sweep_ms)
+
     def between_batches(self) -> None:
         self.backend.between_batches()
 

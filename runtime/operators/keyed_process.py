@@ -91,7 +91,7 @@ class KeyedProcessOperator(KeyedOperator):
         return self._fire(self._event_timers, watermark.timestamp, TimeDomain.EVENT_TIME)
 
     def next_processing_timer(self) -> int | None:
-        return self._processing_timers.next_timestamp()
+        return self._or_sweep(self._processing_timers.next_timestamp())
 
     def advance_processing_time(self, now_ms: int) -> Firing:
         self._at_hand.now_ms = now_ms

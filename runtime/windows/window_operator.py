@@ -178,7 +178,7 @@ class WindowOperator(KeyedOperator):
         return self._fire(watermark.timestamp, event_time=True)
 
     def next_processing_timer(self) -> int | None:
-        return self._timers[False].next_timestamp()
+        return self._or_sweep(self._timers[False].next_timestamp())
 
     def advance_processing_time(self, now_ms: int) -> Firing:
         self._at_hand.now_ms = now_ms
@@ -338,11 +338,14 @@ class _Store(KeyedStateStore):
     def get_map_state(self, descriptor: Any) -> Any:
         return self._backend.map_state(self._named(descriptor))
 
+    def get_reducing_state(self, descriptor: Any) -> Any:
+        return self._backend.reducing_state(self._named(descriptor))
+
+    def get_aggregating_state(self, descriptor: Any) -> Any:
+        return self._backend.aggregating_state(self._named(descriptor))
+
     def of(self, descriptor: StateDescriptor) -> Any:
-        kind = type(descriptor).__name__
-        if kind.startswith("List"):
-            return self.get_list_state(descriptor)
-        return self.get_map_state(descriptor) if kind.startswith("Map") else self.get_state(descriptor)
+        return getattr(self._backend, f"{descriptor.kind}_state")(self._named(descriptor))
 
     def _named(self, descriptor: Any) -> Any:
         return dataclasses.replace(descriptor, name=self._prefix + descriptor.name)
@@ -364,6 +367,12 @@ class _GlobalState:
     def map_state(self, descriptor: Any) -> Any:
         return _OutsideWindow(self._backend.map_state(descriptor), self._backend, self._at_hand)
 
+    def reducing_state(self, descriptor: Any) -> Any:
+        return _OutsideWindow(self._backend.reducing_state(descriptor), self._backend, self._at_hand)
+
+    def aggregating_state(self, descriptor: Any) -> Any:
+        return _OutsideWindow(self._backend.aggregating_state(descriptor), self._backend, self._at_hand)
+
 
 class _OutsideWindow:
     def __init__(self, handle: Any, backend: KeyedStateBackend, at_hand: _AtHand) -> None:
@@ -374,11 +383,10 @@ class _OutsideWindow:
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._handle, name)
 
-        def outside(*arguments: Any) -> Any:
+        def outside(*arguments: Any, **named: Any) -> Any:
             self._backend.set_namespace(VOID_NAMESPACE)
             try:
-                result = method(*arguments)
-                return iter(list(result)) if isinstance(result, Iterator) else result
+                return method(*arguments, **named)  # an iterator stays in the namespace that it was made in
             finally:
                 self._backend.set_namespace(self._at_hand.window().start)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -17,8 +17,8 @@ from penstock.state.ids import CheckpointId
 from penstock.state.key_groups import KeyGroupRange
 from penstock.state.keyed_backend import BackendOptions
 from penstock.state.objects import Program
+from penstock.state.row_store import Uploads
 from penstock.state.snapshots import FileHandle, KeyedHandle
-from penstock.state.write_queue import Uploads
 
 Kind = Literal["heap", "rocksdb"]
 Handles = tuple[KeyedHandle, ...]
@@ -63,6 +63,7 @@ class Rig:
         self.store = Store(directory)
         self._directory = directory
         self._opened: list[KeyedStateBackend] = []
+        self.now_ms = 1_000
 
     def open(
         self,
@@ -78,6 +79,7 @@ class Rig:
             max_parallelism=maximum,
             directory=self._directory / f"attempt-{len(self._opened)}",
             uploads=self.store.uploads,
+            now_ms=lambda: self.now_ms,
             restored=[self.store.fetch(handle) for handle in handles],
             options=options or BackendOptions(block_cache_bytes=8 << 20, write_buffer_bytes=8 << 20),
         )
@@ -113,3 +115,9 @@ def rocks(tmp_path: Path) -> Iterator[Rig]:
     rig = Rig("rocksdb", tmp_path)
     yield rig
     rig.close()
+
+
+@pytest.fixture
+def new_rig() -> Callable[[Kind, Path], Rig]:
+    """For tests that need many."""
+    return Rig

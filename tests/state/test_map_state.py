@@ -31,9 +31,13 @@ class Rows:
         self.asked += 1
         return self.rows.get(key)
 
-    def scan(self, prefix: bytes, most: int | None = None) -> list[tuple[bytes, bytes]]:
+    def scan(
+        self, prefix: bytes, most: int | None = None, start: bytes = b"", end: bytes | None = None
+    ) -> list[tuple[bytes, bytes]]:
         self.asked += 1
-        return sorted(row for row in self.rows.items() if row[0].startswith(prefix))[:most]
+        suffixes = {row_key[len(prefix) :]: row_key for row_key in self.rows if row_key.startswith(prefix)}
+        within = sorted(suffix for suffix in suffixes if start <= suffix and (end is None or suffix < end))
+        return [(suffixes[suffix], self.rows[suffixes[suffix]]) for suffix in within[:most]]
 
     def write(self, rows: list[tuple[bytes, bytes | None]]) -> None:
         for key, value in rows:
@@ -61,6 +65,13 @@ class Map:
     def get(self, user_key: int) -> int | None:
         value = self.table.lookup("key", self.cell, user_key)
         return None if value is MISSING else value  # type: ignore[no-any-return]
+
+    def ordered(self) -> list[int]:
+        part, after = self.table.part("key", self.cell, b"", None, 1)
+        while after is not None:
+            more, after = self.table.part("key", self.cell, after, None, 1)
+            part += more
+        return [user_key for user_key, _row in part]
 
     def flush(self) -> None:
         self.generation += 1
@@ -96,7 +107,8 @@ def test_a_map_over_layers_and_a_store_is_a_dict(operations: list[tuple[str, int
             state.table.clear("key", state.cell)
             model.clear()
         elif operation == "keys":
-            assert state.table.complete("key", state.cell) == sorted(model)
+            state.table.complete("key", state.cell)
+            assert [user_key for user_key in state.ordered() if state.get(user_key) is not None] == sorted(model)
         elif operation == "change" and state.get(user_key) is not None:
             state.table.touched("key", state.cell, user_key)
         elif operation in ("flush", "write", "restart"):

@@ -1,0 +1,200 @@
+"""Changes on their way into the row store: what is in a layer, how it is read, and the pieces it is written in.
+
+Only immutable values are in layers as objects; everything else was encoded when it left the cache. The queue of layers,
+and who writes them when, is write_queue.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .row_store import LocalCheckpoint, Row, RowStore
+
+if TYPE_CHECKING:
+    from .ttl import DeadRows
+
+PIECE_ROWS = 5_000
+"""Rows per write: RocksDB's write holds the GIL, and sorting pays from some thousand on."""
+
+
+class Encoder(Protocol):
+    """Turns the immutable objects of one cache table into rows; called on any thread."""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """State id and namespace: the table itself may leave the cache and come again."""
+        ...
+
+    def in_order(self, entries: dict[Any, Any]) -> list[tuple[Any, Any]]:
+        """Roughly in the order of their rows' keys: sorted within a piece is half of sorted."""
+        ...
+
+    def encode_rows(self, entries: list[tuple[Any, Any]]) -> list[Row]: ...
+
+
+class TailEncoder(Protocol):
+    """Turns immutable elements that were added to lists into rows; called on any thread."""
+
+    @property
+    def place(self) -> tuple[int, int]: ...
+
+    def in_order(self, entries: dict[Any, Any]) -> list[tuple[Any, Any]]: ...
+
+    def encode_tails(self, suffix: bytes, tails: list[tuple[Any, list[Any]]]) -> list[tuple[bytes, bytes]]:
+        """The row of every key's elements."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Marker:
+    """A barrier in the queue: what its program waits for."""
+
+    checkpoint_id: int
+    dead: DeadRows
+    """Rows that had expired when the barrier came."""
+    wanted: bool = True
+    claimed: bool = False
+    """Its program has begun, and will discard the local checkpoint."""
+    checkpoint: LocalCheckpoint | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Layer:
+    """Changes of one moment that are on their way into the store."""
+
+    values: dict[tuple[int, int], tuple[Encoder, dict[Any, Any]]] = field(default_factory=dict)
+    """Per place of a cache table: key -> immutable value, None for deleted."""
+    rows: dict[bytes, bytes | None] = field(default_factory=dict)
+    """Encoded values by their row's key."""
+    cells: dict[bytes, dict[bytes, bytes | None]] = field(default_factory=dict)
+    """Encoded rows of lists and maps: prefix -> suffix -> value."""
+    tails: dict[tuple[int, int], tuple[TailEncoder, bytes, dict[Any, list[Any]]]] = field(default_factory=dict)
+    """Per place of a table of lists: their rows' suffix, and key -> immutable elements that were added."""
+    cleared: dict[bytes, None] = field(default_factory=dict)
+    """Prefixes of which everything older is gone."""
+    marker: Marker | None = None
+    pieces: list[Callable[[RowStore], list[Row]]] | None = None
+    """What is still to be written, last first; None until somebody has begun."""
+
+    def put_values(self, table: Encoder, entries: dict[Any, Any]) -> None:
+        known = self.values.get(table.place)
+        if known is None:
+            self.values[table.place] = (table, entries)
+        else:
+            known[1].update(entries)
+
+    def put_cell(self, prefix: bytes, changes: dict[bytes, bytes | None]) -> None:
+        known = self.cells.get(prefix)
+        if known is None:
+            self.cells[prefix] = changes
+        else:
+            known.update(changes)
+
+    def put_in_cells(self, suffix_bytes: int, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        for row_key, value in rows:
+            self.put_cell(row_key[:-suffix_bytes], {row_key[-suffix_bytes:]: value})
+
+    def put_tails(self, table: TailEncoder, suffix: bytes, tails: dict[Any, list[Any]]) -> bool:
+        """False: there are some of this table already, and those given were not taken."""
+        if table.place in self.tails:
+            return False
+        self.tails[table.place] = (table, suffix, tails)
+        return True
+
+    def forget_tail(self, table: TailEncoder, key: Any) -> None:
+        """The list is written anew."""
+        known = self.tails.get(table.place)
+        if known is not None:
+            known[2].pop(key, None)
+
+    def clear_cell(self, prefix: bytes) -> None:
+        self.cells.pop(prefix, None)
+        self.cleared[prefix] = None
+
+    def is_empty(self) -> bool:
+        return not (self.values or self.rows or self.cells or self.tails or self.cleared)
+
+    def cut(self) -> list[Callable[[RowStore], list[Row]]]:
+        """The pieces of this layer, in the reverse order of writing: clearing goes before the rest."""
+        pieces: list[Callable[[RowStore], list[Row]]] = []
+        for table, entries in self.values.values():
+            pieces += [_encoding(table, part) for part in _parts(table.in_order(entries))]
+        pieces += [_as_is(part) for part in _parts(self.rows.items())]
+        for lists, suffix, tails in self.tails.values():
+            pieces += [_encoding_tails(lists, suffix, part) for part in _parts(lists.in_order(tails))]
+        changes = ((prefix + suffix, value) for prefix, cell in self.cells.items() for suffix, value in cell.items())
+        pieces += [_as_is(part) for part in _parts(changes)]
+        pieces += [_clearing(part) for part in _parts(self.cleared)]
+        return pieces
+
+
+def _parts(items: Iterable[Any]) -> Iterator[list[Any]]:
+    rest = iter(items)
+    while part := list(islice(rest, PIECE_ROWS)):
+        yield part
+
+
+def _encoding(table: Encoder, entries: list[tuple[Any, Any]]) -> Callable[[RowStore], list[Row]]:
+    return lambda store: table.encode_rows(entries)
+
+
+def _encoding_tails(
+    table: TailEncoder, suffix: bytes, tails: list[tuple[Any, list[Any]]]
+) -> Callable[[RowStore], list[Row]]:
+    return lambda store: [*table.encode_tails(suffix, tails)]
+
+
+def _as_is(rows: list[Row]) -> Callable[[RowStore], list[Row]]:
+    return lambda store: rows
+
+
+def _clearing(prefixes: list[bytes]) -> Callable[[RowStore], list[Row]]:
+    return lambda store: [(key, None) for prefix in prefixes for key in _last_rows(store, prefix)]
+
+
+def _last_rows(store: RowStore, prefix: bytes) -> list[bytes]:
+    """Delete the rows of a cell, which may be a large map, but for the last ones: those are the keys given."""
+    start = b""
+    while len(keys := [key for key, _value in store.scan(prefix, PIECE_ROWS, start)]) == PIECE_ROWS:
+        store.write([(key, None) for key in keys])
+        start = keys[-1][len(prefix) :] + b"\0"
+    return keys
+
+
+def with_tail(table: TailEncoder, key: Any, prefix: bytes, layer: Layer) -> Layer:
+    """What a layer says of one list."""
+    _table, suffix, tails = layer.tails.get(table.place, (None, b"", {}))
+    elements = tails.get(key)
+    if elements is None:
+        return layer
+    rows = {**layer.cells.get(prefix, {})}
+    rows[suffix] = table.encode_tails(suffix, [(key, elements)])[0][1]
+    return Layer(cells={prefix: rows}, cleared=layer.cleared)
+
+
+def merged(
+    prefix: bytes,
+    stored: list[tuple[bytes, bytes]],
+    layers: tuple[Layer, ...],
+    start: bytes = b"",
+    end: bytes | None = None,
+) -> dict[bytes, bytes]:
+    """Rows of a cell by their suffix, as the layers above the store leave them; of the layers' those between bounds."""
+    cut = len(prefix)
+    rows: dict[bytes, bytes | None] = {key[cut:]: value for key, value in stored}
+    changed = False
+    for layer in layers:
+        if prefix in layer.cleared:
+            rows = {}
+        cell = layer.cells.get(prefix)
+        if cell is not None:
+            if start or end is not None:
+                cell = {suffix: cell[suffix] for suffix in cell if start <= suffix and (end is None or suffix < end)}
+            rows.update(cell)
+            changed = True
+    if not changed:
+        return rows  # type: ignore[return-value]  # nothing is deleted in the store itself
+    return {suffix: value for suffix, value in sorted(rows.items()) if value is not None}
