@@ -73,6 +73,8 @@ class SplitSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class OperatorSnapshot:
+    """What one operator of a subtask leaves in a checkpoint."""
+
     operator_id: OperatorId
     keyed: tuple[KeyedHandle, ...] = ()
     operator_state: bytes | None = None

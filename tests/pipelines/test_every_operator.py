@@ -116,37 +116,14 @@ class Shops(ps.KeyedProcessFunction):
         self.spans.remove(span)
 
 
-class Sides(ps.CoProcessFunction, ps.CoMapFunction):
+class Sides(ps.CoProcessFunction):
     """Which input a value came on."""
-
-    def map1(self, value: Event) -> tuple[int, int]:
-        return 1, value.value
-
-    def map2(self, value: int) -> tuple[int, int]:
-        return 2, value
 
     def process_element1(self, value: Event, ctx: Any) -> Iterator[Any]:
         yield 1, value.value, ctx.timestamp() == value.at
 
     def process_element2(self, value: int, ctx: Any) -> Iterator[Any]:
         yield (ODD, value) if value % 4 else (2, value)
-
-
-class InAndOut(ps.KeyedCoProcessFunction):
-    """Per shop, told at the end: the sum of one input and how many came on the other."""
-
-    def open(self, runtime_context: ps.RuntimeContext) -> None:
-        self.sums = runtime_context.get_map_state(ps.MapStateDescriptor("sums", str, int))
-
-    def process_element1(self, event: Event, ctx: Any) -> None:
-        self.sums.put("in", (self.sums.get("in") or 0) + event.value)
-        ctx.timer_service().register_event_time_timer(10**9)
-
-    def process_element2(self, event: Event, ctx: Any) -> None:
-        self.sums.put("out", (self.sums.get("out") or 0) + 1)
-
-    def on_timer(self, timestamp: int, ctx: Any) -> Iterator[Any]:
-        yield ctx.get_current_key(), self.sums.get("in"), self.sums.get("out") or 0
 
 
 NUMBERS: ps.MapStateDescriptor[int, list[int]] = ps.MapStateDescriptor("numbers", int, list[int])
@@ -306,10 +283,6 @@ OPERATORS: dict[str, tuple[Callable[[Any], Any], Callable[[list[Event], int], li
         lambda s: s.map(double).union(s.filter(is_third).map(double)),
         lambda e, p: [2 * value for value in values(e)] + [2 * value for value in values(e) if value % 3 == 0],
     ),
-    "co map": (
-        lambda s: s.connect(s.map(double)).map(Sides()),
-        lambda e, p: [(1, value) for value in values(e)] + [(2, 2 * value) for value in values(e)],
-    ),
     "co process": (
         both_sides,
         lambda e, p: (
@@ -317,13 +290,6 @@ OPERATORS: dict[str, tuple[Callable[[Any], Any], Callable[[list[Event], int], li
             + [(2, 2 * v) for v in values(e) if v % 2 == 0]
             + [("odd", 2 * value) for value in values(e) if value % 2]
         ),
-    ),
-    "keyed co process": (
-        lambda s: s.connect(s.filter(is_third)).key_by(shop_of, "shop").process(InAndOut()),
-        lambda e, p: [
-            (shop, sum(ev.value for ev in e if ev.shop == shop), sum(is_third(ev) for ev in e if ev.shop == shop))
-            for shop in sorted({event.shop for event in e})
-        ],
     ),
     "broadcast state": (
         lambda s: s.key_by(shop_of).connect(s.map(double).broadcast(NUMBERS)).process(Told()),
