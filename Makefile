@@ -18,7 +18,7 @@ NEW_PIP := $(VENV)/.pip
 TYPING := .cache/typing/penstock
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: demo test check bench simulate chaos soak clean
+.PHONY: demo test check bench simulate chaos soak golden clean
 
 demo: $(RUN)
 	$(BIN)/python examples/$(if $(LOCAL),demo_local.py,demo.py)
@@ -45,6 +45,11 @@ chaos: $(DEV)
 # Fifty jobs one after the other on one cluster: nothing grows.
 soak: $(DEV)
 	SUBMISSIONS=50 $(BIN)/python -m pytest tests/cluster/submissions/test_many_submissions.py
+
+# What this version leaves in a store, for later ones to restore; as long as it is not released (tests/golden).
+golden: $(DEV)
+	GOLDEN=1 $(BIN)/python -m pytest -q tests/golden -k made
+	$(BIN)/python -m pytest -q tests/golden
 
 clean:
 	rm -rf $(VENV) .cache .penstock .hypothesis .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info
