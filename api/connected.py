@@ -203,6 +203,8 @@ def _check_descriptors(descriptors: tuple[Any, ...]) -> None:
     for descriptor in descriptors:
         if not isinstance(descriptor, MapStateDescriptor):
             raise PipelineError(f"broadcast takes MapStateDescriptors, not {descriptor!r}")
+        if descriptor.ttl is not None:
+            raise PipelineError(f"broadcast state '{descriptor.name}' cannot have a TTL: that is for keyed state")
     names = [descriptor.name for descriptor in descriptors]
     for name in names:
         if names.count(name) > 1:

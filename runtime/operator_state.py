@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..state.errors import UserCodeError
+from ..state.errors import StateError, UserCodeError
 from ..state.ids import CheckpointId
 from ..state.objects import Program
 from ..state.operator_state import OperatorStateBackend, OperatorStateStore, RestoredElements
@@ -41,8 +41,10 @@ class FunctionInitializationContext:
     def get_operator_state_store(self) -> OperatorStateStore:
         return self._store
 
-    def get_keyed_state_store(self) -> RuntimeContext | None:
-        """get_state and the like, as in open(); None where there are no functions of streams."""
+    def get_keyed_state_store(self) -> RuntimeContext:
+        """get_state and the like, as in open(). StateError in connectors, which have no keys."""
+        if self._keyed is None:
+            raise StateError("sources and sinks have no keyed state")
         return self._keyed
 
 
@@ -65,7 +67,7 @@ class CheckpointedFunction(ABC):
 
     @abstractmethod
     def initialize_state(self, context: FunctionInitializationContext) -> None:
-        """Get the states from `context.get_operator_state_store()`; with a restored job they hold something."""
+        """Get the states from `context.get_operator_state_store()`; in a restored job they hold something."""
 
 
 class OperatorState:

@@ -224,12 +224,15 @@ def test_mistakes_in_keys_and_descriptors(streams: Streams) -> None:
     streams.orders.connect(streams.payments.broadcast(*twice)).process(Ruled(), name="b").print()
     wrong: Any = ps.ListStateDescriptor("rules", int)
     streams.orders.connect(streams.payments.broadcast(wrong)).process(Ruled(), name="c").print()
+    expiring = ps.MapStateDescriptor("rules", str, int, ttl=ps.StateTtlConfig("1h"))
+    streams.orders.connect(streams.payments.broadcast(expiring)).process(Ruled(), name="e").print()
     elsewhere = ps.StreamExecutionEnvironment().from_collection([1])
     streams.orders.connect(elsewhere).map(Merged(), name="d").print()
     text = streams.refused()
     assert "there is no column 'nobody'" in text
     assert "two broadcast states are called 'rules'" in text
     assert "broadcast takes MapStateDescriptors, not ListStateDescriptor" in text
+    assert "broadcast state 'rules' cannot have a TTL" in text
     assert "the connected streams belong to two environments" in text
 
 

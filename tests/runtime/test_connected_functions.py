@@ -29,6 +29,7 @@ from penstock.runtime.operators.co_process import (
 from penstock.runtime.record_types import OPAQUE
 from penstock.state.descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 from penstock.state.errors import KeyTypeError, StateError, UserCodeError
+from penstock.state.ttl_config import StateTtlConfig
 from penstock.testing.harness import BackendKind, OperatorHarness, rescaled, subtask_for
 
 SIDE = OutputTag("side", str)
@@ -311,6 +312,33 @@ def test_keyed_state_timers_and_broadcast_state(backend: BackendKind) -> None:
             restored.watermark(100)
             found += restored.output
     assert sorted(found) == [("a", [3]), ("b", [2]), ("c", [])]
+
+
+@backends
+def test_what_has_expired_is_visited_as_empty_or_not_at_all(backend: BackendKind) -> None:
+    expiring = ValueStateDescriptor("last", int, ttl=StateTtlConfig("1min"))
+
+    class Last(KeyedBroadcastProcessFunction):
+        def open(self, runtime_context: Any) -> None:
+            self.last = runtime_context.get_state(expiring)
+
+        def process_element(self, value: tuple[str, int], ctx: Any) -> None:
+            self.last.update(value[1])
+
+        def process_broadcast_element(self, value: Any, ctx: Any) -> list[Any]:
+            found: list[Any] = []
+            ctx.apply_to_keyed_state(expiring, lambda key, state: found.append((key, state.value())))
+            return [sorted(each for each in found if each[1] is not None)]
+
+    operator = KeyedBroadcastProcessOperator(Last(), BY_FIRST, (RULES,), OPAQUE)
+    with OperatorHarness(operator, backend=backend) as harness:
+        harness.push([("a", 1), ("b", 2)])
+        harness.advance_time(40_000)
+        harness.push([("b", 3), ("c", 4)])
+        harness.push(["now"], input_index=1)
+        harness.advance_time(40_000)
+        harness.push(["later"], input_index=1)
+        assert harness.output == [[("a", 1), ("b", 3), ("c", 4)], [("b", 3), ("c", 4)]]
 
 
 @backends
