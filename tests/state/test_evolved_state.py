@@ -20,6 +20,7 @@ from penstock.state.ids import Attempt, CheckpointId, OperatorId, VertexId
 from penstock.state.key_groups import KeyGroupRange, key_group
 from penstock.state.key_signatures import annotated_signature, signature_of
 from penstock.state.snapshots import CheckpointMetadata, KeyedHandle, OperatorSnapshot, SubtaskSnapshot
+from penstock.state.ttl_config import StateTtlConfig
 from penstock.state.type_descriptions import renamed_from
 
 Handles = tuple[KeyedHandle, ...]
@@ -83,6 +84,7 @@ def visits(*kinds: Any) -> list[ValueStateDescriptor[Any]]:
 
 VISIT = visits(Visit1, Visit2, Visit3)
 PAIRS = [ListStateDescriptor[Any]("pairs", kind) for kind in (Pair1, Pair2, Pair3)]
+EXPIRING_PAIRS = [replace(descriptor, name="expiring", ttl=StateTtlConfig("1h")) for descriptor in PAIRS]
 MAP = [MapStateDescriptor[str, Any]("map", str, kind) for kind in (int, float, float | str)]
 
 WRITE: list[Any] = [
@@ -99,13 +101,14 @@ READ: list[Any] = [
 
 def write(backend: KeyedStateBackend, age: int, keys: Any) -> None:
     visit, pairs = backend.value_state(VISIT[age]), backend.list_state(PAIRS[age])
-    entries = backend.map_state(MAP[age])
+    entries, expiring = backend.map_state(MAP[age]), backend.list_state(EXPIRING_PAIRS[age])
     for number in keys:
         if key_group(number, 32) in backend.key_groups:
             backend.set_current_key(number)
             one, other, third = WRITE[age](number)
             visit.update(one)
             pairs.add(other)
+            expiring.add(other)
             entries.put(f"age {age}", third)
 
 
@@ -118,6 +121,7 @@ def check(backends: list[KeyedStateBackend]) -> None:
         assert owner.value_state(VISIT[2]).value() == READ[age](number)[0]
         wrote = [each for each in range(3) if each == 0 or each == age]
         assert owner.list_state(PAIRS[2]).get() == [READ[each](number)[1] for each in wrote]
+        assert owner.list_state(EXPIRING_PAIRS[2]).get() == owner.list_state(PAIRS[2]).get()
         assert list(owner.map_state(MAP[2]).items()) == [(f"age {each}", READ[each](number)[2]) for each in wrote]
 
 
