@@ -1,4 +1,4 @@
-"""Answers of store programs and blocking calls: each goes to the part that waits for it, found by the command's tag.
+"""Answers of store programs, blocking calls and timers: each goes to the part that waits for it, found by its tag.
 
 An answer that comes too late, for an attempt or a checkpoint that is over, is recognised by the tag and dropped.
 """
@@ -36,7 +36,7 @@ class Answers:
             case ("cleanup", attempt, _) if attempt == parts.graph.attempt:
                 self._setup.cleaned()
             case ("metadata", attempt, checkpoint_id):
-                parts.checkpointing.metadata_written(attempt, checkpoint_id, result)
+                parts.checkpointing.metadata_written(attempt, checkpoint_id, result, now_ms)
             case ("commit", operator_id, number, failures):
                 parts.orders.give(*parts.commits.done(operator_id, number, failures, now_ms))
             case ("discover", attempt, operator_id) if attempt == parts.sources.attempt:
@@ -44,6 +44,21 @@ class Answers:
             case ("clear",):
                 self._ending.cleared()
         return None
+
+    def due(self, tag: Tag, now_ms: int) -> None:
+        """The time of something that was to be looked at again."""
+        parts = self._parts
+        match tag:
+            case ("ending", target):
+                self._ending.overdue(target)
+            case ("commit again" | "commit overdue", *_):
+                parts.orders.give(*parts.commits.timer_fired(tag, now_ms))
+            case ("log again", number):
+                parts.orders.give(*parts.journal.again(number))
+            case ("discover", attempt, operator_id) if attempt == parts.sources.attempt:
+                parts.sources.discover(operator_id)
+            case ("clear",):
+                self._ending.cleared(overdue=True)
 
     def failed(self, tag: Tag, error: Exception, now_ms: int) -> Exception | None:
         """Why the entry will never be in the log, if it was one."""

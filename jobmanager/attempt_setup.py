@@ -23,6 +23,7 @@ from ..state.errors import DamagedCheckpointError, PenstockError
 from ..state.ids import Attempt, CheckpointId, JobId
 from ..state.job_log import AttemptStarted
 from ..state.objects import Program
+from ..state.savepoint_store import is_savepoint, read_savepoint
 from ..state.snapshots import CheckpointMetadata
 from .events import RunBlocking, RunProgram, SendToSlot, SetTimer
 from .execution_graph import SubtaskState
@@ -76,32 +77,42 @@ class AttemptSetup:
         parts.orders.give(RunProgram(("restore", record.attempt), program))
 
     def read_only(self) -> None:
-        """No attempt is to begin, but what the last checkpoint promises must be committed."""
+        """No attempt is to begin, but what the last checkpoint, or the savepoint that the job stopped with, promises
+        must be committed."""
         self.step = Step.READING
-        program = _read([c.metadata_name for c in self._parts.log.state.completed])
+        state = self._parts.log.state
+        savepoint = [state.savepoint.path] if state.savepoint is not None else []
+        program = _read([*(c.metadata_name for c in state.completed), *savepoint])
         self._parts.orders.give(RunProgram(("restore", self._parts.graph.attempt), program))
 
     def read(self, found: Sequence[CheckpointMetadata], now_ms: int) -> None:
         """The last one is to be restored; none: the job starts afresh."""
         parts = self._parts
-        own = [metadata for metadata in found if metadata.job_id == parts.job_id]
+        ids = {completed.checkpoint_id for completed in parts.log.state.completed}
+        own = [metadata for metadata in found if metadata.job_id == parts.job_id and metadata.checkpoint_id in ids]
         self._plan = RestorePlan()
         if found:
             self._plan = plan_restore(
                 found[-1], parts.graph.job_graph, allow_non_restored_state=parts.options.allow_non_restored_state
             )
-            name = metadata_name(JobId(found[-1].job_id), found[-1].attempt, found[-1].checkpoint_id)
-            parts.checkpointing.statistics.restored(found[-1].checkpoint_id, name, now_ms)
+            parts.checkpointing.statistics.restored(found[-1].checkpoint_id, self._name_of(found[-1]), now_ms)
         parts.checkpointing.restored = self._plan.checkpoint_id
         if not self._took_over:
             parts.checkpointing.take_over(own)
             parts.orders.give(*parts.commits.add(self._plan.committables, now_ms))
             self._took_over = True
-        self._reusable = found[-1].checkpoint_id if own else None
+        self._reusable = found[-1].checkpoint_id if found[-1:] == own[-1:] and own else None
         if parts.graph.attempt > 1:
             program = parts.store.sweep(parts.graph.attempt, list(parts.checkpointing.retained.values()))
             parts.orders.give(RunProgram(("sweep",), program))
         self.step = Step.COMMITTING
+
+    def _name_of(self, metadata: CheckpointMetadata) -> str:
+        """Of what is restored."""
+        restore = self._restore
+        if restore is not None and metadata.job_id != self._parts.job_id and is_savepoint(restore.metadata_name):
+            return restore.metadata_name
+        return metadata_name(JobId(metadata.job_id), metadata.attempt, metadata.checkpoint_id)
 
     def cleaned(self) -> None:
         self._cleanups -= 1
@@ -170,7 +181,8 @@ def _read(names: Sequence[str]) -> Program[list[CheckpointMetadata]]:
     found = []
     for name in names:
         try:
-            found.append((yield from CheckpointStore.read_metadata(name)))
+            read = read_savepoint(name) if is_savepoint(name) else CheckpointStore.read_metadata(name)
+            found.append((yield from read))
         except DamagedCheckpointError:
             if name == names[-1]:
                 raise

@@ -23,9 +23,11 @@ Failed checkpoints in a row are counted; above the tolerated number the attempt 
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ..runtime.elements import Savepoint
 from ..state.errors import ProtocolError
 from ..state.ids import Attempt, CheckpointId, OperatorId
 from ..state.snapshots import SubtaskSnapshot
@@ -68,6 +70,8 @@ class Purpose(enum.Enum):
     """All subtasks are drained: the job ends with it."""
     STOP = "stop"
     """The job is suspended after it."""
+    SAVEPOINT = "savepoint"
+    """Somebody asked for it; perhaps the job ends with it (savepoints.py)."""
 
 
 @dataclass(slots=True)
@@ -80,6 +84,7 @@ class Checkpoint:
     triggered_at_ms: int
     persist: bool
     waiting_for: set[SubtaskId]
+    savepoint: Savepoint | None = None
     state: CheckpointState = C.TRIGGERED
     history: list[str] = field(default_factory=list)
     snapshots: dict[SubtaskId, SubtaskSnapshot] = field(default_factory=dict)
@@ -138,6 +143,8 @@ class CheckpointCoordinator:
         self._attempt = Attempt(0)
         self._next_id = CheckpointId(1)
         self._due_ms = 0
+        self._savepoints: deque[Savepoint] = deque()
+        """Asked for, and not triggered yet."""
         self._wanted: Purpose | None = None
         self._quiet = True
         """No triggers: no attempt runs, or the checkpoint that was wanted is complete."""
@@ -180,6 +187,16 @@ class CheckpointCoordinator:
         if self._wanted is not purpose:
             self._wanted, self._due_ms = purpose, now_ms
 
+    def want_savepoint(self, savepoint: Savepoint) -> None:
+        """As soon as it is its turn: no pause is kept for it, and the interval goes on."""
+        self._savepoints.append(savepoint)
+
+    def drop_savepoints(self) -> list[Savepoint]:
+        """Those that were not triggered."""
+        dropped = list(self._savepoints)
+        self._savepoints.clear()
+        return dropped
+
     def tick(self, now_ms: int, *, ready: bool) -> list[Decision]:
         """`ready`: all subtasks are running or drained."""
         decisions: list[Decision] = []
@@ -188,6 +205,8 @@ class CheckpointCoordinator:
             if checkpoint.state is C.TRIGGERED and expired:
                 missing = sorted(map(str, checkpoint.waiting_for))
                 decisions += self._fail(checkpoint, f"timed out, not acknowledged by {', '.join(missing[:5])}", now_ms)
+        if ready and self._savepoints and self._may_take_savepoint():
+            decisions.append(self._trigger(Purpose.SAVEPOINT, now_ms, self._savepoints.popleft()))
         if ready and self._may_trigger() and now_ms >= self._due_ms:
             decisions.append(self._trigger(self._wanted or Purpose.PERIODIC, now_ms))
         return decisions
@@ -196,24 +215,35 @@ class CheckpointCoordinator:
         """When `tick` has something to do next by time alone; None: not before something else happens. Subtasks that
         are not ready never will be in this attempt, which is failing or being stopped."""
         times = [c.triggered_at_ms + self.options.timeout_ms for c in self._active.values() if c.state is C.TRIGGERED]
+        if ready and self._savepoints and self._may_take_savepoint():
+            times.append(0)
         if ready and self._may_trigger():
             times.append(self._due_ms)
         return min(times, default=None)
 
     def _may_trigger(self) -> bool:
         """Whether only time is missing, and subtasks that are ready."""
-        if self._quiet:
+        if self._quiet or self._stops:
             return False
         if self._wanted is not None:
             return not self._active
         return self._enabled and len(self._active) < self.options.max_concurrent
 
-    def _trigger(self, purpose: Purpose, now_ms: int) -> Decision:
-        persist = self._enabled
-        checkpoint = Checkpoint(self._next_id, self._attempt, purpose, now_ms, persist, set(self._subtasks))
+    def _may_take_savepoint(self) -> bool:
+        return not (self._quiet or self._stops or self._wanted) and len(self._active) < self.options.max_concurrent
+
+    @property
+    def _stops(self) -> bool:
+        """A savepoint is under way with which the job ends: nothing comes after it."""
+        return any(c.savepoint is not None and c.savepoint.stop for c in self._active.values())
+
+    def _trigger(self, purpose: Purpose, now_ms: int, savepoint: Savepoint | None = None) -> Decision:
+        persist = self._enabled or savepoint is not None
+        checkpoint = Checkpoint(self._next_id, self._attempt, purpose, now_ms, persist, set(self._subtasks), savepoint)
         self._active[checkpoint.id] = checkpoint
         self._next_id = CheckpointId(self._next_id + 1)
-        self._due_ms = now_ms + self.options.interval_ms
+        if savepoint is None:
+            self._due_ms = now_ms + self.options.interval_ms
         self.triggered += 1
         return Trigger(checkpoint)
 
@@ -261,6 +291,12 @@ class CheckpointCoordinator:
         self._forget(checkpoint)
         self._quiet = True
 
+    def taken(self, checkpoint: Checkpoint) -> list[Decision]:
+        """A savepoint's document is in the store; nothing follows from it for other checkpoints."""
+        self._move(checkpoint, C.COMPLETED)
+        self._forget(checkpoint)
+        return self._persist_first()
+
     def logged(self, checkpoint: Checkpoint, now_ms: int) -> list[Decision]:
         """The completion is in the log."""
         self._move(checkpoint, C.COMPLETED)
@@ -270,7 +306,7 @@ class CheckpointCoordinator:
         self.last_completed, self.last_duration_ms = checkpoint, now_ms - checkpoint.triggered_at_ms
         self._quiet = self._quiet or self._wanted is checkpoint.purpose
         self._due_ms = max(self._due_ms, now_ms + self.options.min_pause_ms)
-        older = [c for c in self._active.values() if c.id < checkpoint.id]
+        older = [c for c in self._active.values() if c.id < checkpoint.id and c.savepoint is None]
         return [self._abort(c, f"subsumed by checkpoint {checkpoint.id}") for c in older] + self._persist_first()
 
     def status(self, restored: CheckpointId | None) -> CheckpointStatus:
@@ -295,16 +331,17 @@ class CheckpointCoordinator:
 
     def _fail(self, checkpoint: Checkpoint, reason: str, now_ms: int) -> list[Decision]:
         self.failed += 1
-        self._failures_in_a_row += 1
+        self._failures_in_a_row += checkpoint.savepoint is None
         self.last_failure = f"checkpoint {checkpoint.id} {reason}"
         pause_ms = FIRST_RETRY_MS if self._wanted is not None else self.options.min_pause_ms
-        self._due_ms = max(self._due_ms if self._wanted is None else 0, now_ms + pause_ms)
+        if checkpoint.savepoint is None:
+            self._due_ms = max(self._due_ms if self._wanted is None else 0, now_ms + pause_ms)
         was_first = bool(self._queue) and self._queue[0] is checkpoint
         decisions: list[Decision] = [self._abort(checkpoint, reason)]
         if was_first:
             decisions += self._persist_first()
         tolerated = self.options.tolerable_failures
-        if tolerated is not None and self._failures_in_a_row > tolerated:
+        if checkpoint.savepoint is None and tolerated is not None and self._failures_in_a_row > tolerated:
             decisions.append(FailAttempt(f"{self._failures_in_a_row} checkpoints failed in a row: {self.last_failure}"))
         return decisions
 

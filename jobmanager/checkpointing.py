@@ -9,21 +9,25 @@ The way of a checkpoint (who does it in brackets):
                         log SubsumedUpTo for older ones                              (journal)
     logged           -> delete what nothing refers to any more                       (store program)
 
+A savepoint goes the same way up to its document. Then it is taken, and slots hear that it is over; or, if the job stops
+with it, SavepointTaken is logged, and only that counts (savepoints.py).
+
 A deletion that fails leaves garbage, which the sweep of the next attempt finds. Files of an aborted checkpoint stay
 until then, too: their uploads may still be under way (state/checkpoint_store.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..state.checkpoint_store import CheckpointStore
 from ..state.errors import CheckpointError, ProtocolError
 from ..state.ids import Attempt, CheckpointId, JobId, SlotId
 from ..state.job_log import CheckpointCompleted as CheckpointLogged
-from ..state.job_log import SubsumedUpTo
+from ..state.job_log import SavepointTaken, StopDecided, SubsumedUpTo
 from ..state.retained_checkpoints import RetainedCheckpoints
+from ..state.savepoint_store import remove_unfinished, write_savepoint
 from ..state.snapshots import CheckpointMetadata
 from ..taskmanager.messages import (
     AbortCheckpoint,
@@ -46,11 +50,12 @@ from .checkpoint_coordinator import (
 )
 from .checkpoint_statistics import CheckpointStatistics
 from .commits import Commits
-from .events import CheckpointStatus, RunProgram, SetTimer
+from .events import CheckpointStatus, RunProgram, SavepointRequested, SetTimer
 from .execution_graph import ANSWERS_BARRIERS, ExecutionGraph
 from .journal import Journal
 from .options import JobMasterOptions
 from .orders import Orders
+from .savepoints import Savepoints, fails_the_attempt
 from .sources import Sources
 
 
@@ -67,8 +72,10 @@ class Checkpointing:
         journal: Journal,
         sources: Sources,
         commits: Commits,
+        new_name: Callable[[], str],
     ) -> None:
         self._job_id = job_id
+        self._new_name = new_name
         self._graph = graph
         self._orders = orders
         self._store = store
@@ -78,6 +85,7 @@ class Checkpointing:
         self.coordinator = CheckpointCoordinator(options.checkpoints, graph.subtasks)
         self.statistics = CheckpointStatistics(graph.job_graph, options.storage)
         self._options = self.coordinator.options
+        self.savepoints = Savepoints(job_id, options.savepoints_directory, self.coordinator, journal, new_name)
         self.retained: dict[CheckpointId, CheckpointMetadata] = {}
         """Own checkpoints that are in the log and not subsumed."""
         self._files = RetainedCheckpoints(job_id, self._options.retained)
@@ -97,7 +105,8 @@ class Checkpointing:
         self._set_timer(now_ms)
 
     def end_attempt(self, reason: str, now_ms: int) -> None:
-        self._carry_out(self.coordinator.end_attempt(reason), now_ms)
+        self._carry_out(self.coordinator.end_attempt(reason), now_ms, attempt_ends=True)
+        self._orders.give(*self.savepoints.attempt_ended(reason, now_ms))
 
     def want(self, purpose: Purpose, now_ms: int) -> None:
         self.coordinator.want(purpose, now_ms)
@@ -137,11 +146,50 @@ class Checkpointing:
 
     # ---- what the store says
 
-    def metadata_written(self, attempt: Attempt, checkpoint_id: CheckpointId, name: str) -> None:
+    def metadata_written(self, attempt: Attempt, checkpoint_id: CheckpointId, name: str, now_ms: int) -> None:
         checkpoint = self.coordinator.find(attempt, checkpoint_id)
-        if checkpoint is not None and self.coordinator.written(checkpoint, name):
+        if checkpoint is None or not self.coordinator.written(checkpoint, name):
+            return
+        savepoint = checkpoint.savepoint
+        if savepoint is None:
             record = CheckpointLogged(checkpoint.attempt, checkpoint.id, name)
             self._orders.give(*self._journal.append(record))
+        elif savepoint.stop:
+            request = self.savepoints.request_of(savepoint.path)
+            record_taken = SavepointTaken(checkpoint.attempt, checkpoint.id, savepoint.path, request)
+            self._orders.give(*self._journal.append(record_taken))
+        else:
+            self._orders.send(self._live_slots(), AbortCheckpoint, checkpoint.id)
+            self._savepoint_taken(checkpoint, now_ms)
+
+    def savepoint_requested(self, event: SavepointRequested, now_ms: int, *, runs: bool) -> None:
+        self._orders.give(*self.savepoints.request(event, now_ms, runs=runs))
+        self.tick(now_ms)
+
+    def stop_logged(self, record: StopDecided, now_ms: int) -> None:
+        """Of the ways to end a job this one is a checkpoint's business."""
+        if record.action == "savepoint":
+            self.savepoints.decided(record)
+            self.tick(now_ms)
+
+    def savepoint_logged(self, record: SavepointTaken, now_ms: int) -> None:
+        """The job stops with it: what it holds is committed, and nothing else is."""
+        checkpoint = self.coordinator.find(record.attempt, record.checkpoint_id)
+        if checkpoint is None:
+            raise ProtocolError(f"{record} is logged, but the savepoint was given up")
+        self._orders.send(self._live_slots(), CheckpointCompleted, checkpoint.id)
+        self._orders.give(*self._commits.add(checkpoint.committables(), now_ms))
+        self._savepoint_taken(checkpoint, now_ms)
+
+    def _savepoint_taken(self, checkpoint: Checkpoint, now_ms: int) -> None:
+        assert checkpoint.savepoint is not None
+        self._written.pop(checkpoint.id, None)
+        self._delete(self._files.abort(checkpoint.id))  # it keeps no file of theirs
+        self._sources.released(checkpoint.id)
+        self.statistics.completed(checkpoint, now_ms)
+        self.savepoints.taken(checkpoint.savepoint.path, now_ms)
+        self._carry_out(self.coordinator.taken(checkpoint), now_ms)
+        self._set_timer(now_ms)
 
     def metadata_failed(self, attempt: Attempt, checkpoint_id: CheckpointId, error: Exception, now_ms: int) -> None:
         checkpoint = self.coordinator.find(attempt, checkpoint_id)
@@ -174,7 +222,7 @@ class Checkpointing:
 
     # ---- decisions
 
-    def _carry_out(self, decisions: Iterable[Decision], now_ms: int) -> None:
+    def _carry_out(self, decisions: Iterable[Decision], now_ms: int, *, attempt_ends: bool = False) -> None:
         for decision in decisions:
             match decision:
                 case Trigger(checkpoint):
@@ -184,6 +232,11 @@ class Checkpointing:
                 case Abort(checkpoint, reason):
                     self.statistics.failed(checkpoint, reason, now_ms)
                     self._abort(checkpoint)
+                    if checkpoint.savepoint is not None:
+                        self._orders.give(*self.savepoints.failed(checkpoint, reason, now_ms))
+                        fatal = fails_the_attempt(checkpoint.savepoint, reason)
+                        if fatal is not None and not attempt_ends:
+                            raise fatal
                 case FailAttempt(reason):
                     raise CheckpointError(reason)
 
@@ -193,7 +246,8 @@ class Checkpointing:
         checkpoint.enumerators = self._sources.snapshot(checkpoint.id)
         self._orders.send(
             self._sources.slots(), TriggerCheckpoint, checkpoint.id, checkpoint.triggered_at_ms,
-            self._options.exactly_once, checkpoint.persist, self._unaligned_after_ms(checkpoint),
+            self._options.exactly_once or checkpoint.savepoint is not None, checkpoint.persist,
+            self._unaligned_after_ms(checkpoint), checkpoint.savepoint,
         )  # fmt: skip
 
     def _unaligned_after_ms(self, checkpoint: Checkpoint) -> int | None:
@@ -209,8 +263,11 @@ class Checkpointing:
             return
         metadata = self._metadata(checkpoint, now_ms)
         self._written[checkpoint.id] = metadata
-        tag = ("metadata", checkpoint.attempt, checkpoint.id)
-        self._orders.give(RunProgram(tag, self._store.write_metadata(metadata)))
+        tag, savepoint = ("metadata", checkpoint.attempt, checkpoint.id), checkpoint.savepoint
+        if savepoint is None:
+            self._orders.give(RunProgram(tag, self._store.write_metadata(metadata)))
+        else:
+            self._orders.give(RunProgram(tag, write_savepoint(savepoint.path, metadata, self._new_name())))
 
     def _metadata(self, checkpoint: Checkpoint, now_ms: int) -> CheckpointMetadata:
         vertices = self._graph.job_graph.vertices
@@ -229,6 +286,9 @@ class Checkpointing:
         )
 
     def _abort(self, checkpoint: Checkpoint) -> None:
+        """(What it has written of a savepoint is removed as far as it is there by now.)"""
+        if checkpoint.savepoint is not None:
+            self._orders.give(RunProgram(("delete",), remove_unfinished(checkpoint.savepoint.path)))
         self._written.pop(checkpoint.id, None)
         self._orders.send(self._live_slots(), AbortCheckpoint, checkpoint.id)
         self._sources.released(checkpoint.id)

@@ -106,7 +106,7 @@ class Ending:
         self.stage = Stage.STOPPING
         if self.target is JobState.FINISHED:
             parts = self._parts
-            running = parts.graph.outside(TERMINAL)
+            running = parts.graph.outside(IDLE)
             parts.orders.send(dict.fromkeys(parts.graph.slot_of(s) for s in running), FinishTasks)
             parts.orders.give(SetTimer(now_ms + parts.options.cancel_timeout_ms, ("cancel", parts.graph.attempt)))
         else:

@@ -98,9 +98,22 @@ class StopRequested:
     """In the log: if this master does not live to carry it out, the next one does, instead of running the job."""
 
 
+@dataclass(frozen=True, slots=True)
+class SavepointRequested:
+    """Take a savepoint, and perhaps stop with it; what became of it is shown by `request` (savepoints.py)."""
+
+    request: str
+    """Whoever asks again with the same one gets the same answer."""
+    target: str | None = None
+    """The directory it goes into; None: state.savepoints.dir."""
+    stop: bool = False
+    drain: bool = False
+    """Before the job stops, event time ends: all windows fire."""
+
+
 Event = (
     SlotMessage | WorkDone | WorkFailed | SlotOffered | SlotsDenied | SlotLost | TimerFired | CancelRequested
-    | StopRequested
+    | StopRequested | SavepointRequested
 )  # fmt: skip
 
 # commands ---------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from functools import cached_property
 
 from ..taskmanager.messages import SubtaskId
+from .events import Event, SlotsDenied
 from .execution_graph import ExecutionGraph
 from .regions import Regions
 
@@ -56,3 +57,9 @@ class Failover:
     def ordered(self) -> list[SubtaskId]:
         """The scope, in the order of the graph."""
         return [subtask for subtask in self._graph.subtasks if subtask in self.scope]
+
+    def concerned(self, event: Event) -> list[SubtaskId] | None:
+        """Whom an error concerns that is no subtask's, while some are being set up: those, if it is about that. None:
+        all."""
+        tag = getattr(event, "tag", ("",))
+        return self.ordered() if isinstance(event, SlotsDenied) or tag[0] in ("restore", "slots") else None

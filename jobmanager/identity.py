@@ -1,7 +1,8 @@
 """Which job a submission is: a new one, or an earlier one continued; and where its state comes from.
 
-`-s latest` continues the newest job of the name that has not ended: same id, same log. `-s PATH` starts a new job
-from another one's checkpoint. Otherwise a new job starts afresh.
+`-s latest` continues the newest job of the name that has not ended: same id, same log; one that stopped with a
+savepoint goes on from that as a new job. `-s PATH` starts a new job from another one's checkpoint, or from a savepoint,
+wherever it is. Otherwise a new job starts afresh.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..state.errors import CheckpointError, ConfigurationError
 from ..state.ids import JobId, new_job_id, new_nonce
 from ..state.job_registry import JobDescription, find_latest, register_job
 from ..state.objects import ObjectStore, run_program
+from ..state.savepoint_store import is_savepoint, located
 
 LATEST = "latest"
 
@@ -43,14 +45,24 @@ def identify(
             raise CheckpointError(
                 f"there is no job '{job_name}' in {location} that could be continued; run without -s to start afresh"
             )
-        last = found.state.last_completed
-        if found.state.finished is None or last is None:
-            return Identity(found.job_id, found.description.restored_from, True, found.state.generation)
-        wanted = f"{location}/{last.metadata_name}"  # cancelled or failed: a new job goes on from what it left
+        state = found.state
+        if state.finished is None and state.savepoint is None:
+            return Identity(found.job_id, found.description.restored_from, True, state.generation)
+        if state.savepoint is not None:
+            wanted = state.savepoint.path
+        elif state.last_completed is not None:  # cancelled or failed: a new job goes on from what it left
+            wanted = f"{location}/{state.last_completed.metadata_name}"
+        else:
+            return Identity(found.job_id, found.description.restored_from, True, state.generation)
     if wanted is not None and config.get(options.CHECKPOINT_INTERVAL) == 0:
         raise ConfigurationError(f"{options.RESTORE.key} needs checkpoints, but they are switched off")
-    origin = None if wanted is None else metadata_name_of_path(wanted, location)
+    origin = None if wanted is None else _origin(wanted, location)
     job_id = job_id or new_job_id()
     created_at_ms = time.time_ns() // 1_000_000
     run_program(register_job(JobDescription(job_id, job_name, created_at_ms, origin), new_nonce), store)
     return Identity(job_id, origin, continued=False)
+
+
+def _origin(path: str, location: str) -> str:
+    """ConfigurationError if it is neither a checkpoint of this storage nor a savepoint."""
+    return located(path) if is_savepoint(path) else metadata_name_of_path(path, location)

@@ -49,7 +49,7 @@ from .options import JobMasterOptions, RestoreRequest
 from .parts import make_parts
 from .process_identity import is_dead
 from .requests import Requests, Verdict
-from .views import JobOverview, JobView
+from .views import JobOverview, JobView, SavepointOperation
 
 J = JobState
 
@@ -101,7 +101,8 @@ class JobMaster:
             except ProtocolError:
                 raise
             except PenstockError as error:
-                self._attempt_failed(error, now_ms, self._concerned(event))
+                concerned = self._parts.failover.concerned(event) if self.state is J.STARTING else None
+                self._attempt_failed(error, now_ms, concerned)
                 self._advance(now_ms)
         return self._parts.orders.take()
 
@@ -125,6 +126,9 @@ class JobMaster:
     def view(self, now_ms: int) -> JobView:
         """Everything about the job that can be seen. Costs in proportion to its subtasks."""
         return self._observer.view(self.state, now_ms)
+
+    def savepoints(self) -> tuple[SavepointOperation, ...]:
+        return self._parts.checkpointing.savepoints.operations()
 
     def overview(self, now_ms: int) -> JobOverview:
         return self._observer.overview(self.state)
@@ -158,6 +162,9 @@ class JobMaster:
                 self._slot_lost(slot, reason, now_ms)
             case events.CancelRequested():
                 self._requests.ask(J.CANCELED, now_ms)
+            case events.SavepointRequested():
+                runs = self.state is J.RUNNING and self._requests.target is None
+                parts.checkpointing.savepoint_requested(event, now_ms, runs=runs)
             case events.StopRequested(remember):
                 target = J.SUSPENDED if parts.options.checkpoints is not None else J.CANCELED
                 self._requests.ask(target, now_ms, remember=remember)
@@ -216,18 +223,10 @@ class JobMaster:
                     self._attempt_failed(PenstockError("a slot that hung was discarded"), now_ms, lost)
             case ("slots", attempt) if self.state is J.STARTING:
                 self._setup.slots_timed_out(attempt)
-            case ("ending", target):
-                self._ending.overdue(target)
             case ("request",):
                 self._requests.overdue()
-            case ("commit again" | "commit overdue", *_):
-                parts.orders.give(*parts.commits.timer_fired(tag, now_ms))
-            case ("log again", number):
-                parts.orders.give(*parts.journal.again(number))
-            case ("discover", attempt, operator_id) if attempt == parts.sources.attempt:
-                parts.sources.discover(operator_id)
-            case ("clear",):
-                self._ending.cleared(overdue=True)
+            case _:
+                self._answers.due(tag, now_ms)
 
     def _slot_lost(self, slot: SlotId, reason: str, now_ms: int) -> None:
         parts, graph = self._parts, self._parts.graph
@@ -271,6 +270,12 @@ class JobMaster:
                 self._complete(self._parts.checkpointing.completion_logged(record, now_ms), now_ms)
             case job_log.SubsumedUpTo():
                 self._parts.checkpointing.subsumption_logged(record)
+            case job_log.StopDecided():
+                self._parts.checkpointing.stop_logged(record, now_ms)
+            case job_log.SavepointTaken():
+                self._parts.checkpointing.savepoint_logged(record, now_ms)
+                if self.state in (J.RUNNING, J.RESTARTING):
+                    self._begin_ending(J.FINISHED, now_ms)
             case job_log.Finished():
                 self._ending.logged(now_ms)
 
@@ -331,12 +336,6 @@ class JobMaster:
         elif checkpoint.purpose is Purpose.STOP:
             self._ending.no_checkpoint_to_await()
 
-    def _concerned(self, event: Event) -> Iterable[SubtaskId] | None:
-        """Whom an error concerns that is no subtask's: those that are being set up, if it is about that; else all."""
-        tag = getattr(event, "tag", ("",))
-        setup = self.state is J.STARTING and (isinstance(event, events.SlotsDenied) or tag[0] in ("restore", "slots"))
-        return self._parts.failover.ordered() if setup else None
-
     def _attempt_failed(
         self,
         error: Exception,
@@ -391,6 +390,7 @@ class JobMaster:
 
     def _end(self, state: JobState, failure: Exception | None) -> None:
         self._move(state)
+        self._parts.checkpointing.savepoints.job_ended(state.value, self._parts.graph.now_ms)
         self._parts.orders.give(*self._parts.pool.release_all(), events.EndJob(state, failure))
 
     def _move(self, state: JobState) -> None:

@@ -12,14 +12,17 @@ from ..runtime.config import Configuration
 from ..runtime.graph.job_graph import JobGraph
 from ..state.errors import JobFailedError
 from ..state.ids import new_nonce
+from ..state.located_objects import LocatedObjects
 from ..state.obstore_objects import ObstoreObjects
-from .events import CancelRequested, JobState, JobStatus, StopRequested
+from ..state.savepoint_store import located
+from .events import CancelRequested, JobState, JobStatus, SavepointRequested, StopRequested
 from .identity import identify
 from .job_master import JobMaster
 from .local_cluster import LocalCluster
 from .options import RestoreRequest
 from .process_identity import this_process
 from .settings import job_master_options
+from .views import SavepointOperation
 
 DEFAULT_DIRECTORY = ".penstock/checkpoints"
 
@@ -31,8 +34,9 @@ class LocalJob:
         """ConfigurationError, CheckpointError: where it cannot start at all."""
         self.graph = graph
         self.location = _location(config)
-        store = ObstoreObjects(self.location, config.to_dict())
-        store.probe()
+        root = ObstoreObjects(self.location, config.to_dict())
+        root.probe()
+        store = LocatedObjects(root, lambda location: ObstoreObjects(location, config.to_dict()))
         identity = identify(graph.job_name, config, store, self.location)
         self.job_id, self.continued = identity.job_id, identity.continued
         self._master = JobMaster(
@@ -57,6 +61,18 @@ class LocalJob:
     def stop(self) -> None:
         """Last checkpoint, commit, end; it can be continued. Safe from any thread and from signal handlers."""
         self.cluster.post(StopRequested())
+
+    def savepoint(self, target: str | None = None, *, stop: bool = False, drain: bool = False) -> str:
+        """Take one, and perhaps stop with it; answers the request, by which `operation` says what became of it."""
+        request = new_nonce()
+        directory = None if target is None else located(target)
+        self.cluster.post(SavepointRequested(request, directory, stop, drain))
+        return request
+
+    def operation(self, request: str) -> SavepointOperation | None:
+        """None: it is not known yet."""
+        found = self._master.savepoints()
+        return next((operation for operation in found if operation.request == request), None)
 
     def cancel(self) -> None:
         self.cluster.post(CancelRequested())

@@ -53,6 +53,8 @@ class JobMasterOptions:
     """Bound of the last commits when the job is cancelled: what is not committed then stays recorded."""
     exceptions_kept: int = 16
     """Failures that are remembered to be shown."""
+    savepoints_directory: str | None = None
+    """Where savepoints go that name no place."""
     storage: str = ""
     """Of the checkpoints, as it stands in front of their names: to be shown."""
     submitted_at_ms: int | None = None
@@ -71,4 +73,4 @@ class RestoreRequest:
     """Where a job that has no checkpoint of its own starts from: another job's checkpoint (`-s path`)."""
 
     metadata_name: str
-    """Object name of the `_metadata`."""
+    """Object name of the `_metadata`, or a savepoint's path."""

@@ -52,7 +52,7 @@ def make_parts(job_graph: JobGraph, job_id: JobId, options: JobMasterOptions, ne
     }
     committers = {operator_id: (names[operator_id], sink.create_committer()) for operator_id, sink in sinks.items()}
     commits = Commits({i: (name, c) for i, (name, c) in committers.items() if c is not None}, options)
-    checkpointing = Checkpointing(job_id, options, graph, orders, store, journal, sources, commits)
+    checkpointing = Checkpointing(job_id, options, graph, orders, store, journal, sources, commits, new_name)
     return Parts(
         job_id, options, graph, failover, orders, log, store, journal, SlotPool(), sources, sinks, commits,
         checkpointing,

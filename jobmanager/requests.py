@@ -53,7 +53,15 @@ class Requests:
 
     def take_over(self) -> bool:
         """What the log says that an earlier master was asked and did not live to carry out; False: nothing."""
-        decided = self._parts.log.state.stopping
+        state = self._parts.log.state
+        if state.savepoint is not None:  # it has stopped with it, and has only to finish
+            self._parts.checkpointing.savepoints.taken_over(state.savepoint)
+            self.target = JobState.FINISHED
+            return True
+        decided = state.stopping
+        if decided is not None and decided.action == "savepoint":
+            self._parts.checkpointing.savepoints.decided(decided)
+            return False
         if decided is None or is_over(decided, self._parts.options):
             return False
         if self.target is not JobState.CANCELED:

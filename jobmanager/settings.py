@@ -5,11 +5,13 @@ from __future__ import annotations
 from ..runtime import options
 from ..runtime.cluster_options import EXCEPTION_HISTORY
 from ..runtime.config import Configuration
+from ..state.savepoint_store import located
 from .options import CheckpointOptions, JobMasterOptions
 from .restarts import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
 
 
 def job_master_options(config: Configuration) -> JobMasterOptions:
+    savepoints = config.get(options.SAVEPOINTS_DIR)
     return JobMasterOptions(
         checkpoints=checkpoint_options(config),
         restarts=restart_strategy(config),
@@ -18,6 +20,7 @@ def job_master_options(config: Configuration) -> JobMasterOptions:
         cancel_timeout_ms=config.get(options.CANCEL_TIMEOUT),
         commit_timeout_ms=config.get(options.COMMIT_TIMEOUT),
         cancel_commit_timeout_ms=config.get(options.CANCEL_COMMIT_TIMEOUT),
+        savepoints_directory=None if savepoints is None else located(savepoints),
         exceptions_kept=config.get(EXCEPTION_HISTORY),
     )
 

@@ -7,6 +7,7 @@ is how the view of an ended job is kept.
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -194,6 +195,31 @@ class CheckpointsView:
     latest_completed: CheckpointView | None = None
     latest_failed: CheckpointView | None = None
     latest_restored: RestoredView | None = None
+
+
+class OperationState(enum.Enum):
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class SavepointOperation:
+    """A savepoint that somebody has asked for."""
+
+    request: str
+    path: str
+    """Where it is, or will be; empty: it was refused."""
+    stop: bool
+    drain: bool
+    state: OperationState
+    requested_ms: int = NEVER
+    ended_ms: int = NEVER
+    failure: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.state is not OperationState.IN_PROGRESS
 
 
 @dataclass(frozen=True, slots=True)

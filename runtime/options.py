@@ -99,6 +99,10 @@ CHECKPOINTS_DIR = Option(
     ".penstock/checkpoints in the working directory.",
     ("execution.checkpointing.dir",),
 )  # fmt: skip
+SAVEPOINTS_DIR = Option(
+    "state.savepoints.dir", TEXT, None, "Where savepoints go that name no directory: a directory or a URL.",
+    ("execution.checkpointing.savepoint-dir",),
+)  # fmt: skip
 RETAINED_CHECKPOINTS = Option(
     "state.checkpoints.num-retained", COUNT, 1, "How many completed checkpoints are kept.",
     ("execution.checkpointing.num-retained",),

@@ -71,11 +71,31 @@ class SubsumedUpTo(msgspec.Struct, frozen=True, tag=True):
 
 class StopDecided(msgspec.Struct, frozen=True, tag=True):
     """cancel: the job is to end; a new leader goes on ending it, and starts no attempt.
-    stop: it is to be suspended, and so does a new leader; who submits the job again continues it by a later attempt."""
+    stop: it is to be suspended, and so does a new leader; who submits the job again continues it by a later attempt.
+    savepoint: it is to finish with a savepoint; a new leader runs it, and then takes the savepoint."""
 
-    action: Literal["cancel", "stop"]
+    action: Literal["cancel", "stop", "savepoint"]
     generation: int = 0
     """Of a stop: that of the leader. Submitted again after it, the job goes on."""
+    request: str = ""
+    """Of a savepoint: who asked for it."""
+    path: str = ""
+    drain: bool = False
+
+
+class StopWithdrawn(msgspec.Struct, frozen=True, tag=True):
+    """The savepoint with which the job was to stop has failed: the job goes on."""
+
+    request: str
+
+
+class SavepointTaken(msgspec.Struct, frozen=True, tag=True):
+    """The savepoint with which the job stops is in the store: nothing is run any more, what it holds is committed."""
+
+    attempt: Attempt
+    checkpoint_id: CheckpointId
+    path: str
+    request: str
 
 
 class Finished(msgspec.Struct, frozen=True, tag=True):
@@ -85,7 +105,10 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
     retained: bool = False
 
 
-LogRecord = LeaderElected | AttemptStarted | CheckpointCompleted | SubsumedUpTo | StopDecided | Finished
+LogRecord = (
+    LeaderElected | AttemptStarted | CheckpointCompleted | SubsumedUpTo | StopDecided | StopWithdrawn | SavepointTaken
+    | Finished
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +122,7 @@ class LogSummary:
     completed: tuple[CheckpointCompleted, ...]
     subsumed: CheckpointId
     stopping: StopDecided | None
+    savepoint: SavepointTaken | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +163,8 @@ class LogState:
     """Completed and not subsumed, oldest first. The last one is the one to restore."""
     subsumed: CheckpointId = CheckpointId(0)  # noqa: RUF009
     stopping: StopDecided | None = None
+    savepoint: SavepointTaken | None = None
+    """The one that the job stopped with."""
     finished: Finished | None = None
     history: tuple[LogEntry, ...] = field(default=(), compare=False)
     """The last entries that were read, for error messages."""
@@ -155,7 +181,7 @@ class LogState:
     def summary(self) -> LogSummary:
         return LogSummary(
             self.generation, self.leader, self.attempt, self.attempt_generation, self.completed, self.subsumed,
-            self.stopping,
+            self.stopping, self.savepoint,
         )  # fmt: skip
 
     @property
@@ -173,7 +199,9 @@ class LogState:
             case LeaderElected(generation=generation):
                 return replace(state, generation=generation, leader=entry.writer)
             case AttemptStarted(attempt=attempt):
-                return replace(state, attempt=attempt, attempt_generation=self.generation, stopping=None)
+                outlives = self.stopping is not None and self.stopping.action == "savepoint"
+                stopping = self.stopping if outlives else None
+                return replace(state, attempt=attempt, attempt_generation=self.generation, stopping=stopping)
             case CheckpointCompleted() as completed:
                 return replace(state, completed=(*self.completed, completed))
             case SubsumedUpTo(checkpoint_id=subsumed):
@@ -181,6 +209,10 @@ class LogState:
                 return replace(state, subsumed=subsumed, completed=kept)
             case StopDecided() as stopping:
                 return replace(state, stopping=stopping)
+            case StopWithdrawn():
+                return replace(state, stopping=None)
+            case SavepointTaken() as savepoint:
+                return replace(state, savepoint=savepoint, stopping=None)
             case Finished() as finished:
                 return replace(state, finished=finished)
 
@@ -195,6 +227,12 @@ class LogState:
         if entry.writer != self.leader:
             return f"{self.leader} leads"
         match record:
+            case AttemptStarted() | CheckpointCompleted() | StopWithdrawn() if self.savepoint is not None:
+                return f"the job has stopped with {self.savepoint}"
+            case StopWithdrawn() if self.stopping is None or self.stopping.action != "savepoint":
+                return f"{self.stopping} is decided"
+            case SavepointTaken():
+                return self._why_not_taken(record)
             case AttemptStarted(attempt=attempt) if attempt != self.attempt + 1:
                 return f"the last attempt is {self.attempt}"
             case AttemptStarted() if self.stopping is not None and self.stopping.action == "cancel":
@@ -206,6 +244,12 @@ class LogState:
                 if subsumed <= self.subsumed or last is None or subsumed >= last.checkpoint_id:
                     return f"{self.subsumed} is subsumed already and {last} is the last one to restore"
         return None
+
+    def _why_not_taken(self, record: SavepointTaken) -> str | None:
+        if (record.attempt, self.generation) != (self.attempt, self.attempt_generation):
+            return f"attempt {self.attempt} of generation {self.attempt_generation} runs, {self.generation} leads"
+        wanted = self.stopping is not None and self.stopping.action == "savepoint"
+        return None if wanted and self.savepoint is None else f"{self.stopping} is decided"
 
     def _why_not_completed(self, record: CheckpointCompleted) -> str | None:
         if (record.attempt, self.generation) != (self.attempt, self.attempt_generation):

@@ -27,7 +27,8 @@ class JobDescription:
     job_name: str
     created_at_ms: int
     restored_from: str | None = None
-    """The `_metadata` of another job's checkpoint that it starts from, as long as it has none of its own."""
+    """The `_metadata` of another job's checkpoint, or the savepoint's path, that it starts from, as long as it has no
+    checkpoint of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def list_jobs(job_name: str | None = None) -> Program[list[JobDescription]]:
 
 def find_latest(job_name: str, new_name: Callable[[], str]) -> Program[JobRecord | None]:
     """What `-s latest` continues: the newest job of that name that has not ended, or ended (cancelled, failed) and
-    retained its last checkpoint. None: there is no such job.
+    retained its last checkpoint, or stopped with a savepoint. None: there is no such job.
 
     Left out are jobs that never began, and those that another one went on from and got to a checkpoint of its own:
     what came after theirs would be done a second time."""
@@ -71,10 +72,14 @@ def find_latest(job_name: str, new_name: Callable[[], str]) -> Program[JobRecord
         yield from log.read_newest()
         state, finished = log.state, log.state.finished
         if description.restored_from is not None and state.completed:
-            gone_on_from.add(description.restored_from.partition("/")[0])
+            gone_on_from |= {description.restored_from, description.restored_from.partition("/")[0]}
         if not state.seq or description.job_id in gone_on_from:
             continue
-        if finished is None or (finished.state != "FINISHED" and finished.retained and state.completed):
+        if state.savepoint is not None and state.savepoint.path in gone_on_from:
+            continue
+        stopped = state.savepoint is not None  # and is finished, or has only to commit what the savepoint holds
+        retained = finished is not None and finished.state != "FINISHED" and finished.retained and state.completed
+        if finished is None or stopped or retained:
             return JobRecord(description, state)
     return None
 

@@ -14,6 +14,7 @@ failed. What a job has to remember of its savepoints stands in its log.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,6 +45,12 @@ def savepoint_directory(path: str) -> str:
     return path.removeprefix("file://").rstrip("/").removesuffix(f"/{METADATA}").rstrip("/")
 
 
+def located(path: str) -> str:
+    """A directory as everybody understands it, whatever he works in: a URL, or an absolute path."""
+    directory = savepoint_directory(path)
+    return directory if "://" in directory else os.path.abspath(directory)
+
+
 class SavepointUploads(Uploads):
     """Writes the files of one savepoint."""
 
@@ -66,8 +73,8 @@ class SavepointUploads(Uploads):
         return (yield from super().put_file(path))
 
 
-def write_savepoint(path: str, metadata: CheckpointMetadata, nonce: str) -> Program[None]:
-    """ProtocolError if a subtask is missing, or a file lies elsewhere."""
+def write_savepoint(path: str, metadata: CheckpointMetadata, nonce: str) -> Program[str]:
+    """Answers the name of its document. ProtocolError if a subtask is missing, or a file lies elsewhere."""
     incomplete = why_incomplete(metadata)
     foreign = [f.name for s in metadata.subtasks for f in s.files() if not f.name.startswith(f"{path}/")]
     if incomplete or foreign:
@@ -76,6 +83,14 @@ def write_savepoint(path: str, metadata: CheckpointMetadata, nonce: str) -> Prog
     data = seal(KIND, METADATA_VERSION, nonce, document)
     if (yield from create_once(f"{path}/{METADATA}", data)) != data:
         raise ProtocolError(f"{path} was written by another master.")
+    return f"{path}/{METADATA}"
+
+
+def remove_unfinished(path: str) -> Program[None]:
+    """What a savepoint that failed has written so far. One that is complete stays."""
+    names = yield from with_retries(List(f"{path}/"))
+    if names and f"{path}/{METADATA}" not in names:
+        yield from with_retries(Delete(tuple(names)))
 
 
 def read_savepoint(path: str) -> Program[CheckpointMetadata]:

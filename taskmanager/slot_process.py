@@ -48,6 +48,7 @@ from ..runtime.logs import OutputFile, hide
 from ..state.counted_objects import CountedObjects, ObjectCounter
 from ..state.errors import ConfigurationError, ProtocolError
 from ..state.ids import Attempt, Generation, SlotId, new_nonce
+from ..state.located_objects import LocatedObjects
 from ..state.obstore_objects import ObstoreObjects
 from .contact import Contact, ContactState
 from .deployment import SlotServices
@@ -185,7 +186,9 @@ class SlotProcess:
 
     def _begin(self, lease: JobLease) -> None:
         set_up(lease.code, self._node / CODE, lease.config)
-        store = CountedObjects(ObstoreObjects(lease.storage, lease.config), self._objects)
+        root = ObstoreObjects(lease.storage, lease.config)
+        located = LocatedObjects(root, lambda location: ObstoreObjects(location, lease.config))
+        store = CountedObjects(located, self._objects)
         self._transport.use_secret(lease.secret)
         self._executor = ThreadExecutor(store, self._mailbox.post)
         services = SlotServices(

@@ -40,6 +40,7 @@ from ...state.counted_objects import CountedObjects, ObjectCounter, summed
 from ...state.errors import ObjectStoreDenied, ObjectStoreUnavailable, PenstockError
 from ...state.ids import Generation, JobId, new_nonce
 from ...state.job_log import JobLog
+from ...state.located_objects import LocatedObjects
 from ...state.objects import ObjectStore, run_program
 from ...state.obstore_objects import ObstoreObjects
 from ...taskmanager.leases import JobLease
@@ -225,8 +226,10 @@ class JobProcess:
 
     def _job_store(self) -> ObjectStore:
         submission = self._submission
-        store = ObstoreObjects(submission.storage, {**self._settings.cluster.to_dict(), **submission.config})
-        return CountedObjects(store, self._counter)
+        config = {**self._settings.cluster.to_dict(), **submission.config}
+        root = ObstoreObjects(submission.storage, config)
+        located = LocatedObjects(root, lambda location: ObstoreObjects(location, config))
+        return CountedObjects(located, self._counter)
 
     def _options(self) -> JobMasterOptions:
         cluster, submission = self._settings.cluster, self._submission
