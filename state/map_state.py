@@ -80,7 +80,7 @@ class CachedMapState(Handle[MapTable], MapState[K, V]):
         return (value for _key, value in self._iterate(start, end, values=True))
 
     def is_empty(self) -> bool:
-        return next(self._iterate(None, None, values=False), None) is None
+        return next(self._iterate(None, None, values=False, rows=1), None) is None
 
     def clear(self) -> None:
         table, current, cell = self._cell()
@@ -119,20 +119,21 @@ class CachedMapState(Handle[MapTable], MapState[K, V]):
 
     # ---- iterating
 
-    def _iterate(self, start: K | None, end: K | None, *, values: bool) -> Iterator[tuple[K, V]]:
-        """Of the key and namespace of now. Shows changes that are made meanwhile, if they are still ahead."""
+    def _iterate(
+        self, start: K | None, end: K | None, *, values: bool, rows: int = _FIRST_PART
+    ) -> Iterator[tuple[K, V]]:
+        """Of the key and namespace of now. rows: to be read first."""
         for bound in (start, end):
             if bound is not None:
                 self._check_kind(bound)
         cursor = self._cursor
         first, last = b"" if start is None else encode_key(start), None if end is None else encode_key(end)
-        return self._entries(cursor.current_key(), cursor.namespace, first, last, values=values)
+        return self._entries(cursor.current_key(), cursor.namespace, first, last, values, rows)
 
     def _entries(
-        self, key: Any, namespace: int, start: bytes, end: bytes | None, *, values: bool
+        self, key: Any, namespace: int, start: bytes, end: bytes | None, values: bool, most: int
     ) -> Iterator[tuple[K, V]]:
         whole, rows = start == b"" and end is None, 0
-        most = _FIRST_PART
         position: bytes | None = start
         while position is not None:
             table, cell = self._standing(key, namespace)
