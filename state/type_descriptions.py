@@ -85,6 +85,11 @@ def former_names(field: types.Field) -> tuple[str, ...]:
     return _extra(field.type, _RENAMED_FROM) or ()
 
 
+def _class_of(info: Any) -> Any:
+    """Without the parameters of a generic one."""
+    return getattr(info.cls, "__origin__", info.cls)
+
+
 def is_positional(info: Any) -> bool:
     """A record whose values are written in the order of its fields."""
     return isinstance(info, types.NamedTupleType) or bool(getattr(info, "array_like", False))
@@ -122,7 +127,10 @@ def is_known(info: Any) -> bool:
 def _is_known(info: Any) -> bool:
     if isinstance(info, RECORDS):
         return not (is_positional(info) and getattr(info, "tag", None) is not None)
-    containers = types.DictType | types.TupleType | types.UnionType | types.EnumType | types.LiteralType
+    if isinstance(info, types.DictType):  # as keys, records that are dicts in a plain tree would not be hashable
+        inside = _everywhere(info.key_type, {})
+        return all(is_positional(part) for part in inside if isinstance(part, RECORDS))
+    containers = types.TupleType | types.UnionType | types.EnumType | types.LiteralType
     return type(info) in _ATOMS or type(info) in _COLLECTIONS or isinstance(info, containers)
 
 
@@ -153,10 +161,9 @@ def _can_change(info: Any) -> bool:
     if isinstance(info, types.ListType | types.SetType | types.DictType | types.TypedDictType):
         return True
     if isinstance(info, types.DataclassType):
-        cls = getattr(info.cls, "__origin__", info.cls)
-        parameters: Any = getattr(cls, "__dataclass_params__", None)
+        parameters: Any = getattr(_class_of(info), "__dataclass_params__", None)
         return parameters is None or not parameters.frozen
-    return isinstance(info, types.StructType) and not info.cls.__struct_config__.frozen
+    return isinstance(info, types.StructType) and not _class_of(info).__struct_config__.frozen
 
 
 def accepted_types(info: Any) -> frozenset[type] | None:
@@ -171,7 +178,7 @@ def accepted_types(info: Any) -> frozenset[type] | None:
     if isinstance(info, types.TupleType):
         return frozenset({tuple})
     if isinstance(info, types.EnumType | types.DataclassType | types.StructType | types.NamedTupleType):
-        return frozenset({getattr(info.cls, "__origin__", info.cls)})
+        return frozenset({_class_of(info)})
     if isinstance(info, types.LiteralType):
         return frozenset(map(type, info.values))
     of_parts = [accepted_types(part) for part in parts_of(info)]
@@ -222,7 +229,11 @@ def _describe_field(field: types.Field, record: Any, within: Within) -> dict[str
         described[_RENAMED_FROM] = list(former_names(field))
     if isinstance(record, types.TypedDictType) and not field.required:
         described["absent"] = "there is none"
-    elif isinstance(record, types.StructType) and record.cls.__struct_config__.omit_defaults and not field.required:
+    elif (
+        isinstance(record, types.StructType)
+        and _class_of(record).__struct_config__.omit_defaults
+        and not field.required
+    ):
         described["absent"] = f"default {field.default!r}, {field.default_factory!r}"
     return described
 
