@@ -159,6 +159,8 @@ class BroadcastState(ReadOnlyBroadcastState[K, V]):
         self._where, self._serializer = where, serializer
         plain = typing.get_origin(key_type) or key_type
         self._key_kind: type | None = plain if isinstance(plain, type) else None
+        self._encoded: list[bytes] | None = None
+        """Since the last change. Of no use where values change in place."""
 
     def put(self, key: K, value: V) -> None:
         self._check_key(key)
@@ -168,20 +170,27 @@ class BroadcastState(ReadOnlyBroadcastState[K, V]):
         _refuse_unlike(self._where, self._serializer, entries.values())
         for key in entries:
             self._check_key(key)
+        self._encoded = None
         self._entries.update(entries)
 
     def remove(self, key: K) -> None:
+        self._encoded = None
         self._entries.pop(key, None)
 
     def clear(self) -> None:
+        self._encoded = None
         self._entries.clear()
 
     def read_only(self) -> ReadOnlyBroadcastState[K, V]:
         return ReadOnlyBroadcastState(self._entries)
 
     def encode(self) -> list[bytes]:
-        values = self._serializer.encode_all(self._entries.values())
-        return [msgspec.msgpack.encode((encode_key(key), v)) for key, v in zip(self._entries, values, strict=True)]
+        """Rules come rarely, barriers often: what has not changed is not encoded again."""
+        if self._encoded is None or not self._serializer.immutable:
+            values = self._serializer.encode_all(self._entries.values())
+            entries = zip(self._entries, values, strict=True)
+            self._encoded = [msgspec.msgpack.encode((encode_key(key), value)) for key, value in entries]
+        return self._encoded
 
     def _check_key(self, key: Any) -> None:
         kind = self._key_kind or type(key)

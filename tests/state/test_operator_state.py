@@ -97,6 +97,31 @@ def test_a_snapshot_is_of_its_barrier(disk: Disk) -> None:
     assert later.get_list_state(ListStateDescriptor("rules", Rule)).get() == [Rule("a", 2), Rule("b", 1)]
 
 
+@pytest.mark.parametrize("value_type", [int, list[int]])
+def test_each_snapshot_has_the_changes_of_a_broadcast_state_up_to_it(disk: Disk, value_type: Any) -> None:
+    backend = OperatorStateBackend("op")
+    descriptor: MapStateDescriptor[str, Any] = MapStateDescriptor("rules", str, value_type)
+    state = backend.get_broadcast_state(descriptor)
+
+    def value(number: int) -> Any:
+        return number if value_type is int else [number]
+
+    def written() -> dict[str, Any]:
+        return dict(disk.restored(disk.snapshot(backend)).get_broadcast_state(descriptor).items())
+
+    state.put_all({"a": value(1), "b": value(2)})
+    assert written() == written() == {"a": value(1), "b": value(2)}
+    state.put("b", value(3))
+    assert written() == {"a": value(1), "b": value(3)}
+    state.remove("a")
+    assert written() == {"b": value(3)}
+    if value_type is not int:
+        state.get("b").append(4)
+        assert written() == {"b": [3, 4]}
+    state.clear()
+    assert written() == {}
+
+
 def test_small_states_are_inline_and_larger_ones_are_files(disk: Disk) -> None:
     backend = OperatorStateBackend("op")
     backend.get_list_state(INTS).add(1)
