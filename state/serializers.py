@@ -177,18 +177,19 @@ class TypedSerializer:
         if self.accepts is not None and type(value) not in self.accepts:
             raise self.refusal(value)
         try:
-            data = self._mark + self._encode(value)
+            data = self._encode(value)
             if self._checked:  # a wrong value inside would otherwise be found by the restore that needs it
-                self._check(value, data)
-            return data
+                self._decode(data)
+                if self._arrow is not None:
+                    self._check_arrow(value)
+            return self._mark + data if self._mark else data
         except _UNENCODABLE:
             return self._encode_tree(value)
         except (msgspec.ValidationError, TypeError) as error:
             raise StateError(f"{value!r} is not of the declared type {self._name}: {error}") from error
 
-    def _check(self, value: Any, data: bytes) -> None:
-        self._decode(memoryview(data)[len(self._mark) :])
-        changed = None if self._arrow is None else why_changed(value, self._arrow)
+    def _check_arrow(self, value: Any) -> None:
+        changed = why_changed(value, self._arrow)
         if changed:
             raise StateError(f"{value!r} does not fit the declared type {self._name}: {changed}")
 
@@ -219,7 +220,7 @@ class TypedSerializer:
 
     def decode(self, data: bytes) -> Any:
         if self._mark:
-            return self._decode(memoryview(data)[_MARK:]) if data.startswith(self._mark) else self._decode_old(data)
+            return self._decode(data[_MARK:]) if data.startswith(self._mark) else self._decode_old(data)
         try:
             return self._decode(data)
         except msgspec.DecodeError:
@@ -241,7 +242,7 @@ class TypedSerializer:
         if kind == _PICKLED:
             tree = pickle.loads(data[_MARK:])
         elif kind == _MARKED:
-            tree = msgspec.msgpack.decode(memoryview(data)[_MARK:])
+            tree = msgspec.msgpack.decode(data[_MARK:])
         else:
             tree, by = msgspec.msgpack.decode(data), _PLAIN
         read = self._readings.get(by)
