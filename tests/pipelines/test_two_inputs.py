@@ -260,3 +260,41 @@ def test_broadcast_to_a_stream_without_keys(new_env: Any, drive: Any, results: A
     checked.sink_to(ListSink("checked"), name="sink").uid("sink")
     drive(env).end()
     assert Counter(results("checked")) == Counter([*(("value", value) for value in range(50)), *[("sum", 45)] * 3])
+
+
+OPENED: Counter[int] = Counter()
+"""How often a subtask of `Running` was opened, in this process."""
+
+
+class Running(ps.MapFunction, ps.CheckpointedFunction):
+    """A value with how many its subtask has seen."""
+
+    def open(self, runtime_context: ps.RuntimeContext) -> None:
+        self.subtask = runtime_context.get_index_of_this_subtask()
+        OPENED[self.subtask] += 1
+
+    def initialize_state(self, context: ps.FunctionInitializationContext) -> None:
+        self.seen = context.get_operator_state_store().get_list_state(ps.ListStateDescriptor("seen", int))
+
+    def snapshot_state(self, context: ps.FunctionSnapshotContext) -> None: ...
+
+    def map(self, value: int) -> tuple[int, int]:
+        self.seen.add(value)
+        return value, len(self.seen.get())
+
+
+def test_a_region_that_restarts_alone_finds_its_own_list(
+    new_env: Any, drive: Any, held_source: Any, results: Any, tmp_path: Path
+) -> None:
+    assert results("running") == []
+    OPENED.clear()
+    values, gate = list(range(300)), tmp_path / "gate"
+    source = held_source(values, gate, 20, splits=3, batch_rows=10, record_type=int)
+    running = new_env(3).from_source(source, uid="source").map(Running(), name="running").uid("running")
+    running.sink_to(ListSink("running"), name="sink").uid("sink")
+    job = drive(running._env).until(lambda _: len(results("running")) == 60).kill()
+    gate.touch()
+    job.end()
+    assert sorted(OPENED.values()) == [1, 1, 2]
+    by_subtask = [range(100 * number, 100 * number + 100) for number in range(3)]
+    assert sorted(results("running")) == [(value, value - own.start + 1) for own in by_subtask for value in own]
