@@ -156,6 +156,11 @@ class RowBackend(KeyedStateBackend):
         return _Declared(descriptor, handle, state, expiry)
 
     @property
+    def descriptors(self) -> tuple[StateDescriptor, ...]:
+        """Of all states that were declared so far."""
+        return tuple(declared.descriptor for declared in self._declared.values())
+
+    @property
     def changes_in_place(self) -> bool:
         return any(handle.changes_in_place for handle in self._handles())
 
