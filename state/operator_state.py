@@ -25,17 +25,18 @@ import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from .backend import ListState
+from .checkpoint_store import Uploads
 from .descriptors import ListStateDescriptor, MapStateDescriptor
 from .errors import DamagedCheckpointError, IncompatibleStateError, KeyTypeError, StateError
 from .key_encoding import decode_key, encode_key
 from .objects import Program
 from .serializers import Serializer, serializer_for
-from .snapshots import FileHandle, OperatorStateHandle
+from .snapshots import OperatorStateHandle
 from .type_descriptions import Description
 from .type_evolution import incompatibility
 
@@ -46,12 +47,6 @@ INLINE_BYTES = 4 << 10
 """A state up to this size stands in the metadata: every subtask's does, and the master reads all of it."""
 
 _KINDS = {"split": "list", "union": "union list", "broadcast": "broadcast"}
-
-
-class Uploads(Protocol):
-    """Where a checkpoint's files go."""
-
-    def put_bytes(self, data: bytes, *, shared: bool = False) -> Program[FileHandle]: ...
 
 
 @dataclass(frozen=True, slots=True)
