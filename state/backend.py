@@ -89,7 +89,8 @@ class MapState(ABC, Generic[K, V]):
     Iterating goes in the order of the keys (that of their encoding, which for one type is their own) and reads as it
     goes: whoever stops early has read only that part, and a map may be larger than memory, if its values cannot change
     in place. `start` and `end` bound the keys: start <= key < end. An iterator belongs to the current key (StateError
-    after that). It shows changes that are made meanwhile to entries ahead of it; new ones it may show or not."""
+    if it has to read on after that). It shows changes that are made meanwhile to entries ahead of it; new ones it may
+    show or not."""
 
     @abstractmethod
     def get(self, key: K) -> V | None: ...

@@ -34,6 +34,7 @@ class ExpiringValueState(ValueState[V], Generic[V]):
         self._cells = cells
         self._expiry = expiry
         self._serializer = serializer
+        self._accepted = serializer.accepts
         self._default = default
         cells.refuse_unlike(serializer, () if default is None else (default,))
 
@@ -63,7 +64,8 @@ class ExpiringValueState(ValueState[V], Generic[V]):
         if value is None:
             self._cells.clear()
         else:
-            self._cells.refuse_unlike(self._serializer, (value,))
+            if self._accepted is not None and type(value) not in self._accepted:
+                self._cells.refuse_unlike(self._serializer, (value,))
             self._cells.update((self._expiry.now_ms(), value))
 
     def clear(self) -> None:
@@ -119,7 +121,9 @@ class ExpiringListState(CachedListState[V]):
         return given
 
     def add(self, value: V) -> None:
-        self.add_all((value,))
+        if self._accepted is not None and type(value) not in self._accepted:
+            self.refuse_unlike(self._elements, (value,))
+        self._append([(self._expiry.now_ms(), value)])
 
     def add_all(self, values: Iterable[V]) -> None:
         values = list(values)
@@ -174,7 +178,8 @@ class ExpiringMapState(CachedMapState[K, V]):
         self._plain = plain
 
     def put(self, key: K, value: V) -> None:
-        self.refuse_unlike(self._plain, (value,))
+        if self._plain.accepts is not None and type(value) not in self._plain.accepts:
+            self.refuse_unlike(self._plain, (value,))
         table, current, cell = self._place_of(key)
         table.put(current, cell, key, (self._expiry.now_ms(), value))
 

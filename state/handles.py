@@ -207,6 +207,12 @@ class CachedListState(Handle[ListTable], ListState[V]):
         return ListTable(*place, chunks=self._chunks)
 
     def get(self) -> list[V]:
+        cursor = self._cursor
+        table = self._tables.get(cursor.namespace)
+        known = None if table is None else table.changed.get(cursor.key)
+        if known is not None and known.values is not None:
+            known.rewrite = True
+            return known.values
         table, key, cell = self._whole()
         return table.read(key, cell)
 

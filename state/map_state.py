@@ -128,7 +128,11 @@ class CachedMapState(Handle[MapTable], MapState[K, V]):
                 self._check_kind(bound)
         cursor = self._cursor
         first, last = b"" if start is None else encode_key(start), None if end is None else encode_key(end)
-        return self._entries(cursor.current_key(), cursor.namespace, first, last, values, rows)
+        _table, key, cell = self._cell()
+        if cell.complete and not self._peeks and (self._immutable or not values):
+            entries, known = cell.entries, cell.ordered(first, last)
+            return ((k, value) for _suffix, k in known if (value := entries.get(k, MISSING)) is not MISSING)
+        return self._entries(key, cursor.namespace, first, last, values, rows)
 
     def _entries(
         self, key: Any, namespace: int, start: bytes, end: bytes | None, values: bool, most: int

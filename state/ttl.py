@@ -75,8 +75,12 @@ class StampedSerializer:
 
     def encode_all(self, values: Iterable[Stamped]) -> list[bytes]:
         values = list(values)
-        rows = self._plain.encode_all([value for _stamp, value in values])
-        return [header(stamp) + row for (stamp, _value), row in zip(values, rows, strict=True)]
+        if not values:
+            return []
+        stamps, bare = zip(*values, strict=True)
+        rows = self._plain.encode_all(bare)
+        headers = {stamp: header(stamp) for stamp in set(stamps)}  # what was written together has one stamp
+        return [headers[stamp] + row for stamp, row in zip(stamps, rows, strict=True)]
 
     def decode(self, data: bytes) -> Stamped:
         if is_stamped(data):
