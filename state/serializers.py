@@ -47,8 +47,8 @@ from .type_descriptions import (
     name_of,
 )
 
-_PLAIN, _PICKLED, _MARKED = b"", b"\xc1\x01", b"\xc1\x02"
-_MARK = 6
+_PLAIN, PICKLED, MARKED = b"", b"\xc1\x01", b"\xc1\x02"
+MARK_BYTES = 6
 """Bytes in front of a row that says how it was written."""
 _UNENCODABLE = (OverflowError, UnicodeEncodeError)
 
@@ -156,7 +156,7 @@ class TypedSerializer:
         self._checked = not is_flat(info) or self._arrow is not None
         self.type_is_all = not self._checked
         self._id = description_id(self.description)
-        self._mark = _PLAIN if is_self_describing(info) else _MARKED + self._id
+        self._mark = _PLAIN if is_self_describing(info) else MARKED + self._id
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(annotation).decode
         self._written: dict[bytes, Description] = {self._id: self.description}
@@ -199,7 +199,7 @@ class TypedSerializer:
             self._convert(tree)
         except (msgspec.ValidationError, TypeError) as error:
             raise StateError(f"{value!r} is not of the declared type {self._name}: {error}") from error
-        return _PICKLED + self._id + pickle.dumps(tree, 5)
+        return PICKLED + self._id + pickle.dumps(tree, 5)
 
     @property
     def _name(self) -> str:
@@ -220,11 +220,11 @@ class TypedSerializer:
 
     def decode(self, data: bytes) -> Any:
         if self._mark:
-            return self._decode(data[_MARK:]) if data.startswith(self._mark) else self._decode_old(data)
+            return self._decode(data[MARK_BYTES:]) if data.startswith(self._mark) else self._decode_old(data)
         try:
             return self._decode(data)
         except msgspec.DecodeError:
-            if data[:1] != _MARKED[:1]:
+            if data[:1] != MARKED[:1]:
                 raise
             return self._decode_old(data)
 
@@ -238,11 +238,11 @@ class TypedSerializer:
     # ---- rows that say how they were written, and those from before they did
 
     def _decode_old(self, data: bytes) -> Any:
-        kind, by = data[:2], data[2:_MARK]
-        if kind == _PICKLED:
-            tree = pickle.loads(data[_MARK:])
-        elif kind == _MARKED:
-            tree = msgspec.msgpack.decode(data[_MARK:])
+        kind, by = data[:2], data[2:MARK_BYTES]
+        if kind == PICKLED:
+            tree = pickle.loads(data[MARK_BYTES:])
+        elif kind == MARKED:
+            tree = msgspec.msgpack.decode(data[MARK_BYTES:])
         else:
             tree, by = msgspec.msgpack.decode(data), _PLAIN
         read = self._readings.get(by)
