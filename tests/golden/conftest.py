@@ -130,6 +130,9 @@ class Account3:
     tags: tuple[str, ...] = ("new",)
 
 
+ACCOUNTS: dict[int, Any] = {0: Account1, 1: Account2, 2: Account3}
+
+
 class Entry1(NamedTuple):
     at: int
     value: int
@@ -189,7 +192,7 @@ class Accounting(ps.KeyedProcessFunction):
         self.age = age
 
     def open(self, runtime_context: ps.RuntimeContext) -> None:
-        account = (Account1, Account2, Account3)[self.age]
+        account = ACCOUNTS[self.age]
         entry = (Entry1, Entry2, Entry3)[self.age]
         parity = (PARITY1, PARITY2, PARITY3)[self.age]
         self.account = runtime_context.get_state(ps.ValueStateDescriptor("account", account))
@@ -363,6 +366,8 @@ def expected() -> dict[str, list[str]]:
 class Golden:
     """What the tests need of this file."""
 
+    accounts = ACCOUNTS
+    environment = staticmethod(environment)
     clear = staticmethod(clear)
     make = staticmethod(make)
     finish = staticmethod(finish)

@@ -10,12 +10,21 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import penstock
+from penstock.runtime.clock import SystemClock
+from penstock.runtime.operators.declared_state import declared_state
+from penstock.state import pickling
+from penstock.state.checkpoint_store import CheckpointStore
+from penstock.state.compatibility import Problem, check_compatibility
+from penstock.state.errors import JobFailedError
+from penstock.state.objects import run_program
+from penstock.state.obstore_objects import ObstoreObjects
 
 ROOT = Path(__file__).parent
 STORED = sorted(ROOT.glob("*/*.tar.gz"))
@@ -27,6 +36,13 @@ LIMIT_BYTES = 200_000
 
 def backend_of(stored: Path) -> str:
     return stored.name.partition(".")[0]
+
+
+def unpacked(stored: Path, directory: Path) -> Any:
+    """Its description."""
+    with tarfile.open(stored) as archive:
+        archive.extractall(directory, filter="data")
+    return json.loads((directory / DESCRIPTION).read_text())
 
 
 def of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -56,13 +72,47 @@ def check(golden: Any, shown: dict[str, list[str]], before: dict[str, list[str]]
 @pytest.mark.parametrize("stored", STORED, ids=lambda path: f"{path.parent.name}-{backend_of(path)}")
 def test_a_checkpoint_of_every_version_is_restored(golden: Any, stored: Path, parallelism: int, tmp_path: Path) -> None:
     directory = tmp_path / "store"
-    with tarfile.open(stored) as archive:
-        archive.extractall(directory, filter="data")
-    made = json.loads((directory / DESCRIPTION).read_text())
+    made = unpacked(stored, directory)
     (other,) = set(BACKENDS) - {backend_of(stored)}
     backend = backend_of(stored) if parallelism < 3 else other
     restore = "latest" if parallelism == 1 else f"{directory}/{made['path']}"
     check(golden, golden.finish(directory, backend, parallelism, restore), made["shown"])
+
+
+@dataclass
+class StrictAccount:
+    total: str
+    owner: str
+
+
+@pytest.mark.parametrize("stored", STORED, ids=lambda path: f"{path.parent.name}-{backend_of(path)}")
+def test_types_that_do_not_fit_are_told_from_the_metadata_and_refused(
+    golden: Any, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = unpacked(stored, tmp_path)["path"]
+    assert problems(golden, tmp_path, path) == []
+    monkeypatch.setitem(golden.accounts, 2, StrictAccount)
+    found = problems(golden, tmp_path, path)
+    assert {problem.operator for problem in found} == {"process Accounting"}
+    assert [(problem.state, problem.path) for problem in found] == [("account", "total"), ("account", "owner")]
+    said = "state 'account' of operator .* field 'total' was int and is now str; declare 'total' so that it can be int"
+    with pytest.raises(JobFailedError, match=said):
+        golden.finish(tmp_path, backend_of(stored), 2, f"{tmp_path}/{path}")
+
+
+def problems(golden: Any, directory: Path, path: str) -> list[Problem]:
+    """Of the checkpoint at a path with the job as it is now, which is not run."""
+    job, _source = golden.environment(directory, "heap", 2, 1)
+    job.close()
+    operators = [operator for vertex in job.graph.vertices for operator in vertex.operators]
+    declared = {
+        each.id: declared_state(pickling.loads(each.pickled), each.id, each.name, SystemClock())
+        for each in operators
+        if each.id in ("accounting", "rows")
+    }
+    store = ObstoreObjects(str(directory), {})
+    metadata = run_program(CheckpointStore.read_metadata(f"{path}/_metadata"), store)
+    return check_compatibility(metadata, declared)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
