@@ -21,7 +21,7 @@ from functools import partial
 from ..state.checkpoint_store import CheckpointStore, metadata_name
 from ..state.errors import DamagedCheckpointError, PenstockError
 from ..state.ids import Attempt, CheckpointId, JobId
-from ..state.job_log import AttemptStarted
+from ..state.job_log import AttemptStarted, JobLog
 from ..state.objects import Program
 from ..state.savepoint_store import is_savepoint, read_savepoint
 from ..state.snapshots import CheckpointMetadata
@@ -29,7 +29,7 @@ from .events import RunBlocking, RunProgram, SendToSlot, SetTimer
 from .execution_graph import SubtaskState
 from .options import RestoreRequest
 from .parts import Parts
-from .restore import RestorePlan, plan_restore
+from .restore import RestorePlan, plan_restore, without_committables
 
 
 class Step(enum.Enum):
@@ -181,9 +181,20 @@ def _read(names: Sequence[str]) -> Program[list[CheckpointMetadata]]:
     found = []
     for name in names:
         try:
-            read = read_savepoint(name) if is_savepoint(name) else CheckpointStore.read_metadata(name)
+            read = _read_savepoint(name) if is_savepoint(name) else CheckpointStore.read_metadata(name)
             found.append((yield from read))
         except DamagedCheckpointError:
             if name == names[-1]:
                 raise
     return found
+
+
+def _read_savepoint(path: str) -> Program[CheckpointMetadata]:
+    """Without what its job has committed itself, as far as that job's log is here and says so: it finished, or a later
+    checkpoint replaced an earlier one, which it does only once its own output is committed (PROTOCOLS 11)."""
+    metadata = yield from read_savepoint(path)
+    log = JobLog(JobId(metadata.job_id), lambda: "reader")
+    yield from log.read_newest()
+    finished = log.state.finished
+    committed = finished is not None and finished.state == "FINISHED"
+    return without_committables(metadata) if committed or log.state.subsumed >= metadata.checkpoint_id else metadata

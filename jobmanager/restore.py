@@ -95,6 +95,15 @@ def plan_restore(metadata: CheckpointMetadata, job_graph: JobGraph, *, allow_non
     return plan
 
 
+def without_committables(metadata: CheckpointMetadata) -> CheckpointMetadata:
+    """The same, with nothing to commit."""
+    subtasks = [
+        replace(subtask, operators=tuple(replace(operator, committables=()) for operator in subtask.operators))
+        for subtask in metadata.subtasks
+    ]
+    return replace(metadata, subtasks=tuple(subtasks), pending_commits={})
+
+
 def _by_operator(metadata: CheckpointMetadata) -> dict[OperatorId, _OldOperator]:
     operators: dict[OperatorId, _OldOperator] = {}
     for subtask in metadata.subtasks:

@@ -16,7 +16,7 @@ from typing import Any
 from .objects import Delete, List, ListDetails, ObjectStore, Pause, StoredObject, StoreOp
 
 _ELSEWHERE = re.compile(
-    r"(?P<location>(?:[a-z0-9+]+://|/).*savepoint-[0-9a-f]{6}-[0-9a-f]{12})/(?P<name>.*)", re.DOTALL
+    r"(?P<location>(?:[a-z0-9+]+://|/).*savepoint-[^/-]{1,6}-[^/]+)/(?P<name>.*)", re.DOTALL
 )
 
 

@@ -28,7 +28,7 @@ from .objects import Delete, Get, List, Program, create_once, with_retries
 from .snapshots import METADATA_VERSION, CheckpointMetadata, FileHandle
 
 KIND = "savepoint"
-_DIRECTORY = re.compile(r"(?:.*/)?savepoint-[0-9a-f]{6}-[0-9a-f]{12}", re.DOTALL)
+_DIRECTORY = re.compile(r"(?:.*/)?savepoint-[^/-]{1,6}-[^/]+", re.DOTALL)
 
 
 def savepoint_path(target: str, job_id: JobId, unique: str) -> str:

@@ -14,10 +14,11 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..jobmanager import events
+from ..jobmanager.views import OperationState
 from ..runtime.batch import NO_TIMESTAMP, Batch
 from ..runtime.elements import MIN_WATERMARK, Barrier, EndOfInput, Watermark
 from ..state.checkpoint_store import CheckpointStore, attempt_of
@@ -30,8 +31,9 @@ from ..state.errors import (
     ProtocolError,
 )
 from ..state.ids import CheckpointId, SlotId
-from ..state.job_log import CheckpointCompleted, JobLog, LogEntry, LogState
+from ..state.job_log import CheckpointCompleted, JobLog, LogEntry, LogState, SavepointTaken
 from ..state.objects import Delete, Get, Put, PutFile, StoreOp, run_program
+from ..state.savepoint_store import read_savepoint
 from ..state.snapshots import CheckpointMetadata
 from ..taskmanager import messages
 from ..taskmanager.gate import InputGate
@@ -39,7 +41,7 @@ from ..taskmanager.task import Task, TaskState
 from ..taskmanager.transport import Frame
 from .lists import InjectedFailure
 from .log_troubles import may_be_deleted
-from .simulated_cluster import JOB, SimulatedCluster, SimulatedMaster
+from .simulated_cluster import SimulatedCluster, SimulatedMaster
 from .simulated_links import ChannelKey
 from .simulated_store import SimulatedStore
 from .simulated_warehouse import CommitFailed, Warehouse
@@ -72,7 +74,7 @@ class LogChecker:
         self.deleted: set[str] = set()
         """Names of entries that are gone because they are old."""
         self._contents = _Contents(store.objects)
-        self._log = JobLog(JOB, lambda: "checker")
+        self._log = JobLog(cluster.job_id, lambda: "checker")
         self._cluster = cluster
         store.observers.append(self._written)
 
@@ -82,7 +84,7 @@ class LogChecker:
 
     def _written(self, op: StoreOp, effective: bool) -> None:
         touched = op.names if isinstance(op, Delete) else (op.name,) if isinstance(op, Put | PutFile) else ()
-        touched = tuple(name for name in touched if name.startswith(f"{JOB}/log/"))
+        touched = tuple(name for name in touched if name.startswith(f"{self._cluster.job_id}/log/"))
         if not effective or not touched:
             return
         if isinstance(op, Delete):
@@ -102,6 +104,9 @@ class LogChecker:
             if isinstance(entry.record, CheckpointCompleted):
                 program = CheckpointStore.read_metadata(entry.record.metadata_name)
                 self.metadata[entry.record.checkpoint_id] = run_program(program, self._contents)
+            elif isinstance(entry.record, SavepointTaken):
+                savepoint = run_program(read_savepoint(entry.record.path), self._contents)
+                self.metadata[entry.record.checkpoint_id] = savepoint
 
     def check_beliefs(self) -> None:
         """What every master has read or written stands in the log."""
@@ -177,19 +182,38 @@ class StoreChecker:
         return {m.master.log.writer for m in self._cluster.masters if m.ended is not None and m.ended.state in done}
 
 
+def check_savepoints(cluster: SimulatedCluster, store: SimulatedStore) -> int:
+    """Whoever asked for a savepoint has an answer, and what is said to be one is whole. Answers how many there are."""
+    taken = 0
+    for master in cluster.masters:
+        told = master.ended is not None and master.ended.state is not events.JobState.DEPOSED
+        for operation in master.master.savepoints():
+            if told and not operation.ended:
+                raise Violation(f"{master.process.name} has ended, and {operation} has not")
+            if operation.state is not OperationState.COMPLETED:
+                continue
+            taken += 1
+            metadata = run_program(read_savepoint(operation.path), _Contents(store.objects))
+            for file in (file for subtask in metadata.subtasks for file in subtask.files()):
+                if len(store.objects.get(file.name, b"")) != file.size_bytes:
+                    raise Violation(f"{operation}: {file.name} is missing or cut short")
+    return taken
+
+
 class CommitChecker:
     """Told of every transaction that is asked to become visible."""
 
-    def __init__(self, log: LogChecker) -> None:
+    def __init__(self, log: LogChecker, held: Iterable[str] = ()) -> None:
+        """`held`: by the savepoint that the job began with."""
         self._log = log
-        self._allowed: set[str] = set()
+        self._allowed = set(held)
         self._known: set[CheckpointId] = set()
 
     def asked(self, name: str) -> None:
         for checkpoint_id, metadata in self._log.metadata.items():
             if checkpoint_id not in self._known:
                 self._known.add(checkpoint_id)
-                self._allowed.update(_committables(metadata))
+                self._allowed.update(committables_of(metadata))
         if name not in self._allowed:
             raise Violation(f"transaction {name} is committed, and no logged checkpoint holds it")
 
@@ -199,7 +223,7 @@ def commit_what_is_recorded(log: LogChecker, warehouse: Warehouse) -> int:
     transactions that were."""
     finished, last = log.state.finished, log.state.last_completed
     assert finished is not None
-    recorded = list(_committables(log.metadata[last.checkpoint_id])) if last is not None else []
+    recorded = list(committables_of(log.metadata[last.checkpoint_id])) if last is not None else []
     left = [name for name in recorded if name not in warehouse.shown]
     if left and not finished.retained:
         raise Violation(f"the job was cancelled with output that is not committed, and nothing is retained: {finished}")
@@ -230,7 +254,7 @@ class PendingChecker:
             raise Violation(f"{len(left)} transactions are pending after the end of the job, for example {left[0]}")
 
 
-def _committables(metadata: CheckpointMetadata) -> Iterator[str]:
+def committables_of(metadata: CheckpointMetadata) -> Iterator[str]:
     for subtask in metadata.subtasks:
         for operator in subtask.operators:
             yield from (committable.decode() for committable in operator.committables)

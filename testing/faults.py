@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from ..jobmanager.job_states import JobState
@@ -28,6 +29,8 @@ class Fault(enum.Enum):
     PAUSE_MASTER = "the master hangs, and goes on later, perhaps deposed"
     RIVAL_MASTER = "a candidate appears beside a healthy leader"
     STOP = "the job is stopped after a last checkpoint, and continued by another master"
+    SAVEPOINT = "a savepoint is asked for"
+    STOP_WITH_SAVEPOINT = "the job is stopped with a savepoint, and another job goes on from it"
     RESCALE = "later masters run the job at another parallelism"
     STORE_DOWN = "the store is unavailable for a while"
     STORE_LOSES_ANSWERS = "ops take effect, and time out"
@@ -51,7 +54,8 @@ STORE_TROUBLES: dict[Fault, tuple[StoreTrouble, ...]] = {
 MOMENTS = frozenset(
     {
         Fault.KILL_SLOT, Fault.PAUSE_SLOT, Fault.SLOW_LINK, Fault.CUT_LINK, Fault.SLOW_CONTROL, Fault.KILL_MASTER,
-        Fault.PAUSE_MASTER, Fault.RIVAL_MASTER, Fault.STOP, Fault.STORE_DOWN,
+        Fault.PAUSE_MASTER, Fault.RIVAL_MASTER, Fault.STOP, Fault.SAVEPOINT,
+        Fault.STOP_WITH_SAVEPOINT, Fault.STORE_DOWN,
     }
 )  # fmt: skip
 """Happen at some moments."""
@@ -97,9 +101,13 @@ def draw_faults(random: Random, lasts_ns: int, checkpoints: bool) -> FaultPlan:
 
 def draw_storm(random: Random, lasts_ns: int) -> FaultPlan:
     """Many faults of the kinds that make attempts and checkpoints fail while the job is busy."""
-    kinds = (Fault.KILL_SLOT, Fault.CUT_LINK, Fault.SLOW_LINK, Fault.SLOW_CONTROL, Fault.STORE_DOWN)
+    kinds = (
+        Fault.KILL_SLOT, Fault.CUT_LINK, Fault.SLOW_LINK, Fault.SLOW_CONTROL, Fault.STORE_DOWN, Fault.SAVEPOINT,
+    )  # fmt: skip
     horizon_ns = lasts_ns * 3 // 2 + 2_000 * MS
     drawn = [(random.randrange(500 * MS, horizon_ns), random.choice(kinds)) for _ in range(12)]
+    if random.random() < 0.3:
+        drawn.append((random.randrange(500 * MS, horizon_ns), Fault.STOP_WITH_SAVEPOINT))
     moments = sorted(drawn, key=lambda moment: moment[0])
     commits = (Fault.COMMIT_FAILS, Fault.COMMIT_HANGS)
     return FaultPlan(frozenset((*kinds, *commits)), tuple(moments), horizon_ns, 0.0, 0.2)
@@ -123,6 +131,8 @@ class FaultInjector:
             Fault.PAUSE_MASTER: self._pause_master,
             Fault.RIVAL_MASTER: self._start_rival,
             Fault.STOP: self._stop,
+            Fault.SAVEPOINT: partial(self._savepoint, stop=False),
+            Fault.STOP_WITH_SAVEPOINT: partial(self._savepoint, stop=True),
             Fault.STORE_DOWN: self._store_down,
         }
 
@@ -214,6 +224,12 @@ class FaultInjector:
         if master is not None:
             self._note(master.process.name)
             master.stop(remember=len(self._cluster.masters) % 2 == 1)
+
+    def _savepoint(self, *, stop: bool) -> None:
+        master = self._master()
+        if master is not None:
+            self._note(master.process.name)
+            master.savepoint(stop=stop)
 
     def _start_rival(self) -> None:
         if self._master() is not None:

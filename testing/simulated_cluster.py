@@ -19,7 +19,7 @@ from typing import Any
 
 from ..jobmanager import events
 from ..jobmanager.job_master import JobMaster
-from ..jobmanager.options import JobMasterOptions
+from ..jobmanager.options import JobMasterOptions, RestoreRequest
 from ..runtime.graph.job_graph import JobGraph
 from ..state.ids import JobId, SlotId
 from ..taskmanager import messages
@@ -104,8 +104,9 @@ class SimulatedMaster:
         self.stop_requested = False
         self.master = JobMaster(
             graph,
-            job_id=JOB,
+            job_id=cluster.job_id,
             options=options,
+            restore=cluster.restore,
             new_name=time.new_name,
             process=name,
             is_dead=lambda other: other in cluster.known_dead,
@@ -127,6 +128,10 @@ class SimulatedMaster:
     def cancel(self) -> None:
         self._cluster.cancelled = True
         self._cluster.time.after(0, self.process, "cancel", lambda: self.handle(events.CancelRequested()))
+
+    def savepoint(self, *, stop: bool) -> None:
+        event = events.SavepointRequested(f"request-{self._cluster.next_number()}", stop=stop)
+        self._cluster.time.after(0, self.process, "savepoint", lambda: self.handle(event))
 
     def handle(self, event: events.Event) -> None:
         if self.ended is not None:
@@ -216,7 +221,11 @@ class SimulatedCluster:
         directory: Path,
         build_job: Callable[[], JobGraph],
         options: JobMasterOptions,
+        job_id: JobId = JOB,
+        restore: RestoreRequest | None = None,
     ) -> None:
+        self.job_id = job_id
+        self.restore = restore
         self.time = time
         self.store = store
         self.network = network

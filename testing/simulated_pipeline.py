@@ -39,6 +39,7 @@ from ..runtime.graph.job_graph import JobGraph
 from ..runtime.watermarks import WatermarkStrategy
 from ..runtime.windows.assigners import TumblingEventTimeWindows
 from ..state.descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+from ..state.ttl_config import StateTtlConfig
 from .lists import FAIL, ListSource
 from .simulated_warehouse import Warehouse, WarehouseSink
 from .virtual_time import EPOCH_MS
@@ -83,13 +84,18 @@ BUCKETS: OutputTag[Bucket] = OutputTag("buckets", Bucket)
 LATE: OutputTag[Reading] = OutputTag("late", Reading)
 
 
+TTL = StateTtlConfig("1d", "on_read_and_write")
+"""Longer than any simulated run."""
+
+
 class Running(KeyedProcessFunction):
-    """Count and sum per key, and a timer at the end of every bucket of event time."""
+    """Count and sum per key, and a timer at the end of every bucket of event time. Its state may expire, and never
+    does: every value is lost by whoever loses or mistakes a stamp."""
 
     def open(self, runtime_context: RuntimeContext) -> None:
-        sums: ValueStateDescriptor[tuple[int, int]] = ValueStateDescriptor("sum", tuple[int, int], (0, 0))
-        buckets: MapStateDescriptor[int, int] = MapStateDescriptor("buckets", int, int)
-        values: ListStateDescriptor[int] = ListStateDescriptor("values", int)
+        sums: ValueStateDescriptor[tuple[int, int]] = ValueStateDescriptor("sum", tuple[int, int], (0, 0), TTL)
+        buckets: MapStateDescriptor[int, int] = MapStateDescriptor("buckets", int, int, TTL)
+        values: ListStateDescriptor[int] = ListStateDescriptor("values", int, TTL)
         self._sums = runtime_context.get_state(sums)
         self._buckets = runtime_context.get_map_state(buckets)
         self._values = runtime_context.get_list_state(values)

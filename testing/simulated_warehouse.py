@@ -21,6 +21,7 @@ class CommitFailed(PenstockError):
 @dataclass(slots=True)
 class Transaction:
     sink: str
+    job_id: str
     attempt: Attempt
     rows: list[Any]
 
@@ -63,8 +64,9 @@ class Warehouse:
         self.shown[name] = (transaction.sink, transaction.rows)
         self.visible.setdefault(transaction.sink, []).extend(transaction.rows)
 
-    def abort_below(self, sink: str, attempt: Attempt) -> None:
-        for name in [n for n, t in self.pending.items() if t.sink == sink and t.attempt < attempt]:
+    def abort_below(self, sink: str, job_id: str, attempt: Attempt) -> None:
+        older = [n for n, t in self.pending.items() if (t.sink, t.job_id) == (sink, job_id) and t.attempt < attempt]
+        for name in older:
             del self.pending[name]
             self.aborted.add(name)
 
@@ -100,7 +102,7 @@ class WarehouseSink(Sink):
         return _WarehouseCommitter(self)
 
     def cleanup(self, job_id: str, attempt: Attempt) -> None:
-        _warehouses[self.warehouse].abort_below(self.name, attempt)
+        _warehouses[self.warehouse].abort_below(self.name, job_id, attempt)
 
 
 class _WarehouseWriter(SinkWriter):
@@ -116,7 +118,7 @@ class _WarehouseWriter(SinkWriter):
         if not self._rows:
             return []
         name = self._context.new_name()
-        transaction = Transaction(self._sink.name, self._context.attempt, self._rows)
+        transaction = Transaction(self._sink.name, self._context.job_id, self._context.attempt, self._rows)
         _warehouses[self._sink.warehouse].prepare(name, transaction)
         self._rows = []
         return [name.encode()]

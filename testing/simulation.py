@@ -29,17 +29,18 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
 
 from ..jobmanager.events import JobState
-from ..jobmanager.options import JobMasterOptions
+from ..jobmanager.options import JobMasterOptions, RestoreRequest
 from ..jobmanager.settings import job_master_options
 from ..runtime.config import Configuration
 from ..runtime.graph.job_graph import JobGraph
+from ..state.ids import JobId
 from .checkers import (
     ChannelChecker,
     CommitChecker,
@@ -48,7 +49,9 @@ from .checkers import (
     PendingChecker,
     StoreChecker,
     Violation,
+    check_savepoints,
     commit_what_is_recorded,
+    committables_of,
 )
 from .faults import Fault, FaultInjector, FaultPlan, draw_faults, draw_storm
 from .log_troubles import LOG_KEPT_MS, WrongHints, short_memory
@@ -93,20 +96,28 @@ class Simulation:
         self.time = VirtualTime(draws.getrandbits(64), show)
         self.warehouse = open_warehouse(self.time.random)
         self.store = SimulatedStore(self.time)
+        self.savepoints = 0
+        """Taken, over all lives."""
+        self._directory = directory
+        self._live_as(JOB, None)
+
+    def _live_as(self, job_id: JobId, restore: RestoreRequest | None, held: Iterable[str] = ()) -> None:
+        """A job with a cluster of its own, and who watches it. `held`: what it may commit from the beginning."""
         self.network = Network(self.time)
         self.cluster = SimulatedCluster(
-            self.time, self.store, self.network, directory, self._build_job, _options(self.workload)
-        )
+            self.time, self.store, self.network, self._directory / job_id, self._build_job, _options(self.workload),
+            job_id, restore,
+        )  # fmt: skip
         self.log = LogChecker(self.store, self.cluster)
         self.stored = StoreChecker(self.store, self.log, self.cluster)
         self.channels = ChannelChecker(self.cluster, self.workload.late)
         FailureChecker(self.cluster)
         self.pending = PendingChecker(self.warehouse, self.store, self.log, self.cluster)
-        self.hints = WrongHints(self.store, JOB, seed)
+        self.hints = WrongHints(self.store, job_id, self.seed)
         self.left_to_commit = 0
         """Transactions that the job, which was cancelled, left to whoever continues it."""
         if self.workload.checkpoints:
-            self.warehouse.on_commit.append(CommitChecker(self.log).asked)
+            self.warehouse.on_commit = [CommitChecker(self.log, held).asked]
 
     def run(self) -> Outcome:
         violation: str | None = None
@@ -136,20 +147,32 @@ class Simulation:
         return "\n  ".join(lines)
 
     def _run(self) -> None:
-        time = self.time
         FaultInjector(self.plan, self.cluster, self.warehouse).begin()
-        self.cluster.start_master()
-        time.after(1_000 * MS, None, "supervise", lambda: self.cluster.supervise(self._done))
-        time.after(CHECK_EVERY_NS, None, "check", self._check)
-        if not time.run(self._done, self.plan.horizon_ns + LIMIT_AFTER_FAULTS_NS):
+        self.time.after(CHECK_EVERY_NS, None, "check", self._check)
+        self._live()
+        stopped = self.log.state.savepoint
+        if stopped is not None:
+            held = self.log.metadata[stopped.checkpoint_id]
+            self._live_as(JobId("next"), RestoreRequest(stopped.path), committables_of(held))
+            self._live()
+        check_output(self.workload, self.warehouse.visible)
+
+    def _live(self) -> None:
+        """To the job's end."""
+        cluster = self.cluster
+        cluster.start_master()
+        self.time.after(1_000 * MS, None, "supervise", lambda: cluster.supervise(self._done))
+        if not self.time.run(self._done, self.time.now_ns + self.plan.horizon_ns + LIMIT_AFTER_FAULTS_NS):
             raise Violation(f"the job is stuck\n{self._states()}")
         self.log.check_beliefs()
+        self.savepoints += check_savepoints(cluster, self.store)
         self.stored.check_leftovers()
+        if self._ended_as(JobState.CANCELED) and self.log.state.savepoint is not None:
+            return  # which holds what is not committed
         if self._ended_as(JobState.CANCELED):
             self.left_to_commit = commit_what_is_recorded(self.log, self.warehouse)
         elif Fault.PAUSE_SLOT not in self.plan.kinds:  # one that hung may prepare something after it was given up
             self.pending.check()
-        check_output(self.workload, self.warehouse.visible)
 
     def _check(self) -> None:
         self.channels.check_credit()
@@ -214,6 +237,7 @@ def _options(workload: Workload) -> JobMasterOptions:
         commit_timeout_ms=2_000,
         cancel_commit_timeout_ms=1_000,
         log_kept_ms=LOG_KEPT_MS,
+        savepoints_directory="savepoints",
     )
 
 
