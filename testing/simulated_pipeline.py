@@ -89,8 +89,8 @@ TTL = StateTtlConfig("1d", "on_read_and_write")
 
 
 class Running(KeyedProcessFunction):
-    """Count and sum per key, and a timer at the end of every bucket of event time. Its state may expire, and never
-    does: every value is lost by whoever loses or mistakes a stamp."""
+    """Count and sum per key, and a timer at the end of every bucket of event time. Its state has a TTL that
+    never passes: whoever loses or mistakes a stamp loses a value."""
 
     def open(self, runtime_context: RuntimeContext) -> None:
         sums: ValueStateDescriptor[tuple[int, int]] = ValueStateDescriptor("sum", tuple[int, int], (0, 0), TTL)
