@@ -28,7 +28,8 @@ from .failures import failed
 from .gate import InputGate
 from .messages import ChannelId
 from .source_input import SourceInput
-from .task import Task, TaskState, log_context
+from .task import Task, log_context
+from .task_state import TaskState
 from .transport import Frame
 
 REPORT_NS = 1_000_000_000

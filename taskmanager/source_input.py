@@ -13,7 +13,7 @@ makes none meanwhile.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..runtime.batch import Batch
@@ -40,6 +40,8 @@ class SourceInput:
         self.operator = operator
         self.sides: SideOutput | None = None
         """The chain's output of the source, for malformed records; set when the chain exists."""
+        self.pass_rows: Callable[[], int] = lambda: max_rows
+        """How many rows go through the chain at once: a barrier waits for all that was read."""
         self.retry_at_ms: int | None = None
         """When to poll again (wall clock), if the reader said so."""
         self._clock = clock
@@ -84,7 +86,7 @@ class SourceInput:
             return LatencyMarker(self._clock.now_ms(), self.operator.context.operator_name)
         if self._still_waiting():
             return None
-        status = self.operator.poll(self._max_rows)
+        status = self.operator.poll(min(self._max_rows, self.pass_rows()))
         self._waiting, self.retry_at_ms = False, None
         match status:
             case ReaderEnd():
@@ -99,6 +101,10 @@ class SourceInput:
     def wake(self) -> None:
         """The reader has something again, or has got splits."""
         self._waiting = False
+
+    def barrier_at_rest(self) -> Aligned | None:
+        """The next barrier, if nothing that was read waits before it."""
+        return self._give_barrier() if self._barriers and not self._events else None
 
     # barriers that overtake data, and what they overtook
 

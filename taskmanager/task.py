@@ -18,7 +18,6 @@ backpressured.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,27 +42,11 @@ from .slices import SliceSizer
 from .snapshotting import RestoredSubtask
 from .source_input import SourceInput
 from .subtask_checkpoints import SubtaskCheckpoints
+from .task_state import Occupation, TaskState
 from .writers import Writers
 
 STEP_NS = 10_000_000
 """A task gives the slot's thread back after this long, so that mail and other tasks get their turn (PROTOCOLS 19)."""
-
-
-class TaskState(enum.Enum):
-    INITIALIZING = enum.auto()
-    READY = enum.auto()
-    RUNNING = enum.auto()
-    DRAINED = enum.auto()
-    CLOSING = enum.auto()
-    CLOSED = enum.auto()
-
-
-class Occupation(enum.Enum):
-    """What a subtask's time went into; names as in Flink's metrics."""
-
-    BUSY = enum.auto()
-    IDLE = enum.auto()
-    BACKPRESSURED = enum.auto()
 
 
 class Task:
@@ -109,6 +92,8 @@ class Task:
         self._position = 0
         self._input_index = 0
         self._slices = SliceSizer(chain.columnar)
+        if isinstance(source, SourceInput):
+            source.pass_rows = lambda: self._slices.rows
         self._occupation = Occupation.IDLE
         self._mark_ns = clock.monotonic_ns()
         self._works: dict[int, Work] = {}
@@ -309,13 +294,23 @@ class Task:
         if self.checkpoints.in_flight:
             self.checkpoints.look_after()
         if self.input.due_ms() is None or self._ending:
-            return False
+            return self._take_at_rest()
         barrier = self.input.overtaking(self._clock.now_ms())
         if barrier is None:
-            return False
+            return self._take_at_rest()
         rest = None if self._batch is None else self._batch.slice(self._position, len(self._batch))
         self.checkpoints.take(self.input.overtake(barrier, rest), self._recovery.write_down)
         return True
+
+    def _take_at_rest(self) -> bool:
+        """A barrier costs no credit: a backpressured source with nothing at hand need not wait for it."""
+        at_rest = self._batch is None and not self.chain.work and not self._recovery
+        if not (at_rest and self.writers.blocked and isinstance(self.input, SourceInput)):
+            return False
+        aligned = self.input.barrier_at_rest()
+        if aligned is not None:
+            self.checkpoints.take(aligned, self._recovery.write_down)
+        return aligned is not None
 
     def attempt_of(self, checkpoint: CheckpointId) -> Attempt:
         """What names the files of this checkpoint. Called on helper threads, too."""

@@ -37,7 +37,8 @@ from ..state.savepoint_store import read_savepoint
 from ..state.snapshots import CheckpointMetadata
 from ..taskmanager import messages
 from ..taskmanager.gate import InputGate
-from ..taskmanager.task import Task, TaskState
+from ..taskmanager.task import Task
+from ..taskmanager.task_state import TaskState
 from ..taskmanager.transport import Frame
 from .lists import InjectedFailure
 from .log_troubles import may_be_deleted
