@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from .row_store import LocalCheckpoint, Row, RowStore
-
-if TYPE_CHECKING:
-    from .ttl import DeadRows
 
 PIECE_ROWS = 5_000
 """Rows per write: RocksDB's write holds the GIL, and sorting pays from some thousand on."""
@@ -53,8 +50,8 @@ class Marker:
     """A barrier in the queue: what its program waits for."""
 
     checkpoint_id: int
-    dead: DeadRows
-    """Rows that had expired when the barrier came."""
+    take: Callable[[], LocalCheckpoint]
+    """Of the rows of that moment, once they are in the store."""
     wanted: bool = True
     claimed: bool = False
     """Its program has begun, and will discard the local checkpoint."""
@@ -71,8 +68,8 @@ class Layer:
     """Encoded values by their row's key."""
     cells: dict[bytes, dict[bytes, bytes | None]] = field(default_factory=dict)
     """Encoded rows of lists and maps: prefix -> suffix -> value."""
-    tails: dict[tuple[int, int], tuple[TailEncoder, bytes, dict[Any, list[Any]]]] = field(default_factory=dict)
-    """Per place of a table of lists: their rows' suffix, and key -> immutable elements that were added."""
+    tails: list[tuple[TailEncoder, bytes, dict[Any, list[Any]]]] = field(default_factory=list)
+    """Tables of lists, the suffix of their rows, and key -> immutable elements that were added."""
     cleared: dict[bytes, None] = field(default_factory=dict)
     """Prefixes of which everything older is gone."""
     marker: Marker | None = None
@@ -97,18 +94,14 @@ class Layer:
         for row_key, value in rows:
             self.put_cell(row_key[:-suffix_bytes], {row_key[-suffix_bytes:]: value})
 
-    def put_tails(self, table: TailEncoder, suffix: bytes, tails: dict[Any, list[Any]]) -> bool:
-        """False: there are some of this table already, and those given were not taken."""
-        if table.place in self.tails:
-            return False
-        self.tails[table.place] = (table, suffix, tails)
-        return True
-
-    def forget_tail(self, table: TailEncoder, key: Any) -> None:
+    def forget_tails(self, table: TailEncoder, key: Any) -> None:
         """The list is written anew."""
-        known = self.tails.get(table.place)
-        if known is not None:
-            known[2].pop(key, None)
+        for _suffix, tails in self.tails_of(table):
+            tails.pop(key, None)
+
+    def tails_of(self, table: TailEncoder) -> list[tuple[bytes, dict[Any, list[Any]]]]:
+        """The table itself may have left the cache and come again."""
+        return [(suffix, tails) for other, suffix, tails in self.tails if other.place == table.place]
 
     def clear_cell(self, prefix: bytes) -> None:
         self.cells.pop(prefix, None)
@@ -123,7 +116,7 @@ class Layer:
         for table, entries in self.values.values():
             pieces += [_encoding(table, part) for part in _parts(table.in_order(entries))]
         pieces += [_as_is(part) for part in _parts(self.rows.items())]
-        for lists, suffix, tails in self.tails.values():
+        for lists, suffix, tails in self.tails:
             pieces += [_encoding_tails(lists, suffix, part) for part in _parts(lists.in_order(tails))]
         changes = ((prefix + suffix, value) for prefix, cell in self.cells.items() for suffix, value in cell.items())
         pieces += [_as_is(part) for part in _parts(changes)]
@@ -164,14 +157,14 @@ def _last_rows(store: RowStore, prefix: bytes) -> list[bytes]:
     return keys
 
 
-def with_tail(table: TailEncoder, key: Any, prefix: bytes, layer: Layer) -> Layer:
+def with_tails(table: TailEncoder, key: Any, prefix: bytes, layer: Layer) -> Layer:
     """What a layer says of one list."""
-    _table, suffix, tails = layer.tails.get(table.place, (None, b"", {}))
-    elements = tails.get(key)
-    if elements is None:
+    added = [(suffix, tails[key]) for suffix, tails in layer.tails_of(table) if key in tails]
+    if not added:
         return layer
     rows = {**layer.cells.get(prefix, {})}
-    rows[suffix] = table.encode_tails(suffix, [(key, elements)])[0][1]
+    for suffix, elements in added:
+        ((_row_key, rows[suffix]),) = table.encode_tails(suffix, [(key, elements)])
     return Layer(cells={prefix: rows}, cleared=layer.cleared)
 
 

@@ -174,7 +174,9 @@ class ListTable(Table[ListCell]):
         if self.tails:
             tails, self.tails = self.tails, defaultdict(list)
             suffix = encode_word(generation)
-            if not (self._chunks.immutable and layer.put_tails(self, suffix, tails)):
+            if self._chunks.immutable:
+                layer.tails.append((self, suffix, tails))
+            else:
                 layer.put_in_cells(len(suffix), self.encode_tails(suffix, list(tails.items())))
 
     def encode_tails(self, suffix: bytes, tails: list[tuple[Any, list[Any]]]) -> list[tuple[bytes, bytes]]:
@@ -190,7 +192,7 @@ class ListTable(Table[ListCell]):
         for (key, cell), prefix in zip(cells.items(), self.prefixes(list(cells)), strict=True):
             changes: dict[bytes, bytes | None] = {}
             if cell.rewrite:
-                layer.forget_tail(self, key)
+                layer.forget_tails(self, key)
                 if cell.chunks is None:
                     layer.clear_cell(prefix)
                 else:

@@ -24,14 +24,11 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import CheckpointError
-from .layers import Encoder, Layer, Marker, TailEncoder, merged, with_tail
+from .layers import Encoder, Layer, Marker, TailEncoder, merged, with_tails
 from .row_store import LocalCheckpoint, Row, RowStore
-
-if TYPE_CHECKING:
-    from .ttl import DeadRows
 
 _BY_KEY = itemgetter(0)
 
@@ -91,7 +88,7 @@ class WriteQueue:
 
     def scan_list(self, table: TailEncoder, key: Any, prefix: bytes) -> dict[bytes, bytes]:
         """The same for a list, of which elements may be here that are not encoded yet."""
-        layers = tuple(map(partial(with_tail, table, key, prefix), self._layers))
+        layers = tuple(map(partial(with_tails, table, key, prefix), self._layers))
         return merged(prefix, self._store.scan(prefix), layers)
 
     def scan_if_small(self, prefix: bytes, most: int) -> dict[bytes, bytes] | None:
@@ -121,9 +118,10 @@ class WriteQueue:
                 self._layers = (*self._layers, Layer())
             return self._layers[-1]
 
-    def seal(self, layer: Layer, checkpoint_id: int, dead: DeadRows) -> Marker:
-        """The open layer is the last one before this barrier."""
-        layer.marker = Marker(checkpoint_id, dead)
+    def seal(self, layer: Layer, checkpoint_id: int, take: Callable[[], LocalCheckpoint]) -> Marker:
+        """The open layer is the last one before this barrier. `take`: the store's checkpoint, or what else is made of
+        its rows."""
+        layer.marker = Marker(checkpoint_id, take)
         return layer.marker
 
     def forget(self, marker: Marker) -> None:
@@ -206,6 +204,6 @@ class WriteQueue:
         if layer.pieces:
             return
         if layer.marker is not None and layer.marker.wanted:
-            layer.marker.checkpoint = self._store.checkpoint(layer.marker.checkpoint_id, layer.marker.dead)
+            layer.marker.checkpoint = layer.marker.take()
         with self._changing:
             self._layers = tuple(other for other in self._layers if other is not layer)
