@@ -18,7 +18,7 @@ from .errors import IncompatibleStateError
 from .ids import OperatorId
 from .key_signatures import annotated_signature, fits, show
 from .serializers import serializer_for
-from .snapshots import CheckpointMetadata, KeyedHandle
+from .snapshots import CheckpointMetadata
 from .type_descriptions import Description
 from .type_evolution import differences
 
@@ -32,7 +32,7 @@ class DeclaredState:
 
     name: str
     kind: str
-    """'value', 'list', 'map', 'reducing' or 'aggregating'."""
+    """'value', 'list', 'map', 'reducing', 'aggregating'; of operator state its mode: 'split', 'union', 'broadcast'."""
     description: Description
     """Of values, elements, or a map's values."""
     keys: Any = None
@@ -49,12 +49,14 @@ class DeclaredState:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredOperator:
-    """What is known of the keyed state of an operator."""
+    """What is known of the state of an operator."""
 
     name: str
     states: tuple[DeclaredState, ...] = ()
+    """Of keyed state."""
     keys: Any = None
     """Signature of the stream's keys (key_signatures.py), if it is known."""
+    operator_states: tuple[DeclaredState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +77,25 @@ class Problem:
 
 
 def check_compatibility(metadata: CheckpointMetadata, declared: Mapping[OperatorId, DeclaredOperator]) -> list[Problem]:
-    """Everything of the row state in a checkpoint that the declared types cannot read, each once, in the order of the
-    operators. Operators and states that are only on one side are no problem of types (jobmanager/restore.py).
+    """All row state and operator state in a checkpoint that the declared types cannot read, each once, in the order of
+    the operators. Operators and states that are only on one side are no problem of types (jobmanager/restore.py).
     DamagedCheckpointError when the metadata of keyed state cannot be read."""
     found: dict[Problem, None] = {}
-    metas: dict[bytes, None] = {}
     for operator_id, operator in declared.items():
-        metas = dict.fromkeys(handle.meta for handle in _handles(metadata, operator_id))
-        for data in metas:
+        snapshots = [
+            snapshot
+            for subtask in metadata.subtasks
+            for snapshot in subtask.operators
+            if snapshot.operator_id == operator_id
+        ]
+        keyed = [handle for snapshot in snapshots for handle in snapshot.keyed if handle.backend in _ROW_BACKENDS]
+        for data in dict.fromkeys(handle.meta for handle in keyed):
             found.update(dict.fromkeys(_problems(data, operator)))
+        by_name = {state.name: state for state in operator.operator_states}
+        for handle in (handle for snapshot in snapshots for handle in snapshot.lists if handle.name in by_name):
+            was = StateMeta(0, handle.name, handle.mode, [handle.written_as])
+            found.update(dict.fromkeys(_differing(was, by_name[handle.name], operator.name)))
     return list(found)
-
-
-def _handles(metadata: CheckpointMetadata, operator_id: OperatorId) -> Iterator[KeyedHandle]:
-    for subtask in metadata.subtasks:
-        for snapshot in subtask.operators:
-            if snapshot.operator_id == operator_id:
-                yield from (handle for handle in snapshot.keyed if handle.backend in _ROW_BACKENDS)
 
 
 def _problems(data: bytes, operator: DeclaredOperator) -> Iterator[Problem]:

@@ -287,6 +287,11 @@ class OperatorStateBackend(OperatorStateStore):
         return state
 
     @property
+    def descriptors(self) -> list[tuple[str, ListStateDescriptor[Any] | MapStateDescriptor[Any, Any]]]:
+        """Mode and descriptor of all states that were declared so far."""
+        return [(declared.mode, declared.descriptor) for declared in self._declared.values()]
+
+    @property
     def changes_in_place(self) -> bool:
         """Values of some state may be objects that change in place: what is handed on must not be those."""
         return any(not declared.serializer.immutable for declared in self._declared.values())

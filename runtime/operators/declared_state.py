@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,8 @@ class _Nowhere:
 
 
 def declared_state(operator: Operator, operator_id: OperatorId, name: str, clock: Clock) -> DeclaredOperator:
-    """The keyed row state of an operator that was never opened; it is closed afterwards and of no further use. Raises
-    what users' `open` raises; StateError for declarations that no state can have."""
+    """The row state and operator state of an operator that was never opened; it is closed afterwards and of no
+    further use. Raises what users' `open` raises; StateError for declarations that no state can have."""
     with tempfile.TemporaryDirectory(prefix="penstock-declared-") as directory:
         return _opened(operator, operator_id, name, clock, Path(directory))
 
@@ -62,13 +63,15 @@ def _opened(operator: Operator, operator_id: OperatorId, name: str, clock: Clock
         backends.append(backend)
         return backend
 
+    context = _context(operator_id, name, clock, directory, keyed_backend)
     try:
-        operator.open(_context(operator_id, name, clock, directory, keyed_backend), RestoredState())
+        operator.open(context, RestoredState())
         states = [DeclaredState.of(descriptor) for backend in backends for descriptor in backend.descriptors]
+        lists = [replace(DeclaredState.of(each), kind=mode) for mode, each in context.operator_state.store.descriptors]
     finally:
         operator.close()
     keys = annotated_signature(operator.selector.key_type.kind) if isinstance(operator, KeyedOperator) else None
-    return DeclaredOperator(name, tuple(states), keys)
+    return DeclaredOperator(name, tuple(states), keys, tuple(lists))
 
 
 def _context(

@@ -11,8 +11,10 @@ import penstock as ps
 from penstock.runtime.clock import SystemClock
 from penstock.runtime.operators.declared_state import declared_state
 from penstock.state import pickling
-from penstock.state.compatibility import DeclaredOperator
+from penstock.state.compatibility import DeclaredOperator, check_compatibility
+from penstock.state.ids import Attempt, CheckpointId, OperatorId, VertexId
 from penstock.state.serializers import serializer_for
+from penstock.state.snapshots import CheckpointMetadata, OperatorSnapshot, OperatorStateHandle, SubtaskSnapshot
 
 
 @dataclass
@@ -27,6 +29,20 @@ class Counting(ps.KeyedProcessFunction):
         self.seen = runtime_context.get_state(ps.ValueStateDescriptor("seen", Event))
         self.values = runtime_context.get_list_state(ps.ListStateDescriptor("values"))
         self.marks = runtime_context.get_map_state(ps.MapStateDescriptor("marks", str, int))
+
+    def process_element(self, event: Event, ctx: Any) -> Any:
+        yield event.value
+
+
+class Rules(ps.KeyedProcessFunction, ps.CheckpointedFunction):
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+
+    def initialize_state(self, context: ps.FunctionInitializationContext) -> None:
+        store = context.get_operator_state_store()
+        store.get_list_state(ps.ListStateDescriptor("rules", self.kind))
+
+    def snapshot_state(self, context: ps.FunctionSnapshotContext) -> None: ...
 
     def process_element(self, event: Event, ctx: Any) -> Any:
         yield event.value
@@ -78,6 +94,18 @@ def test_what_functions_and_windows_declare() -> None:
     assert found["counting"].keys == "str"
     assert [state.description for state in found["windows"].states] == [serializer_for(Event).description]
     assert found["columns"].states == ()
+
+
+def test_operator_state_is_compared_too() -> None:
+    (rules,) = declared(Rules(int))["counting"].operator_states
+    assert (rules.name, rules.kind, rules.description) == ("rules", "split", "int")
+    handle = OperatorStateHandle("rules", "split", 1, inline=b"", written_as="str")
+    snapshot = OperatorSnapshot(OperatorId("counting"), lists=(handle,))
+    subtask = SubtaskSnapshot(VertexId("v"), 0, (snapshot,))
+    metadata = CheckpointMetadata("job", "job", Attempt(1), CheckpointId(1), 0, 0, {"v": 1}, {"v": 1}, (subtask,))
+    (problem,) = check_compatibility(metadata, {OperatorId("counting"): declared(Rules(int))["counting"]})
+    assert (problem.state, problem.reason) == ("rules", "the value was str and is now int")
+    assert check_compatibility(metadata, {OperatorId("counting"): declared(Rules(str))["counting"]}) == []
 
 
 def test_what_open_raises_is_raised() -> None:
