@@ -61,14 +61,13 @@ def test_a_slot_that_installs_code_for_long_is_not_lost(node: Node, monkeypatch:
         entered: ContactState | None = tick(now_ms)
         return entered
 
-    def install(*_: object) -> list[str]:
+    def set_up(*_: object) -> None:
         clock.ahead_ns += 400 * 10**9
         before = looks
         wait_for(lambda: looks >= before + 3, "looks of the watchdog")
-        return []
 
     monkeypatch.setattr(slot._contact, "tick", counted)
-    monkeypatch.setattr(slot_process, "install", install)
+    monkeypatch.setattr(slot_process, "set_up", set_up)
     slot.lease(JobLease(JobId("job"), "a job", Generation(1), "memory://"))
     assert node.exits == []
     assert slot.status().contact_ms < 60_000
