@@ -33,7 +33,7 @@ from .backend import ListState
 from .checkpoint_store import Uploads
 from .descriptors import ListStateDescriptor, MapStateDescriptor
 from .errors import DamagedCheckpointError, IncompatibleStateError, KeyTypeError, StateError
-from .key_encoding import decode_key, encode_key
+from .key_encoding import decode_key, encode_key, register_key_class
 from .objects import Program
 from .serializers import Serializer, serializer_for
 from .snapshots import OperatorStateHandle
@@ -232,6 +232,7 @@ class OperatorStateBackend(OperatorStateStore):
     def get_broadcast_state(self, descriptor: MapStateDescriptor[K, V]) -> BroadcastState[K, V]:
         def new(where: str, serializer: Serializer, parts: list[RestoredElements]) -> BroadcastState[K, V]:
             state: BroadcastState[K, V] = BroadcastState(where, descriptor.key_type, serializer, {})
+            _know_classes(descriptor.key_type)
             for part in parts:
                 read = serializer.reading([part.written_as]).decode
                 entries = (msgspec.msgpack.decode(element, type=tuple[bytes, bytes]) for element in part.elements)
@@ -332,6 +333,20 @@ def _misfit(part: RestoredElements, mode: str, serializer: Serializer) -> str | 
     if part.mode != mode:
         return f"it was a {_KINDS.get(part.mode, part.mode)} state and is now declared as a {_KINDS[mode]} state"
     return incompatibility(part.written_as, serializer.description)
+
+
+def _know_classes(annotation: Any, within: tuple[Any, ...] = ()) -> None:
+    """Keys of these classes can be decoded, also where they cannot be imported: those of a script, in a slot."""
+    parts = typing.get_args(annotation)
+    if isinstance(annotation, type) and not parts:
+        register_key_class(annotation)
+        try:
+            parts = tuple(typing.get_type_hints(annotation).values())
+        except Exception:  # names that exist for type checkers only: an importable class is found without
+            parts = ()
+    for part in parts:
+        if part not in within:
+            _know_classes(part, (*within, annotation))
 
 
 def _refuse_unlike(where: str, serializer: Serializer, values: Iterable[Any]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from penstock.state import key_encoding
 from penstock.state.checkpoint_store import CheckpointStore, Uploads
 from penstock.state.descriptors import ListStateDescriptor, MapStateDescriptor
 from penstock.state.errors import DamagedCheckpointError, IncompatibleStateError, KeyTypeError, StateError
@@ -190,6 +192,29 @@ def test_types_evolve_as_those_of_keyed_state_do(disk: Disk) -> None:
         disk.restored(handles[1:]).get_list_state(ListStateDescriptor("rules", int))
     with pytest.raises(IncompatibleStateError, match=r"does not fit: .*its keys are of type int, 'a' is not"):
         disk.restored(handles[1:]).get_broadcast_state(MapStateDescriptor("rules", int, int))
+
+
+class Place(NamedTuple):
+    country: str
+    kind: Kind | None
+
+
+class Kind(Enum):
+    SHOP = 1
+
+
+def test_classes_of_keys_need_not_be_importable(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a script, in the process of a slot."""
+    for each in (Place, Kind):
+        monkeypatch.setattr(each, "__module__", "no_module_at_all")
+    monkeypatch.setattr(Place, "__annotations__", {"country": str, "kind": Kind | None})  # as pickling.py leaves them
+    descriptor: MapStateDescriptor[Any, int] = MapStateDescriptor("places", tuple[Place, int], int)
+    backend = OperatorStateBackend("op")
+    backend.get_broadcast_state(descriptor).put((Place("de", Kind.SHOP), 1), 5)
+    handles = disk.snapshot(backend)
+    monkeypatch.setattr(key_encoding, "_classes", {})
+    restored = disk.restored(handles).get_broadcast_state(descriptor)
+    assert list(restored.items()) == [((Place("de", Kind.SHOP), 1), 5)]
 
 
 def test_a_name_is_one_state() -> None:
