@@ -251,6 +251,11 @@ class KeyedStateBackend(ABC):
         """Freeze now; the program writes the frozen generation out and uploads what the store does not have."""
 
     @abstractmethod
+    def savepoint(self, checkpoint_id: int) -> Program[tuple[KeyedHandle, ...]]:
+        """The same, whole and in a form that every backend reads (canonical.py). Nothing of it is referred to later:
+        to the backend its end is that of a snapshot that was aborted."""
+
+    @abstractmethod
     def checkpoint_completed(self, checkpoint_id: int) -> None:
         """Its files may be referred to by later snapshots from now on (PROTOCOLS 7)."""
 

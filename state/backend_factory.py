@@ -24,7 +24,8 @@ from .keyed_backend import BackendOptions, RowBackend
 from .layers import PIECE_ROWS
 from .row_keys import state_of, with_state
 from .row_store import Row, RowStore, Uploads
-from .snapshots import KeyedHandle
+from .savepoint_store import StatePlace
+from .snapshots import CANONICAL, KeyedHandle
 
 BackendKind = Literal["heap", "rocksdb"]
 Restored = tuple[KeyedHandle, Path]
@@ -43,9 +44,11 @@ def create_keyed_backend(
     restored: Sequence[Restored] = (),
     reuse_files: bool = True,
     options: BackendOptions | None = None,
+    place: StatePlace | None = None,
 ) -> KeyedStateBackend:
     """`directory` is this attempt's own and new. `now_ms`: processing time, by which state expires. `reuse_files`: what
-    is restored is this job's, so snapshots may refer to its files. DamagedCheckpointError, IncompatibleStateError."""
+    is restored is this job's, so snapshots may refer to its files. `place`: what its files in savepoints are called.
+    DamagedCheckpointError, IncompatibleStateError."""
     options = options or BackendOptions()
     registry = StateRegistry(operator_name, max_parallelism)
     parts = [part for part in restored if len(_range_of(part[0]).intersection(key_groups))]
@@ -64,6 +67,8 @@ def create_keyed_backend(
         uploads=uploads,
         options=options,
         now_ms=now_ms,
+        directory=directory,
+        place=place or StatePlace(),
     )
 
 
@@ -114,7 +119,7 @@ def _copy_rows(
     while batch := list(islice(rows, PIECE_ROWS)):
         if moved:
             batch = [(with_state(key, moved.get(state_of(key), state_of(key))), value) for key, value in batch]
-            batch.sort()
+        batch.sort()  # most are in order
         changes: list[Row] = [*batch]
         store.write(changes)
 
@@ -131,6 +136,10 @@ def _rows_of(
 
         database = rocksdb.database_options(options.block_cache_bytes, options.write_buffer_bytes)
         return rocksdb.read_rows(fetched, directory / "import", database, wanted)
+    if handle.backend == CANONICAL:
+        from .canonical import read_rows
+
+        return read_rows(handle, fetched, wanted)
     raise StateError(f"a snapshot of the backend '{handle.backend}' cannot be restored into a row store")
 
 

@@ -62,9 +62,12 @@ class Uploads:
             raise ProtocolError(f"{name} is taken: the names handed in are not unique.")
         return FileHandle(name, len(data), xxhash.xxh3_128_hexdigest(data), shared)
 
-    def put_file(self, path: Path, *, shared: bool = False) -> Program[FileHandle]:
-        """The file must not change while this runs."""
-        name = self._name(shared)
+    def put_file(self, path: Path, *, shared: bool = False, name: str = "") -> Program[FileHandle]:
+        """The file must not change while this runs. `name` is for savepoints."""
+        return (yield from self._put_file(self._name(shared), path, shared))
+
+    @staticmethod
+    def _put_file(name: str, path: Path, shared: bool) -> Program[FileHandle]:
         size, checksum = _measure(path)
         yield from with_retries(PutFile(name, path))
         return FileHandle(name, size, checksum, shared)

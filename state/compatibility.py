@@ -18,11 +18,11 @@ from .errors import IncompatibleStateError
 from .ids import OperatorId
 from .key_signatures import annotated_signature, fits, show
 from .serializers import serializer_for
-from .snapshots import CheckpointMetadata
+from .snapshots import CANONICAL, CheckpointMetadata
 from .type_descriptions import Description
 from .type_evolution import differences
 
-_ROW_BACKENDS = ("heap", "rocksdb")
+_ROW_BACKENDS = ("heap", "rocksdb", CANONICAL)
 """Those whose meta is a BackendMeta; the column store compares its own description (column_snapshots.py)."""
 
 

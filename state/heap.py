@@ -49,6 +49,20 @@ class HeapCheckpoint:
         self._rows = []
 
 
+class FrozenHeap:
+    """All rows of one moment, by the first bytes of their keys."""
+
+    def __init__(self, places: dict[bytes, list[tuple[bytes, bytes]]]) -> None:
+        self._places = places
+
+    def rows_of_state(self, state_id: int, groups: KeyGroupRange) -> Iterator[tuple[bytes, bytes]]:
+        for group in range(groups.first, groups.last + 1):
+            yield from sorted(self._places.pop(state_prefix(group, state_id), ()))
+
+    def discard(self) -> None:
+        self._places = {}
+
+
 class _Cell:
     """The rows of a list, map or of timers of one key."""
 
@@ -162,6 +176,9 @@ class HeapStore:
     def checkpoint(self, checkpoint_id: int, dead: DeadRows) -> HeapCheckpoint:
         rows = [row for place in {*self._values, *self._cells} for row in self._of_place(place)]
         return HeapCheckpoint([row for row in rows if not dead(*row)] if dead else rows)
+
+    def freeze(self) -> FrozenHeap:
+        return FrozenHeap({place: self._of_place(place) for place in {*self._values, *self._cells}})
 
     def checkpoint_completed(self, checkpoint_id: int) -> None: ...
 

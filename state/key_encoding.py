@@ -277,12 +277,17 @@ def _decode_enum(encoded: bytes, at: int) -> tuple[Any, int]:
 
 def _decode_class(encoded: bytes, at: int) -> tuple[type, int]:
     name, end = _decode_text(encoded, at)
+    return key_class_of(name), end
+
+
+def key_class_of(name: str) -> type:
+    """A class by "module:Name". KeyTypeError when it cannot be imported."""
     module, _colon, qualname = name.partition(":")
     found = _classes.get((module, qualname))
     if found is None:
         found = _import_class(module, qualname)
         register_key_class(found)
-    return found, end
+    return found
 
 
 def _import_class(module: str, qualname: str) -> type:
@@ -342,3 +347,29 @@ _DECODERS: dict[int, _Decoder] = {
 
 def _decode_element(encoded: bytes, at: int) -> tuple[Any, int]:
     return _DECODERS[encoded[at]](encoded, at + 1)
+
+
+# ---- without the classes
+
+
+def decode_plain(encoded: bytes) -> Any:
+    """The key as whoever lacks its classes can show it: named tuples and dataclasses as tuples, enums as names."""
+    if encoded[:1] in (_STR, _BYTES):
+        return decode_key(encoded)
+    key, _end = _plain_element(encoded, 0)
+    return key
+
+
+def _plain_element(encoded: bytes, at: int) -> tuple[Any, int]:
+    tag, start = encoded[at : at + 1], at + 1
+    if tag in (_ENUM, _NAMED_TUPLE, _DATACLASS):
+        _class, start = _decode_text(encoded, start)
+    if tag == _ENUM:
+        return _decode_text(encoded, start)
+    if tag not in (_TUPLE, _NAMED_TUPLE, _DATACLASS):
+        return _decode_element(encoded, at)
+    items = []
+    while encoded[start]:
+        item, start = _plain_element(encoded, start)
+        items.append(item)
+    return tuple(items), start + 1

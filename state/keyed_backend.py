@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from .backend import AggregatingState, KeyedStateBackend, ListState, MapState, ReducingState, Timers, ValueState
@@ -35,8 +36,9 @@ from .layers import Layer, Marker
 from .objects import Program
 from .row_keys import key_of
 from .row_store import LocalCheckpoint, RowStore, Uploads
+from .savepoint_store import StatePlace
 from .serializers import serializer_for
-from .snapshots import FileHandle, KeyedHandle
+from .snapshots import CANONICAL, FileHandle, KeyedHandle
 from .statistics import StateStatistics
 from .sweeper import Sweeper
 from .timers import StoredTimers
@@ -86,7 +88,10 @@ class RowBackend(KeyedStateBackend):
         uploads: Callable[[CheckpointId], Uploads],
         options: BackendOptions,
         now_ms: Callable[[], int],
+        directory: Path,
+        place: StatePlace,
     ) -> None:
+        """directory: for the files of savepoints until they are uploaded. place: what these are called."""
         self.key_groups = key_groups
         self.max_parallelism = max_parallelism
         self._operator = operator_name
@@ -100,6 +105,8 @@ class RowBackend(KeyedStateBackend):
         self._queue = WriteQueue(store)
         self._cursor = Cursor(registry.keys)
         self._now_ms = now_ms
+        self._directory = directory
+        self._place = place
         self._sweeper = Sweeper(self._queue, key_groups, now_ms)
         self._declared: dict[str, _Declared] = {}
         self._timers: dict[str, StoredTimers] = {}
@@ -227,11 +234,11 @@ class RowBackend(KeyedStateBackend):
     def _handles(self) -> list[Handle[Any]]:
         return [known.handle for known in self._declared.values()]
 
-    def _dead_rows(self) -> DeadRows:
-        """Those of now, that snapshots leave out."""
+    def _dead_rows(self, *, all_states: bool = False) -> DeadRows:
+        """Those of now, that snapshots leave out: of states whose TTL says so, or of all."""
         last_dead: dict[int, bytes] = {}
         for known in self._declared.values():
-            if known.expiry is not None and known.expiry.in_snapshots:
+            if known.expiry is not None and (known.expiry.in_snapshots or all_states):
                 last = known.expiry.last_dead(self._now_ms())
                 if last is not None:
                     last_dead[known.handle.state_id] = last
@@ -267,13 +274,31 @@ class RowBackend(KeyedStateBackend):
     # ---- snapshots
 
     def snapshot(self, checkpoint_id: int) -> Program[tuple[KeyedHandle, ...]]:
+        dead = self._dead_rows()
+        marker = self._seal(checkpoint_id, lambda: self._store.checkpoint(checkpoint_id, dead))
+        return self._write_out(marker, self._store.kind, self._registry.encode())
+
+    def savepoint(self, checkpoint_id: int) -> Program[tuple[KeyedHandle, ...]]:
+        dead = self._dead_rows(all_states=True)
+        directory = self._directory / f"savepoint-{checkpoint_id}"
+
+        def take() -> LocalCheckpoint:
+            from .canonical import CanonicalCheckpoint  # with all of Parquet
+
+            return CanonicalCheckpoint(self._store.freeze(), meta, self.key_groups, dead, self._place, directory)
+
+        marker = self._seal(checkpoint_id, take)
+        meta = self._registry.encode()
+        return self._write_out(marker, CANONICAL, meta)
+
+    def _seal(self, checkpoint_id: int, take: Callable[[], LocalCheckpoint]) -> Marker:
         layer = self._queue.open_layer()
         self._flush(layer)
         self._flush_timers(layer)
-        marker = self._markers[checkpoint_id] = self._queue.seal(layer, checkpoint_id, self._dead_rows())
-        return self._write_out(marker, self._registry.encode())
+        marker = self._markers[checkpoint_id] = self._queue.seal(layer, checkpoint_id, take)
+        return marker
 
-    def _write_out(self, marker: Marker, meta: bytes) -> Program[tuple[KeyedHandle, ...]]:
+    def _write_out(self, marker: Marker, kind: str, meta: bytes) -> Program[tuple[KeyedHandle, ...]]:
         try:
             local: LocalCheckpoint = self._queue.reach(marker)
             uploads = self._uploads(CheckpointId(marker.checkpoint_id))
@@ -283,7 +308,7 @@ class RowBackend(KeyedStateBackend):
             if marker.checkpoint is not None:
                 marker.checkpoint.discard()
         groups = self.key_groups
-        return (KeyedHandle(self._store.kind, groups.first, groups.last, files, meta),)
+        return (KeyedHandle(kind, groups.first, groups.last, files, meta),)
 
     def checkpoint_completed(self, checkpoint_id: int) -> None:
         self._store.checkpoint_completed(checkpoint_id)

@@ -61,7 +61,7 @@ class PackedUploads(Uploads):
         pack.data += data
         return FileHandle(pack.name, len(data), xxhash.xxh3_128_hexdigest(data), shared, offset)
 
-    def put_file(self, path: Path, *, shared: bool = False) -> Program[FileHandle]:
+    def put_file(self, path: Path, *, shared: bool = False, name: str = "") -> Program[FileHandle]:
         """The file must not change while this runs."""
         if path.stat().st_size >= SMALL_BYTES:
             return (yield from super().put_file(path, shared=shared))

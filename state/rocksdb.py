@@ -125,6 +125,26 @@ class RocksCheckpoint:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
+class FrozenRocks:
+    """Hard links to the files of one moment, read without filling the cache of those who go on."""
+
+    def __init__(self, directory: Path, options: Options) -> None:
+        self._directory = directory
+        self._options = options
+
+    def rows_of_state(self, state_id: int, groups: KeyGroupRange) -> Iterator[tuple[bytes, bytes]]:
+        database = Rdict(str(self._directory), self._options, access_type=AccessType.read_only(False))
+        try:
+            for group in range(groups.first, groups.last + 1):
+                prefix = state_prefix(group, state_id)
+                yield from rows_between(database, prefix, _after(prefix), fill_cache=False)
+        finally:
+            database.close()
+
+    def discard(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
 class RocksStore:
     """One database in a directory of its own."""
 
@@ -134,6 +154,7 @@ class RocksStore:
         """Open or create the database in a directory. `uploaded`: its table files that a completed checkpoint has."""
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
+        self._options = options
         self._without_log = WriteOptions()
         self._without_log.disable_wal = True  # type: ignore[method-assign,assignment]  # the stub says it is a method
         self._without_log.memtable_insert_hint_per_batch = True  # rows come sorted
@@ -185,13 +206,21 @@ class RocksStore:
         self._database.delete_range(first_of_group(groups.last + 1), _ABOVE_ALL, self._without_log)
 
     def checkpoint(self, checkpoint_id: int, dead: DeadRows) -> RocksCheckpoint:
-        self._database.flush()
-        self._checkpoints += 1
-        directory = self._directory / f"checkpoint-{checkpoint_id}-{self._checkpoints}"
-        Checkpoint(self._database).create_checkpoint(str(directory))
+        directory = self._linked()
         taken = RocksCheckpoint(directory, self._reusable(os.listdir(directory)))
         self._unresolved[checkpoint_id] = taken
         return taken
+
+    def freeze(self) -> FrozenRocks:
+        return FrozenRocks(self._linked(), self._options)
+
+    def _linked(self) -> Path:
+        """A new directory with the files of this moment."""
+        self._database.flush()
+        self._checkpoints += 1
+        directory = self._directory / f"checkpoint-{self._checkpoints}"
+        Checkpoint(self._database).create_checkpoint(str(directory))
+        return directory
 
     def _reusable(self, names: list[str]) -> dict[str, FileHandle]:
         completed, uploaded = self._completed
@@ -225,9 +254,13 @@ class RocksStore:
         self._database.close()
 
 
-def rows_between(database: Rdict, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+def rows_between(
+    database: Rdict, start: bytes, end: bytes, *, fill_cache: bool = True
+) -> Iterator[tuple[bytes, bytes]]:
     """Start <= key < end. The database stays locked while the iterator lives, even when it is closed."""
     bounds = ReadOptions()
+    if not fill_cache:
+        bounds.fill_cache(False)  # type: ignore[call-arg]  # the stub lacks it
     bounds.set_iterate_upper_bound(end)
     rows: Any = database.items(from_key=start, read_opt=bounds)
     yield from rows

@@ -88,6 +88,10 @@ def _int_prefix(state_id: int, namespace: bytes) -> npt.NDArray[np.void]:
     return np.frombuffer(_HEAD.pack(0, state_id, len(encoded)) + encoded + namespace, layout)
 
 
+def row_key(group: int, state_id: int, encoded_key: bytes, namespace: int, suffix: bytes) -> bytes:
+    return _HEAD.pack(group, state_id, len(encoded_key)) + encoded_key + encode_word(namespace) + suffix
+
+
 def prefix_length(row_key: bytes) -> int:
     """Bytes of the row's key that name its cell."""
     return HEAD_BYTES + int.from_bytes(row_key[4:8], "big") + 8

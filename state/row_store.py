@@ -23,7 +23,9 @@ class Uploads(Protocol):
 
     def put_bytes(self, data: bytes, *, shared: bool = False) -> Program[FileHandle]: ...
 
-    def put_file(self, path: Path, *, shared: bool = False) -> Program[FileHandle]: ...
+    def put_file(self, path: Path, *, shared: bool = False, name: str = "") -> Program[FileHandle]:
+        """`name`: what people find it by in a savepoint, a path; elsewhere nobody looks."""
+        ...
 
 
 class LocalCheckpoint(Protocol):
@@ -31,6 +33,18 @@ class LocalCheckpoint(Protocol):
 
     def upload(self, uploads: Uploads) -> Program[dict[str, FileHandle]]:
         """Upload what the object store does not have; gives all files, under their local names."""
+        ...
+
+    def discard(self) -> None:
+        """Free what is kept here. May be called at any time, more than once."""
+        ...
+
+
+class FrozenRows(Protocol):
+    """The rows of one moment, to be read on any thread while the store goes on."""
+
+    def rows_of_state(self, state_id: int, groups: KeyGroupRange) -> Iterator[tuple[bytes, bytes]]:
+        """All rows of one state, in order; once, and to the end before the next state's."""
         ...
 
     def discard(self) -> None:
@@ -71,6 +85,10 @@ class RowStore(Protocol):
 
     def checkpoint(self, checkpoint_id: int, dead: DeadRows) -> LocalCheckpoint:
         """The present rows, kept apart from later writes; without those that are dead, if every row is uploaded."""
+        ...
+
+    def freeze(self) -> FrozenRows:
+        """The present rows, kept apart from later writes; of no consequence for checkpoints."""
         ...
 
     def statistics(self) -> StateStatistics:

@@ -1,7 +1,9 @@
 """Savepoints in the store: a directory of its own each, that holds all of it and nothing else (Flink's savepoints).
 
     <target>/savepoint-<job>-<unique>/_metadata          the document that lists all files
-    <target>/savepoint-<job>-<unique>/<unique>           files
+    <target>/savepoint-<job>-<unique>/<operator>/<state>/<subtask>-<unique>.parquet
+                                                         keyed state (canonical.py): people find it by these names
+    <target>/savepoint-<job>-<unique>/<unique>           other files
 
 A savepoint is the user's: no job and no clean-up deletes it, whoever asks for its disposal does. It can be moved or
 copied as a directory, because the document names files relative to it; in memory their names are whole again. Its
@@ -17,8 +19,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import xxhash
 
 from .checkpoint_store import METADATA, Uploads, why_incomplete
 from .documents import seal, unseal
@@ -51,6 +55,26 @@ def located(path: str) -> str:
     return directory if "://" in directory else os.path.abspath(directory)
 
 
+@dataclass(frozen=True, slots=True)
+class StatePlace:
+    """Whose state it is, as the names of files say it."""
+
+    operator_id: str = "operator"
+    subtask: int = 0
+
+    def file_name(self, state: str) -> str:
+        """`<operator>/<state>/<subtask>`; what follows is unique."""
+        return f"{self.operator_id}/{readable_name(state)}/{self.subtask}"
+
+
+def readable_name(state: str) -> str:
+    """The state's name where it can be part of an object's; else a rest of it with a checksum."""
+    if re.fullmatch(r"\w[\w.-]{0,63}(/\w[\w.-]{0,63})?", state, re.ASCII):
+        return state
+    rest = re.sub(r"[^A-Za-z0-9_]+", "-", state)[:32].strip("-")
+    return f"{rest}-{xxhash.xxh32_hexdigest(state.encode())}"
+
+
 class SavepointUploads(Uploads):
     """Writes the files of one savepoint."""
 
@@ -69,8 +93,10 @@ class SavepointUploads(Uploads):
         """Nothing is shared with other savepoints or checkpoints, whatever the caller says."""
         return (yield from super().put_bytes(data))
 
-    def put_file(self, path: Path, *, shared: bool = False) -> Program[FileHandle]:
-        return (yield from super().put_file(path))
+    def put_file(self, path: Path, *, shared: bool = False, name: str = "") -> Program[FileHandle]:
+        """With a name the object is called that, something unique, and the file's suffix."""
+        unique = f"{name}-{self.new_name()}{path.suffix}" if name else self.new_name()
+        return (yield from self._put_file(f"{self._own}{unique}", path, shared=False))
 
 
 def write_savepoint(path: str, metadata: CheckpointMetadata, nonce: str) -> Program[str]:

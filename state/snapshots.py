@@ -16,6 +16,10 @@ METADATA_VERSION = 3
 OLDEST_METADATA_VERSION = 1
 
 
+CANONICAL, CANONICAL_COLUMNS = "canonical", "canonical columns"
+"""What handles of savepoints call their backend: rows (canonical.py), and columns of vectorised operators."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileHandle:
     """One object in the store, or a part of one in which several small files are packed (packing.py)."""
@@ -35,7 +39,7 @@ class KeyedHandle:
     """Keyed state of one operator subtask: files under the local names the backend knows them by."""
 
     backend: str
-    """'heap', 'rocksdb' or 'columns'."""
+    """'heap', 'rocksdb' or 'columns'; of a savepoint 'canonical' or 'canonical columns'."""
     first_key_group: int
     last_key_group: int
     """Inclusive."""

@@ -59,6 +59,20 @@ def stamp_of(row: bytes) -> int:
     return int.from_bytes(row[2:_HEADER], "big")
 
 
+def without_stamp(row: bytes) -> bytes:
+    return row[_HEADER:] if is_stamped(row) else row
+
+
+def chunk_without_stamps(row: bytes) -> bytes:
+    return row[_end_of_runs(row) :] if is_stamped(row) else row
+
+
+def stamps_of_chunk(row: bytes) -> list[int]:
+    """One for every element of a chunk that is stamped."""
+    newest, runs = stamp_of(row), _decode_runs(row[_HEADER + _LENGTH : _end_of_runs(row)])
+    return [newest - age for count, age in zip(runs[::2], runs[1::2], strict=True) for _ in range(count)]
+
+
 class StampedSerializer:
     """Values and their stamps, for cells that are `(stamp, value)`."""
 
@@ -206,3 +220,8 @@ class DeadRows:
     def __call__(self, row_key: bytes, row: bytes) -> bool:
         last_dead = self._last_dead.get(state_of(row_key))
         return last_dead is not None and is_dead(row, last_dead)
+
+    def last_stamp(self, state_id: int) -> int | None:
+        """Of a dead row of a state; None if it has none."""
+        last_dead = self._last_dead.get(state_id)
+        return None if last_dead is None else stamp_of(last_dead)

@@ -22,7 +22,7 @@ from ..state.checkpoint_store import CheckpointStore, Uploads
 from ..state.ids import CheckpointId, OperatorId, SlotId
 from ..state.key_groups import KeyGroupRange
 from ..state.packing import SubtaskUploads
-from ..state.savepoint_store import SavepointUploads
+from ..state.savepoint_store import SavepointUploads, StatePlace
 from .alignment import BarrierAligner
 from .chain import OperatorChain
 from .executor import Executor
@@ -213,4 +213,5 @@ class _Deployment:
             restored=restored.keyed,
             reuse_files=deploy.reusable_checkpoint is not None,
             options=BackendOptions(generic_types=self.config.get(options.GENERIC_TYPES)),
+            place=StatePlace(described.id, deploy.index),
         )

@@ -76,6 +76,9 @@ class KeyedOperator(Operator):
     def snapshot(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot]:
         return self._snapshot(self.backend.snapshot(checkpoint_id), self.current_watermark)
 
+    def savepoint(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot]:
+        return self._snapshot(self.backend.savepoint(checkpoint_id), self.current_watermark)
+
     def _snapshot(self, frozen: Program[Any], watermark: int) -> Program[OperatorSnapshot]:
         handles = yield from frozen
         return OperatorSnapshot(self.context.operator_id, keyed=handles, watermark=watermark, idle=self._idle)
