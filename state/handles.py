@@ -265,7 +265,7 @@ class CachedListState(Handle[ListTable], ListState[V]):
             self._cursor.admitted += max(0, elements // _ELEMENTS - lists)
 
 
-_BATCHES_PER_WEIGHING = 64
+_BATCHES_PER_WEIGHING = 128
 """Looking at every list is done seldom."""
 _ELEMENTS = 16
 """Elements that take the room of a cell."""

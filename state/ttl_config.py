@@ -30,8 +30,8 @@ class StateTtlConfig:
     refresh_interval: with on_read_and_write, reading renews a stamp only if it is older than this, because a renewed
     stamp is a row that is written; state may then expire by as much too early. 0: every read renews, as in Flink.
 
-    cleanup_in_snapshots: heap snapshots and savepoints leave out what has expired. cleanup_rows: so many stored rows
-    of the state are looked at every 10 ms, and two for every row that is written (see sweeper.py); 0: what nobody
+    cleanup_in_snapshots: heap snapshots leave out what has expired; savepoints do always. cleanup_rows: so many stored
+    rows of the state are looked at every 10 ms, and two for every row that is written (see sweeper.py); 0: what nobody
     accesses stays.
 
     Raises ConfigurationError for a TTL that is not above zero, an unknown update type or visibility, and what is not a
