@@ -11,10 +11,14 @@ that are closed are not named in the description any more; their rows in older f
 A file's columns: key_group, namespace (start of the window), the key columns, the accumulators. Its record batches
 begin and end at borders of key groups, and the description tells which groups lie in which batch, so that a restore
 at another parallelism reads only what it needs.
+
+A savepoint has all live rows in one Parquet file instead (parquet_files.py), with the names that the stream's columns
+have, and nothing of it concerns the chain.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +35,18 @@ from .errors import IncompatibleStateError, StateError
 from .ids import CheckpointId
 from .key_groups import KeyGroupRange, columns_key_groups, values_of
 from .objects import Program
-from .snapshots import FileHandle, KeyedHandle
+from .parquet_files import GROUP_ROWS, KEY_GROUP, open_writer, read_row_groups
+from .savepoint_store import StatePlace
+from .snapshots import CANONICAL_COLUMNS, FileHandle, KeyedHandle
 
 if TYPE_CHECKING:
     from .checkpoint_store import Uploads
 
 BACKEND = "columns"
 _VERSION = 1
+_STATE = "windows"
+"""What savepoints call the state."""
+NAMESPACE = "namespace"
 _BATCH_ROWS = 4096
 """Key groups are packed into record batches of about this size: 128 tiny ones would be mostly headers."""
 _REBASE_AT = 1.5
@@ -49,6 +58,10 @@ class _File(msgspec.Struct, frozen=True):
     rows: int
     groups: list[tuple[int, int]]
     """First and last key group of every record batch."""
+
+
+_WHOLE = _File("rows.parquet", 0, [])
+"""Of a savepoint: the file says itself what is in it."""
 
 
 class _Description(msgspec.Struct, frozen=True):
@@ -71,6 +84,8 @@ class ColumnLayout:
     operator: str
     key_types: tuple[pa.DataType, ...]
     specs: tuple[AccumulatorSpec, ...]
+    key_columns: tuple[str, ...] = ()
+    """What they are called in savepoints."""
 
     @property
     def key_names(self) -> list[str]:
@@ -79,6 +94,20 @@ class ColumnLayout:
     @property
     def accumulator_names(self) -> list[str]:
         return [spec.name for spec in self.specs]
+
+    @property
+    def readable_names(self) -> list[str]:
+        """Of the columns of a savepoint's file, told apart without regard to case, as SQL does it."""
+        keys = self.key_columns or [f"key {i}" for i in range(len(self.key_types))]
+        values = [spec.kind if spec.column is None else f"{spec.kind}_{spec.column}" for spec in self.specs]
+        names = [KEY_GROUP, NAMESPACE]
+        taken = set(names)
+        for name in (*keys, *values):
+            while name.casefold() in taken:
+                name += "_"
+            taken.add(name.casefold())
+            names.append(name)
+        return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +120,7 @@ class RestoredRows:
     values: dict[AccumulatorSpec, pa.Array]
 
 
+_Groups = npt.NDArray[np.uint16]
 _Chain = tuple[tuple[_File, FileHandle], ...]
 
 
@@ -136,6 +166,51 @@ class ColumnSnapshots:
         ]
         return self._write(checkpoint_id, epoch, chain, copied, list(stores), list(fired))
 
+    def freeze_whole(
+        self,
+        checkpoint_id: CheckpointId,
+        stores: Mapping[int, ColumnStore],
+        fired: Sequence[int],
+        place: StatePlace,
+        directory: Path,
+    ) -> Program[tuple[KeyedHandle, ...]]:
+        """Copy everything; the program writes it as a savepoint's file, which is in `directory` meanwhile."""
+        copied = [_copy(self._layout, start, store, store.all_slots()) for start, store in stores.items() if store.size]
+        description = self._describe(list(stores), list(fired), [_WHOLE] if copied else [])
+        return self._write_whole(checkpoint_id, copied, description, place, directory / f"savepoint-{checkpoint_id}")
+
+    def _write_whole(
+        self,
+        checkpoint_id: CheckpointId,
+        copied: list[pa.RecordBatch],
+        description: _Description,
+        place: StatePlace,
+        directory: Path,
+    ) -> Program[tuple[KeyedHandle, ...]]:
+        if not description.namespaces:
+            return ()
+        files: dict[str, FileHandle] = {}
+        if copied:
+            rows, groups = _sorted(pa.concat_batches(copied), len(self._layout.key_types), self._max_parallelism)
+            path = directory / _WHOLE.name
+            try:
+                _write_parquet(path, rows.rename_columns(self._layout.readable_names), groups)
+                name = place.file_name(_STATE)
+                files[_WHOLE.name] = yield from self._uploads(checkpoint_id).put_file(path, name=name)
+            finally:
+                shutil.rmtree(directory, ignore_errors=True)
+        return (self._handle(CANONICAL_COLUMNS, files, description),)
+
+    def _describe(self, namespaces: list[int], fired: list[int], files: list[_File]) -> _Description:
+        layout = self._layout
+        return _Description(
+            _VERSION, layout.operator, layout.key_names, layout.accumulator_names, namespaces, fired, files
+        )
+
+    def _handle(self, kind: str, files: dict[str, FileHandle], description: _Description) -> KeyedHandle:
+        meta = msgspec.json.encode(description)
+        return KeyedHandle(kind, self._key_groups.first, self._key_groups.last, files, meta)
+
     def _write(
         self,
         checkpoint_id: CheckpointId,
@@ -153,18 +228,8 @@ class ColumnSnapshots:
         self._pending[checkpoint_id] = (epoch, chain)
         if not namespaces:
             return ()
-        description = _Description(
-            _VERSION,
-            self._layout.operator,
-            self._layout.key_names,
-            self._layout.accumulator_names,
-            namespaces,
-            fired,
-            [file for file, _handle in chain],
-        )
         files = {file.name: handle for file, handle in chain}
-        meta = msgspec.json.encode(description)
-        return (KeyedHandle(BACKEND, self._key_groups.first, self._key_groups.last, files, meta),)
+        return (self._handle(BACKEND, files, self._describe(namespaces, fired, [file for file, _handle in chain])),)
 
     def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:
         self._unresolved = {id_: each for id_, each in self._unresolved.items() if id_ > checkpoint_id}
@@ -181,18 +246,14 @@ class ColumnSnapshots:
 
 def _copy(layout: ColumnLayout, namespace: int, store: ColumnStore, slots: npt.NDArray[np.int32]) -> pa.RecordBatch:
     values = store.arrays(slots)
-    names = ["namespace", *(f"key {i}" for i in range(len(layout.key_types))), *layout.accumulator_names]
+    names = [NAMESPACE, *(f"key {i}" for i in range(len(layout.key_types))), *layout.accumulator_names]
     spaces = pa.array(np.full(len(slots), namespace, np.int64))
     return pa.RecordBatch.from_arrays([spaces, *store.keys(slots), *(values[spec] for spec in layout.specs)], names)
 
 
 def _encode(rows: pa.RecordBatch, key_count: int, max_parallelism: int) -> tuple[bytes, int, list[tuple[int, int]]]:
     """(IPC file of the rows sorted by key group, number of rows, key groups of each record batch)."""
-    groups = columns_key_groups(rows.columns[1 : 1 + key_count], max_parallelism)
-    order = np.argsort(groups, kind="stable")
-    groups = groups[order]
-    names = ["key_group", *rows.schema.names]
-    sorted_rows = pa.RecordBatch.from_arrays([pa.array(groups), *rows.take(pa.array(order)).columns], names)
+    sorted_rows, groups = _sorted(rows, key_count, max_parallelism)
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
     borders = []
@@ -203,12 +264,28 @@ def _encode(rows: pa.RecordBatch, key_count: int, max_parallelism: int) -> tuple
     return sink.getvalue().to_pybytes(), len(groups), borders
 
 
-def _parts(groups: npt.NDArray[np.uint16]) -> Iterator[tuple[int, int]]:
-    """Cut sorted rows at borders of key groups into parts of about _BATCH_ROWS, or one group where that is larger."""
+def _sorted(rows: pa.RecordBatch, key_count: int, max_parallelism: int) -> tuple[pa.RecordBatch, _Groups]:
+    """By key group, which is the first column then; and the key group of each row."""
+    groups = columns_key_groups(rows.columns[1 : 1 + key_count], max_parallelism)
+    order = np.argsort(groups, kind="stable")
+    groups = groups[order]
+    names = [KEY_GROUP, *rows.schema.names]
+    return pa.RecordBatch.from_arrays([pa.array(groups), *rows.take(pa.array(order)).columns], names), groups
+
+
+def _write_parquet(path: Path, rows: pa.RecordBatch, groups: _Groups) -> None:
+    rows = rows.set_column(0, KEY_GROUP, rows.column(0).cast(pa.int32()))
+    with open_writer(path, rows.schema) as writer:
+        for start, end in _parts(groups, GROUP_ROWS):
+            writer.write_batch(rows.slice(start, end - start), row_group_size=end - start)
+
+
+def _parts(groups: _Groups, size: int = _BATCH_ROWS) -> Iterator[tuple[int, int]]:
+    """Cut sorted rows at borders of key groups into parts of about `size` rows, or one group where that is larger."""
     ends = [*(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(groups)]
     start = 0
     for end in ends:
-        if end - start >= _BATCH_ROWS or end == len(groups):
+        if end - start >= size or end == len(groups):
             yield start, end
             start = end
 
@@ -222,12 +299,17 @@ def restored_rows(
     for handle, directory in keyed:
         description = _described(layout, handle)
         for file in description.files:
-            for rows in _read(directory / file.name, file, key_groups):
+            path = directory / file.name
+            if handle.backend == CANONICAL_COLUMNS:
+                parts = _read_parquet(path, handle.files[file.name].name, layout, description, key_groups)
+            else:
+                parts = _read(path, file, key_groups)
+            for rows in parts:
                 yield from _by_namespace(layout, description, rows)
 
 
 def _described(layout: ColumnLayout, handle: KeyedHandle) -> _Description:
-    if handle.backend != BACKEND:
+    if handle.backend not in (BACKEND, CANONICAL_COLUMNS):
         raise IncompatibleStateError(
             f"the snapshot holds state of the {handle.backend!r} backend, but this operator is vectorised now; "
             "give it another uid, or go back to the operator the snapshot was taken of"
@@ -264,6 +346,19 @@ def _read(path: Path, file: _File, key_groups: KeyGroupRange) -> Iterator[pa.Rec
             groups = values_of(rows.column(0), np.uint16)
             start, end = np.searchsorted(groups, [key_groups.first, key_groups.last + 1]).tolist()
             yield rows.slice(start, end - start)
+
+
+def _read_parquet(
+    path: Path, name: str, layout: ColumnLayout, description: _Description, key_groups: KeyGroupRange
+) -> Iterator[pa.RecordBatch]:
+    """In the columns' own types, under the names that they have in checkpoints."""
+    names = [KEY_GROUP, NAMESPACE, *(f"key {i}" for i in range(len(layout.key_types))), *description.accumulators]
+    for rows in read_row_groups(path, name, key_groups):
+        columns = rows.columns
+        columns[2 : 2 + len(layout.key_types)] = [
+            column.cast(kind) for column, kind in zip(columns[2:], layout.key_types, strict=False)
+        ]
+        yield pa.RecordBatch.from_arrays(columns, names)
 
 
 def _by_namespace(layout: ColumnLayout, description: _Description, rows: pa.RecordBatch) -> Iterator[RestoredRows]:

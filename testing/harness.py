@@ -206,12 +206,20 @@ class OperatorHarness:
         self.operator.checkpoint_completed(checkpoint)
         return snapshot
 
-    def begin_snapshot(self) -> Program[OperatorSnapshot]:
-        """The barrier only; `finish` does the rest. What comes in between does not belong to it."""
+    def savepoint(self) -> OperatorSnapshot:
+        """Take a savepoint: state in a form that every backend restores. To the operator nothing follows from it."""
+        checkpoint = CheckpointId(self._next_checkpoint)
+        savepoint = self.finish(self.begin_snapshot(canonical=True))
+        self.operator.checkpoint_aborted(checkpoint)
+        return savepoint
+
+    def begin_snapshot(self, *, canonical: bool = False) -> Program[OperatorSnapshot]:
+        """The barrier only; `finish` does the rest. What comes in between does not belong to it. `canonical`: that of
+        a savepoint."""
         checkpoint = CheckpointId(self._next_checkpoint)
         self._next_checkpoint += 1
         self.operator.prepare_barrier(checkpoint)
-        program = self.operator.take_snapshot(checkpoint)
+        program = self.operator.take_snapshot(checkpoint, canonical=canonical)
         if program is None:
             raise ValueError(f"{type(self.operator).__name__} has no state")
         return program

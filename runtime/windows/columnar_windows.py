@@ -32,6 +32,7 @@ from ...state.errors import AggregateError, KeyTypeError, PipelineError
 from ...state.ids import CheckpointId
 from ...state.key_groups import KeyGroupRange
 from ...state.objects import Program
+from ...state.savepoint_store import StatePlace
 from ...state.snapshots import KeyedHandle, OperatorSnapshot
 from ...state.statistics import StateStatistics
 from ..aggregates import Aggregate
@@ -106,7 +107,7 @@ class ColumnarWindowOperator(Operator):
         self._specs_of = {name: aggregate.specs(schema) for name, aggregate in aggregates.items()}
         specs = tuple(dict.fromkeys(spec for specs in self._specs_of.values() for spec in specs))
         key_types = tuple(_plain(schema.field(name).type) for name in self._keys)
-        self._layout = ColumnLayout(f"{assigner} at {assigner.offset_ms} ms", key_types, specs)
+        self._layout = ColumnLayout(f"{assigner} at {assigner.offset_ms} ms", key_types, specs, tuple(self._keys))
         self._columns = list(dict.fromkeys([*self._keys, *(spec.column for spec in specs if spec.column is not None)]))
         self._size_ms = assigner.size_ms
         self._offset_ms = assigner.offset_ms
@@ -261,6 +262,14 @@ class ColumnarWindowOperator(Operator):
         stores = {start: window.store for start, window in self._windows.items()}
         fired = [start for start, window in self._windows.items() if window.fired]
         frozen = self._snapshots.freeze(checkpoint_id, stores, fired)
+        return self._written(frozen, self.current_watermark)
+
+    def savepoint(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot]:
+        stores = {start: window.store for start, window in self._windows.items()}
+        fired = [start for start, window in self._windows.items() if window.fired]
+        place = StatePlace(self.context.operator_id, self.context.subtask)
+        directory = self.context.work_directory / self.context.operator_id
+        frozen = self._snapshots.freeze_whole(checkpoint_id, stores, fired, place, directory)
         return self._written(frozen, self.current_watermark)
 
     def _written(self, frozen: Program[tuple[KeyedHandle, ...]], watermark: int) -> Program[OperatorSnapshot]:
