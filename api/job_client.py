@@ -17,11 +17,14 @@ from ..jobmanager.local_job import LocalJob
 from ..runtime.config import Configuration
 from ..runtime.graph.describe import describe
 from ..runtime.graph.job_graph import JobGraph
+from ..state.errors import CheckpointError
 from . import session
 from .failures import FailureReports
 from .progress import ProgressLine, records_read
 
 REPORT_INTERVAL_MS = 250
+LOOK_S = 0.02
+"""Between two looks at what a job on a thread of its own does."""
 WAITING_MS = 3_000
 """A job that does not begin for so long has another leader."""
 
@@ -80,6 +83,42 @@ class JobClient:
 
     def cancel(self) -> None:
         self._job.cancel()
+
+    def trigger_savepoint(self, target: str | None = None, *, timeout_s: float | None = None) -> str:
+        """Take a savepoint, wait for it, answer its path. `target`: the directory it goes into, if not
+        state.savepoints.dir. CheckpointError: it failed, and the job goes on; TimeoutError."""
+        return self._savepoint(target, timeout_s)
+
+    def stop_with_savepoint(
+        self, target: str | None = None, *, drain: bool = False, timeout_s: float | None = None
+    ) -> str:
+        """The same, and the job ends with it: all that came before is committed. `drain`: event time ends before, so
+        that all windows fire."""
+        return self._savepoint(target, timeout_s, stop=True, drain=drain)
+
+    def _savepoint(self, target: str | None, timeout_s: float | None, **how: bool) -> str:
+        request = self._job.savepoint(target, **how)
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+
+        def known() -> bool:
+            operation = self._job.operation(request)
+            return operation is not None and operation.ended
+
+        self._attend_until(lambda: known() or (deadline_s is not None and time.monotonic() > deadline_s))
+        operation = self._job.operation(request)
+        if operation is None or operation.failure is not None:
+            raise CheckpointError(operation.failure if operation and operation.failure else "the job has ended before")
+        if not operation.ended:
+            raise TimeoutError(f"the savepoint is not complete after {timeout_s} s")
+        return operation.path
+
+    def _attend_until(self, until: Callable[[], bool]) -> None:
+        """Or to the job's end, on the thread that runs it: its own, or this one."""
+        if self._thread is None:
+            self.run_until(until)
+            return
+        while self._thread.is_alive() and not until():
+            self._thread.join(LOOK_S)
 
     def rows(self, collector: Collector) -> LocalRows:
         """Records that it collects there."""

@@ -2,6 +2,7 @@
 
     RemoteJob  ── GET /jobs/:id/view, several times a second ──>  progress, failures, the end
                ── suspend, cancel ──────────────────────────────>  taken at once, done later: seen in the view
+               ── stop, savepoints ─────────────────────────────>  likewise; awaited by the request's id
     RemoteRows ── GET /jobs/:id/collected/:name?after=n ────────>  records, each once
 
 The job does not depend on its client: one that goes away leaves it running. A cluster that is being restarted is
@@ -26,9 +27,11 @@ from ..jobmanager.views import NEVER, CheckpointsView, ExceptionView, JobView, S
 from ..runtime.elements import MIN_WATERMARK
 from ..state.errors import JobFailedError
 from ..state.ids import Attempt, CheckpointId, VertexId
+from ..state.savepoint_store import located
 from . import session
 from .failures import FailureReports
 from .job_client import JobResult, stopping_on_signals
+from .operations import awaited
 from .printed import PrintedOutput
 from .progress import ProgressLine, records_read
 from .rest_client import Accepted, RestClient
@@ -87,6 +90,23 @@ class RemoteJob:
             self._client.cancel(self.job_id)
         except ConflictError:
             return
+
+    def trigger_savepoint(self, target: str | None = None, *, timeout_s: float | None = None) -> str:
+        """Take a savepoint, wait for it, answer its path. `target`: the directory it goes into, if not
+        state.savepoints.dir. CheckpointError: it failed, and the job goes on; TimeoutError."""
+        return self._savepoint(target, timeout_s)
+
+    def stop_with_savepoint(
+        self, target: str | None = None, *, drain: bool = False, timeout_s: float | None = None
+    ) -> str:
+        """The same, and the job ends with it: all that came before is committed. `drain`: event time ends before, so
+        that all windows fire."""
+        return self._savepoint(target, timeout_s, stop=True, drain=drain)
+
+    def _savepoint(self, target: str | None, timeout_s: float | None, **how: bool) -> str:
+        directory = None if target is None else located(target)
+        request = self._client.begin_savepoint(self.job_id, directory, **how)
+        return awaited(lambda: self._client.savepoint(self.job_id, request), timeout_s).location
 
     def collectors(self) -> tuple[str, ...]:
         """What it collects, as far as the last look has shown."""

@@ -32,8 +32,10 @@ from ..jobmanager.gateway import (
     UnavailableError,
     UnknownError,
 )
-from ..jobmanager.views import JobView
+from ..jobmanager.views import NEVER, JobView
 from ..state.errors import ConfigurationError, PenstockError
+from ..state.ids import new_nonce
+from .operations import Outcome
 
 T = TypeVar("T")
 
@@ -175,6 +177,48 @@ class RestClient:
         """Under Flink's names."""
         return self._json("GET", f"/jobs/{_part(job_id)}/checkpoints", dict[str, Any])
 
+    def begin_savepoint(
+        self, job_id: str, target: str | None = None, *, stop: bool = False, drain: bool = False
+    ) -> str:
+        """Answers the request, by which `savepoint` tells what became of it. `target`: a URL or an absolute path; else
+        state.savepoints.dir. `stop`: the job ends with it, `drain`: and event time before."""
+        what, request = ("stop" if stop else "savepoints"), new_nonce()
+        body: dict[str, Any] = {"triggerId": request}
+        if target is not None:
+            body["targetDirectory" if stop else "target-directory"] = target
+        if drain:
+            body["drain"] = True
+        return self._begun(f"/jobs/{_part(job_id)}/{what}", body)
+
+    def savepoint(self, job_id: str, request: str) -> Outcome:
+        return self._outcome(f"/jobs/{_part(job_id)}/savepoints/{_part(request)}")
+
+    def begin_checkpoint(self, job_id: str) -> str:
+        """Answers the request."""
+        return self._begun(f"/jobs/{_part(job_id)}/checkpoints", {"triggerId": new_nonce()})
+
+    def checkpoint(self, job_id: str, request: str) -> Outcome:
+        return self._outcome(f"/jobs/{_part(job_id)}/checkpoints/{_part(request)}")
+
+    def begin_disposal(self, path: str) -> str:
+        """Answers the request."""
+        return self._begun("/savepoint-disposal", {"savepoint-path": path, "triggerId": new_nonce()})
+
+    def disposal(self, request: str) -> Outcome:
+        return self._outcome(f"/savepoint-disposal/{_part(request)}")
+
+    def _begun(self, path: str, body: dict[str, Any]) -> str:
+        """The cluster knows the request when it hears it again."""
+        return self._json("POST", path, dict[str, str], repeatable=True, json=body)["request-id"]
+
+    def _outcome(self, path: str) -> Outcome:
+        answer = self._json("GET", path, dict[str, Any])
+        told = answer["operation"] or {}
+        cause = told.get("failure-cause")
+        failure = None if cause is None else str(cause["stack-trace"]).removeprefix(f"{cause['class']}: ")
+        ended = answer["status"]["id"] == "COMPLETED"
+        return Outcome(ended, told.get("location", ""), told.get("checkpointId", NEVER), failure)
+
     def collected(self, job_id: str, collector: str, after: int, wait_s: float) -> CollectedRows:
         """Records of execute_and_collect that follow number `after`: those before it have arrived."""
         path = f"/jobs/{_part(job_id)}/collected/{_part(collector)}"
@@ -250,8 +294,8 @@ class RestClient:
 
     # how requests are sent
 
-    def _json(self, method: str, path: str, kind: type[T], **arguments: Any) -> T:
-        response = self._send(method, path, **arguments)
+    def _json(self, method: str, path: str, kind: type[T], *, repeatable: bool = False, **arguments: Any) -> T:
+        response = self._send(method, path, repeatable=repeatable, **arguments)
         try:
             return msgspec.json.decode(response.content, type=kind)
         except msgspec.MsgspecError as error:
@@ -259,8 +303,9 @@ class RestClient:
                 f"{self.address} does not answer as a penstock cluster of this version does to {method} {path}: {error}"
             ) from None
 
-    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        repeatable = method in ("GET", "PATCH", "DELETE")
+    def _send(self, method: str, path: str, *, repeatable: bool = False, **arguments: Any) -> httpx.Response:
+        """`repeatable`: it does no harm to be heard twice."""
+        repeatable = repeatable or method in ("GET", "PATCH", "DELETE")
         patience_s = self._patience_s if self._answered else min(self._patience_s, FIRST_PATIENCE_S)
         response = _patiently(
             lambda: self._try(method, path, repeatable, arguments), time.monotonic() + patience_s, FIRST_PAUSE_S

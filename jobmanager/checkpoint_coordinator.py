@@ -187,6 +187,18 @@ class CheckpointCoordinator:
         if self._wanted is not purpose:
             self._wanted, self._due_ms = purpose, now_ms
 
+    def want_now(self, now_ms: int) -> None:
+        """A periodic one as soon as it is its turn, as if the interval were over."""
+        self._due_ms = min(self._due_ms, now_ms)
+
+    def why_none(self, *, runs: bool) -> str | None:
+        """Why a checkpoint that somebody asks for cannot be. `runs`: all subtasks run, and the job is not to end."""
+        if not self._enabled:
+            return "the job takes no checkpoints: execution.checkpointing.interval is 0"
+        if not runs or self._stops:
+            return "the job is not running: not all of its subtasks are, or it is being ended"
+        return None
+
     def want_savepoint(self, savepoint: Savepoint) -> None:
         """As soon as it is its turn: no pause is kept for it, and the interval goes on."""
         self._savepoints.append(savepoint)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from ..runtime.graph.job_graph import JobGraph
 from ..state.ids import CheckpointId
+from ..state.savepoint_store import is_savepoint
 from ..state.snapshots import SubtaskSnapshot
 from ..taskmanager.messages import SubtaskId
 from .checkpoint_coordinator import Checkpoint
@@ -40,6 +41,7 @@ class CheckpointStatistics:
         self._under_way: dict[CheckpointId, _UnderWay] = {}
         self._ended: deque[CheckpointView] = deque(maxlen=HISTORY)
         self._latest_completed: CheckpointView | None = None
+        self._latest_savepoint: CheckpointView | None = None
         self._latest_failed: CheckpointView | None = None
         self._latest_restored: RestoredView | None = None
         self._triggered = self._completed = self._failed = self._restored = 0
@@ -62,15 +64,18 @@ class CheckpointStatistics:
             under_way.latest_ack_ms = now_ms
 
     def completed(self, checkpoint: Checkpoint, now_ms: int) -> None:
-        """It is in the log."""
+        """It counts: it is in the log, or it is a savepoint whose document is in the store."""
         under_way = self._under_way.pop(checkpoint.id, None)
         if under_way is not None:
             self._completed += 1
-            shown = replace(
-                self._view(under_way, "COMPLETED", now_ms), external_path=self._path(checkpoint.metadata_name or "")
-            )
+            savepoint = checkpoint.savepoint
+            path = savepoint.path if savepoint is not None else self._path(checkpoint.metadata_name or "")
+            shown = replace(self._view(under_way, "COMPLETED", now_ms), external_path=path)
             self._ended.append(shown)
-            self._latest_completed = shown
+            if savepoint is None:
+                self._latest_completed = shown
+            else:
+                self._latest_savepoint = shown
 
     def failed(self, checkpoint: Checkpoint, reason: str, now_ms: int) -> None:
         under_way = self._under_way.pop(checkpoint.id, None)
@@ -81,9 +86,9 @@ class CheckpointStatistics:
             self._latest_failed = shown
 
     def discarded(self, up_to: CheckpointId) -> None:
-        """The objects of these are deleted."""
+        """The objects of these are deleted. Not those of savepoints."""
         for index, shown in enumerate(self._ended):
-            if shown.id <= up_to and shown.status == "COMPLETED" and not shown.discarded:
+            if shown.id <= up_to and shown.status == "COMPLETED" and not (shown.discarded or shown.is_savepoint):
                 self._ended[index] = replace(shown, discarded=True)
         latest = self._latest_completed
         if latest is not None and latest.id <= up_to:
@@ -97,7 +102,10 @@ class CheckpointStatistics:
     def restored(self, checkpoint_id: CheckpointId, metadata_name: str, now_ms: int) -> None:
         """An attempt begins with it."""
         self._restored += 1
-        self._latest_restored = RestoredView(checkpoint_id, now_ms, self._path(metadata_name))
+        if is_savepoint(metadata_name):
+            self._latest_restored = RestoredView(checkpoint_id, now_ms, metadata_name, is_savepoint=True)
+        else:
+            self._latest_restored = RestoredView(checkpoint_id, now_ms, self._path(metadata_name))
 
     # ---- what is shown
 
@@ -112,6 +120,7 @@ class CheckpointStatistics:
             restored_count=self._restored,
             history=tuple(history),
             latest_completed=self._latest_completed,
+            latest_savepoint=self._latest_savepoint,
             latest_failed=self._latest_failed,
             latest_restored=self._latest_restored,
         )
@@ -133,6 +142,8 @@ class CheckpointStatistics:
             duration_ms=max(0, now_ms - checkpoint.triggered_at_ms),
             checkpointed_bytes=sum(each.checkpointed_bytes for each in subtasks),
             state_bytes=sum(each.state_bytes for each in subtasks),
+            is_savepoint=checkpoint.savepoint is not None,
+            stops_job=checkpoint.savepoint is not None and checkpoint.savepoint.stop,
         )
 
     def _path(self, name: str) -> str:

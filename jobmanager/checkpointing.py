@@ -50,11 +50,12 @@ from .checkpoint_coordinator import (
 )
 from .checkpoint_statistics import CheckpointStatistics
 from .commits import Commits
-from .events import CheckpointStatus, RunProgram, SavepointRequested, SetTimer
+from .events import CheckpointRequested, CheckpointStatus, RunProgram, SavepointRequested, SetTimer
 from .execution_graph import ANSWERS_BARRIERS, ExecutionGraph
 from .journal import Journal
 from .options import JobMasterOptions
 from .orders import Orders
+from .requested_checkpoints import RequestedCheckpoints
 from .savepoints import Savepoints, fails_the_attempt
 from .sources import Sources
 
@@ -86,6 +87,7 @@ class Checkpointing:
         self.statistics = CheckpointStatistics(graph.job_graph, options.storage)
         self._options = self.coordinator.options
         self.savepoints = Savepoints(job_id, options.savepoints_directory, self.coordinator, journal, new_name)
+        self.on_request = RequestedCheckpoints()
         self.retained: dict[CheckpointId, CheckpointMetadata] = {}
         """Own checkpoints that are in the log and not subsumed."""
         self._files = RetainedCheckpoints(job_id, self._options.retained)
@@ -107,6 +109,12 @@ class Checkpointing:
     def end_attempt(self, reason: str, now_ms: int) -> None:
         self._carry_out(self.coordinator.end_attempt(reason), now_ms, attempt_ends=True)
         self._orders.give(*self.savepoints.attempt_ended(reason, now_ms))
+        self.on_request.attempt_ended(reason, now_ms)
+
+    def job_ended(self, state: str, now_ms: int) -> None:
+        """Nobody goes on with what is still asked for."""
+        self.savepoints.job_ended(state, now_ms)
+        self.on_request.job_ended(state, now_ms)
 
     def want(self, purpose: Purpose, now_ms: int) -> None:
         self.coordinator.want(purpose, now_ms)
@@ -162,8 +170,14 @@ class Checkpointing:
             self._orders.send(self._live_slots(), AbortCheckpoint, checkpoint.id)
             self._savepoint_taken(checkpoint, now_ms)
 
-    def savepoint_requested(self, event: SavepointRequested, now_ms: int, *, runs: bool) -> None:
-        self._orders.give(*self.savepoints.request(event, now_ms, runs=runs))
+    def requested(self, event: SavepointRequested | CheckpointRequested, now_ms: int, *, runs: bool) -> None:
+        """`runs`: all subtasks run, and nobody wants the job to end."""
+        match event:
+            case SavepointRequested():
+                self._orders.give(*self.savepoints.request(event, now_ms, runs=runs))
+            case CheckpointRequested(request):
+                if self.on_request.request(request, now_ms, refused=self.coordinator.why_none(runs=runs)):
+                    self.coordinator.want_now(now_ms)
         self.tick(now_ms)
 
     def stop_logged(self, record: StopDecided, now_ms: int) -> None:
@@ -208,6 +222,7 @@ class Checkpointing:
         self._orders.give(*self._commits.add(checkpoint.committables(), now_ms))
         self.retained[checkpoint.id] = metadata
         self.statistics.completed(checkpoint, now_ms)
+        self.on_request.completed(checkpoint.id, now_ms)
         superfluous = self._files.complete(metadata)
         if superfluous is not None:
             self._orders.give(*self._journal.append(SubsumedUpTo(superfluous)))
@@ -231,6 +246,7 @@ class Checkpointing:
                     self._persist(checkpoint, now_ms)
                 case Abort(checkpoint, reason):
                     self.statistics.failed(checkpoint, reason, now_ms)
+                    self.on_request.failed(checkpoint.id, reason, now_ms)
                     self._abort(checkpoint)
                     if checkpoint.savepoint is not None:
                         self._orders.give(*self.savepoints.failed(checkpoint, reason, now_ms))
@@ -242,6 +258,8 @@ class Checkpointing:
 
     def _trigger(self, checkpoint: Checkpoint) -> None:
         self.statistics.triggered(checkpoint)
+        if checkpoint.persist and checkpoint.savepoint is None:
+            self.on_request.triggered(checkpoint.id)
         self._files.begin(checkpoint.id)
         checkpoint.enumerators = self._sources.snapshot(checkpoint.id)
         self._orders.send(

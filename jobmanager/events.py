@@ -111,9 +111,16 @@ class SavepointRequested:
     """Before the job stops, event time ends: all windows fire."""
 
 
+@dataclass(frozen=True, slots=True)
+class CheckpointRequested:
+    """Take a checkpoint now, whatever the interval says (requested_checkpoints.py). `request` as above."""
+
+    request: str
+
+
 Event = (
     SlotMessage | WorkDone | WorkFailed | SlotOffered | SlotsDenied | SlotLost | TimerFired | CancelRequested
-    | StopRequested | SavepointRequested
+    | StopRequested | SavepointRequested | CheckpointRequested
 )  # fmt: skip
 
 # commands ---------------------------------------------------------------------------------------------------------

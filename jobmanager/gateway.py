@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ..state.counted_objects import ObjectCounts
 from ..state.errors import PenstockError
 from ..state.ids import JobId
-from .views import JobOverview, JobView, LogFile, TaskManagerView
+from .views import DisposalOperation, JobOverview, JobView, LogFile, TaskManagerView
 
 
 class UnknownError(PenstockError):
@@ -152,6 +152,26 @@ class Gateway(Protocol):
 
     def stop(self, job_id: str) -> None:
         """A last checkpoint, its commits, and the end; `latest` continues it."""
+        ...
+
+    def savepoint(self, job_id: str, request: str, target: str | None, *, stop: bool, drain: bool) -> None:
+        """Begins one, with which the job ends if it is to `stop`; `drain`: after event time has ended. What becomes of
+        it stands in the job's view (`savepoints`), also when the job has ended. Whoever asks again with the same
+        `request`, 32 hex digits, asks nothing new. RefusedError: the target, or the default one, is missing or
+        relative. ConflictError: the job has ended."""
+        ...
+
+    def checkpoint(self, job_id: str, request: str) -> None:
+        """Begins one now; what becomes of it stands in the job's view (`requested_checkpoints`). Otherwise like
+        `savepoint`."""
+        ...
+
+    def dispose(self, path: str, request: str) -> None:
+        """Begins to delete a savepoint. RefusedError: no savepoint can be at that path."""
+        ...
+
+    def disposal(self, request: str) -> DisposalOperation:
+        """What became of that."""
         ...
 
     def collected(self, job_id: str, collector: str, after: int, wait_s: float) -> CollectedRows:

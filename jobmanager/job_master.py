@@ -162,9 +162,9 @@ class JobMaster:
                 self._slot_lost(slot, reason, now_ms)
             case events.CancelRequested():
                 self._requests.ask(J.CANCELED, now_ms)
-            case events.SavepointRequested():
+            case events.SavepointRequested() | events.CheckpointRequested():
                 runs = self.state is J.RUNNING and self._requests.target is None
-                parts.checkpointing.savepoint_requested(event, now_ms, runs=runs)
+                parts.checkpointing.requested(event, now_ms, runs=runs)
             case events.StopRequested(remember):
                 target = J.SUSPENDED if parts.options.checkpoints is not None else J.CANCELED
                 self._requests.ask(target, now_ms, remember=remember)
@@ -390,7 +390,7 @@ class JobMaster:
 
     def _end(self, state: JobState, failure: Exception | None) -> None:
         self._move(state)
-        self._parts.checkpointing.savepoints.job_ended(state.value, self._parts.graph.now_ms)
+        self._parts.checkpointing.job_ended(state.value, self._parts.graph.now_ms)
         self._parts.orders.give(*self._parts.pool.release_all(), events.EndJob(state, failure))
 
     def _move(self, state: JobState) -> None:

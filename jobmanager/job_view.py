@@ -81,6 +81,8 @@ class JobObserver:
             restart_strategy=describe_strategy(parts.options.restarts),
             warnings=job_graph.warnings,
             collected=tuple(op.name for v in job_graph.vertices for op in v.operators if op.kind == COLLECT),
+            savepoints=parts.checkpointing.savepoints.operations(),
+            requested_checkpoints=parts.checkpointing.on_request.operations(),
             as_of_ms=now_ms,
             objects=self.reports.objects(),
         )

@@ -56,6 +56,8 @@ class MasterLoop:
         self._began_ms, self._read_ns, self._lived_ns = self.clock.now_ms(), self.clock.monotonic_ns(), 0
         self._mail: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._events: deque[events.Event] = deque()
+        self._told: list[tuple[events.Event, Future[None]]] = []
+        """What was posted by whom waits until the job master has heard it."""
         self._timers: list[tuple[int, int, events.Tag]] = []
         self._numbers = 0
         self._programs = ThreadExecutor(objects, self._mail.put)
@@ -82,6 +84,18 @@ class MasterLoop:
         """An event for the job master from outside. Safe in a signal handler, too."""
         self._mail.put(lambda: self._events.append(event))
 
+    def tell(self, event: events.Event, timeout_s: float) -> None:
+        """`post` from another thread, and wait until the job master has heard it: whoever asks afterwards sees what
+        came of it. PenstockError if it does not get to it, or the job ends before."""
+        heard: Future[None] = Future()
+
+        def hand_over() -> None:
+            self._events.append(event)
+            self._told.append((event, heard))
+
+        self._mail.put(hand_over)
+        _awaited(heard, timeout_s)
+
     def mail(self, function: Callable[[], None]) -> None:
         """Runs on the loop's thread."""
         self._mail.put(function)
@@ -97,10 +111,7 @@ class MasterLoop:
                 answer.set_exception(error)
 
         self._mail.put(compute)
-        try:
-            return answer.result(timeout_s)
-        except TimeoutError:
-            raise PenstockError(f"the job master has not answered within {timeout_s:g} s") from None
+        return _awaited(answer, timeout_s)
 
     # on the loop's thread
 
@@ -120,7 +131,16 @@ class MasterLoop:
         progressed |= bool(self._events)
         while self._events and self.ended is None:
             self._carry_out(self.master.handle(self._events.popleft(), self.now_ms()))
+        self._answer_told()
         return progressed
+
+    def _answer_told(self) -> None:
+        while self._told:
+            event, heard = self._told.pop()
+            if any(each is event for each in self._events):
+                heard.set_exception(PenstockError("the job has ended meanwhile"))
+            else:
+                heard.set_result(None)
 
     def wait(self, at_most_s: float = LONGEST_WAIT_S) -> None:
         """Until mail comes or a timer is due."""
@@ -179,3 +199,10 @@ class MasterLoop:
             self._events.append(events.WorkDone(tag, result) if error is None else events.WorkFailed(tag, error))
 
         return answer
+
+
+def _awaited(answer: Future[T], timeout_s: float) -> T:
+    try:
+        return answer.result(timeout_s)
+    except TimeoutError:
+        raise PenstockError(f"the job master has not answered within {timeout_s:g} s") from None

@@ -168,6 +168,8 @@ class CheckpointView:
     checkpointed_bytes: int = 0
     state_bytes: int = 0
     is_savepoint: bool = False
+    stops_job: bool = False
+    """A savepoint with which the job is to end."""
     external_path: str = ""
     discarded: bool = False
     failure_ms: int = NEVER
@@ -193,6 +195,9 @@ class CheckpointsView:
     restored_count: int = 0
     history: tuple[CheckpointView, ...] = ()
     latest_completed: CheckpointView | None = None
+    """No savepoint."""
+    latest_savepoint: CheckpointView | None = None
+    """Completed."""
     latest_failed: CheckpointView | None = None
     latest_restored: RestoredView | None = None
 
@@ -220,6 +225,34 @@ class SavepointOperation:
     @property
     def ended(self) -> bool:
         return self.state is not OperationState.IN_PROGRESS
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointOperation:
+    """A checkpoint that somebody has asked for, besides those of the interval."""
+
+    request: str
+    state: OperationState
+    requested_ms: int = NEVER
+    ended_ms: int = NEVER
+    checkpoint_id: int = NEVER
+    """-1: it waits for its turn, or was refused."""
+    failure: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.state is not OperationState.IN_PROGRESS
+
+
+@dataclass(frozen=True, slots=True)
+class DisposalOperation:
+    """A savepoint that somebody wants to be deleted."""
+
+    request: str
+    path: str
+    state: OperationState
+    ended_ms: int = NEVER
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +310,9 @@ class JobView:
     warnings: tuple[str, ...] = ()
     collected: tuple[str, ...] = ()
     """Names of the collectors whose records can be fetched."""
+    savepoints: tuple[SavepointOperation, ...] = ()
+    """What was asked of this master, as long as it is remembered (savepoints.py)."""
+    requested_checkpoints: tuple[CheckpointOperation, ...] = ()
     as_of_ms: int = NEVER
     """When this was so."""
     objects: ObjectCounts = field(default_factory=ObjectCounts)

@@ -32,6 +32,7 @@ from .objects import Delete, Get, List, Program, create_once, with_retries
 from .snapshots import METADATA_VERSION, CheckpointMetadata, FileHandle
 
 KIND = "savepoint"
+_FILE = re.compile(r"^file:(//)?(?=/)")
 _DIRECTORY = re.compile(r"(?:.*/)?savepoint-[^/-]{1,6}-[^/]+", re.DOTALL)
 
 
@@ -45,8 +46,8 @@ def is_savepoint(path: str) -> bool:
 
 
 def savepoint_directory(path: str) -> str:
-    """Of what people give: the directory, or its document."""
-    return path.removeprefix("file://").rstrip("/").removesuffix(f"/{METADATA}").rstrip("/")
+    """Of what people give: the directory, or its document; with `file:` or `file://` in front, or without."""
+    return _FILE.sub("", path).rstrip("/").removesuffix(f"/{METADATA}").rstrip("/")
 
 
 def located(path: str) -> str:

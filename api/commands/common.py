@@ -158,6 +158,14 @@ def find_job(client: RestClient, text: str) -> JobRow:
     raise UsageError(f"there is no job {text!r} on {client.address}; `penstock list --all` shows all")
 
 
+def live_job(client: RestClient, text: str) -> JobRow:
+    """One that has not ended. PenstockError: it has; UsageError as of find_job."""
+    found = find_job(client, text)
+    if not found.is_live:
+        raise PenstockError(f"job {found.id} '{found.name}' has ended already: {found.state}")
+    return found
+
+
 # people ------------------------------------------------------------------------------------------------------------
 
 

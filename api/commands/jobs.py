@@ -135,12 +135,10 @@ def cancel(
 ) -> None:
     """End a job at once. It can be continued from its last checkpoint with `run -s`."""
     with common.cluster(address) as client:
-        found = common.find_job(client, job)
-        if not found.is_live:
-            raise PenstockError(f"job {found.id} '{found.name}' has ended already: {found.state}")
+        found = common.live_job(client, job)
         common.confirm(f"Cancel job {found.id} '{found.name}' on {client.address}?", yes)
         client.cancel(found.id)
-        view = _await_end(client, found.id)
+        view = await_end(client, found.id)
     state = view.overview.state
     if output is Output.JSON:
         common.print_json({"job_id": found.id, "job_name": found.name, "state": state})
@@ -151,7 +149,8 @@ def cancel(
             session.say(trouble.message)
 
 
-def _await_end(client: RestClient, job_id: str) -> JobView:
+def await_end(client: RestClient, job_id: str) -> JobView:
+    """Of a job that was asked to end."""
     deadline_s = time.monotonic() + CANCEL_TIMEOUT_S
     while time.monotonic() < deadline_s:
         view = client.job(job_id)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 ScriptArgument = Annotated[Path, typer.Argument(help="A Python file that builds a pipeline and calls execute().")]
 Arguments = Annotated[list[str] | None, typer.Argument(help="For the script; write them after --.")]
 RestoreFlag = Annotated[
-    str | None, typer.Option("--restore", "-s", help="Continue: 'latest', or the path of a checkpoint.")
+    str | None, typer.Option("--restore", "-s", help="Continue: 'latest', or the path of a checkpoint or savepoint.")
 ]
 NonRestoredFlag = Annotated[
     bool, typer.Option("--allow-non-restored-state", "-n", help="Drop state of operators that are gone.")
@@ -104,12 +104,19 @@ def _flags(
 ) -> dict[str, object]:
     flags = common.parse_settings(config)
     if restore is not None:
-        flags["execution.state-recovery.path"] = restore
+        flags["execution.state-recovery.path"] = _whole(restore)
     if allow_non_restored:
         flags["execution.state-recovery.ignore-unclaimed-state"] = True
     if parallelism is not None:
         flags["parallelism.default"] = parallelism
     return common.checked(flags)
+
+
+def _whole(restore: str) -> str:
+    """A savepoint can be anywhere, and is found from other working directories than this one, too."""
+    from ...state.savepoint_store import is_savepoint, located
+
+    return located(restore) if is_savepoint(restore) else restore
 
 
 def _address(flag: str | None, flags: dict[str, object]) -> str | None:

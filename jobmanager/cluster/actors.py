@@ -101,6 +101,14 @@ class JobMasterProcess:
     def stop(self, remember: bool) -> None:
         self._process.stop(remember)
 
+    @ray.method(concurrency_group="ask")
+    def savepoint(self, request: str, target: str, stop: bool, drain: bool) -> None:
+        self._process.savepoint(request, target, stop, drain)
+
+    @ray.method(concurrency_group="ask")
+    def checkpoint(self, request: str) -> None:
+        self._process.checkpoint(request)
+
 
 class DispatcherProcess:
     """Of the cluster: jobs, REST, nodes. What only it needs is imported here: masters must start fast.

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ...runtime import cluster_options
+from ...runtime import cluster_options, options
 from ...runtime.config import Configuration
 from ...runtime.logs import list_logs, read_log
 from ...runtime.masking import masked
 from ...runtime.versions import own_versions
 from ...state.counted_objects import ObjectCounter
+from ...state.disposal import whole_path
 from ...state.ids import JobId
 from ...state.objects import ObjectStore
 from ...taskmanager.process_metrics import process_metrics, thread_dump
@@ -25,15 +26,17 @@ from ..gateway import (
     CollectedRows,
     ConflictError,
     GraphRequest,
+    RefusedError,
     RunRequest,
     Submitted,
     UnavailableError,
     UnknownError,
 )
 from ..job_states import JobState
-from ..views import JobOverview, JobView, LogFile, TaskManagerView
+from ..views import DisposalOperation, JobOverview, JobView, LogFile, TaskManagerView
 from . import collected
 from .dispatcher_service import DispatcherService
+from .disposals import Disposals
 from .submission import Prepared, Submissions
 
 logger = logging.getLogger(__name__)
@@ -61,6 +64,7 @@ class ClusterGateway:
         self._submissions = submissions
         self._logs = logs
         self._counter = counter
+        self._disposals = Disposals(config.to_dict())
         self._started_ms = time.time_ns() // 1_000_000
 
     # ---- the cluster
@@ -124,10 +128,60 @@ class ClusterGateway:
             if ended.state != target.value:
                 raise ConflictError(f"job {job_id} cannot be {what}: it has ended as {ended.state}")
             return
-        number = self._service.master(known)
+        order(known, self._master_of(known))
+
+    def _master_of(self, job_id: JobId) -> int:
+        number = self._service.master(job_id)
         if number is None:
             raise UnavailableError(f"job {job_id} has no master at the moment; try again")
-        order(known, number)
+        return number
+
+    # ---- savepoints and checkpoints on request
+
+    def savepoint(self, job_id: str, request: str, target: str | None, *, stop: bool, drain: bool) -> None:
+        known = self._known(job_id)
+        directory = self._savepoint_directory(known, target)
+        if not self._asked_before(known, request):
+            master = self._master_of(known)
+            self._service.processes.savepoint(known, master, request, directory, stop=stop, drain=drain)
+
+    def checkpoint(self, job_id: str, request: str) -> None:
+        known = self._known(job_id)
+        if not self._asked_before(known, request):
+            self._service.processes.checkpoint(known, self._master_of(known), request)
+
+    def _asked_before(self, job_id: JobId, request: str) -> bool:
+        """Of a job that has ended, whose last view knows; of others their master does. ConflictError: it was not."""
+        ended = self._service.ended(job_id)
+        if ended is None:
+            return False
+        view = self._service.ended_view(job_id)
+        known: set[str] = set()
+        if view is not None:
+            known = {it.request for it in view.savepoints} | {it.request for it in view.requested_checkpoints}
+        if request not in known:
+            raise ConflictError(f"job {job_id} has ended as {ended.state}: nothing can be taken of it any more")
+        return True
+
+    def _savepoint_directory(self, job_id: JobId, target: str | None) -> str:
+        record = self._service.record(job_id)
+        own = Configuration.from_dict({} if record is None else record.config).get(options.SAVEPOINTS_DIR)
+        directory = target or own or self._config.get(options.SAVEPOINTS_DIR)
+        if directory is None:
+            raise RefusedError(
+                f"there is no directory for the savepoint: name one (target-directory), or set "
+                f"{options.SAVEPOINTS_DIR.key} of the job or of the cluster"
+            )
+        return whole_path(directory)
+
+    def dispose(self, path: str, request: str) -> None:
+        self._disposals.begin(path, request)
+
+    def disposal(self, request: str) -> DisposalOperation:
+        found = self._disposals.find(request)
+        if found is None:
+            raise UnknownError(f"there is no disposal {request}: it was asked for long ago, or never")
+        return found
 
     def collected(self, job_id: str, collector: str, after: int, wait_s: float) -> CollectedRows:
         known = self._known(job_id)

@@ -84,6 +84,10 @@ class Processes(Protocol):
 
     def stop(self, job_id: JobId, number: int, remember: bool) -> None: ...
 
+    def savepoint(self, job_id: JobId, number: int, request: str, target: str, *, stop: bool, drain: bool) -> None: ...
+
+    def checkpoint(self, job_id: JobId, number: int, request: str) -> None: ...
+
     def tend_nodes(self) -> None:
         """A task manager on every node, and none for nodes that are gone."""
         ...
@@ -307,8 +311,12 @@ class DispatcherService:
             return self._dispatcher.overviews()
 
     def is_known(self, job_id: JobId) -> bool:
+        return self.record(job_id) is not None
+
+    def record(self, job_id: JobId) -> JobSubmission | None:
+        """As it was submitted; None: there is no such job."""
         with self._asked():
-            return self._dispatcher.record(job_id) is not None
+            return self._dispatcher.record(job_id)
 
     def loading_view(self, job_id: JobId) -> JobView | None:
         """What can be said of a job without its master; None: there is no such job."""

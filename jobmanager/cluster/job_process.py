@@ -45,7 +45,7 @@ from ...state.objects import ObjectStore, run_program
 from ...state.obstore_objects import ObstoreObjects
 from ...taskmanager.leases import JobLease
 from ...taskmanager.user_code import UserCode, set_up
-from ..events import CancelRequested, StopRequested
+from ..events import CancelRequested, CheckpointRequested, SavepointRequested, StopRequested
 from ..gateway import UnavailableError
 from ..job_master import JobMaster
 from ..job_states import JobState
@@ -144,6 +144,14 @@ class JobProcess:
         loop = self._own_loop()
         self._remembered = remember
         loop.post(StopRequested(remember))
+
+    def savepoint(self, request: str, target: str, stop: bool, drain: bool) -> None:
+        """Take one, and perhaps stop with it. From here on the view shows by `request` what becomes of it."""
+        self._own_loop().tell(SavepointRequested(request, target, stop, drain), ANSWER_TIMEOUT_S)
+
+    def checkpoint(self, request: str) -> None:
+        """Take one now; likewise."""
+        self._own_loop().tell(CheckpointRequested(request), ANSWER_TIMEOUT_S)
 
     def _own_loop(self) -> MasterLoop:
         """UnavailableError: the job is not this master's, as far as is known."""

@@ -149,6 +149,12 @@ class RayProcesses:
     def stop(self, job_id: JobId, number: int, remember: bool) -> None:
         self._ask_master(job_id, number, "stop", remember)
 
+    def savepoint(self, job_id: JobId, number: int, request: str, target: str, *, stop: bool, drain: bool) -> None:
+        self._ask_master(job_id, number, "savepoint", request, target, stop, drain)
+
+    def checkpoint(self, job_id: JobId, number: int, request: str) -> None:
+        self._ask_master(job_id, number, "checkpoint", request)
+
     def _ask_master(self, job_id: JobId, number: int, question: str, *arguments: object) -> Any:
         handle = self._master(job_id, number)
         if handle is None:

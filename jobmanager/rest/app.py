@@ -5,9 +5,9 @@
     body_limit.py    how much a request may send
     errors.py        exceptions -> status and {"errors": [...]}
     parameters.py    ids and filters as OpenAPI knows them; what handlers are given
-    cluster.py, jobs.py, vertices.py, checkpoints.py, exceptions.py, metrics.py, taskmanagers.py, jobmanager.py,
-    artefacts.py, submission.py, unsupported.py, prometheus.py      the paths of one resource: they ask the gateway and
-                                                                    call pure functions
+    cluster.py, jobs.py, vertices.py, checkpoints.py, savepoints.py, exceptions.py, metrics.py, taskmanagers.py,
+    jobmanager.py, artefacts.py, submission.py, unsupported.py, prometheus.py      the paths of one resource: they ask
+                                                                    the gateway and call pure functions
     wire_*.py, metric_ids.py    those: from views to the wire's objects, and their types
 
 Handlers are plain functions: the framework runs each on one of 40 threads, because the gateway blocks. The types that
@@ -37,6 +37,7 @@ from . import (
     jobs,
     metrics,
     prometheus,
+    savepoints,
     submission,
     taskmanagers,
     unsupported,
@@ -61,7 +62,8 @@ DURATIONS = "http_request_duration_seconds"
 # metrics before those whose paths take anything in that place
 ROUTERS = (
     cluster.router, prometheus.router, metrics.router, artefacts.router, submission.router, unsupported.router,
-    jobs.router, vertices.router, checkpoints.router, exceptions.router, taskmanagers.router, jobmanager.router,
+    jobs.router, vertices.router, checkpoints.router, savepoints.router, exceptions.router, taskmanagers.router,
+    jobmanager.router,
 )  # fmt: skip
 
 

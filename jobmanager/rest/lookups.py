@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from ..gateway import Gateway, UnknownError
-from ..views import CheckpointView, JobView, SubtaskView, TaskManagerView, VertexView
+from ..views import (
+    CheckpointOperation,
+    CheckpointView,
+    JobView,
+    SavepointOperation,
+    SubtaskView,
+    TaskManagerView,
+    VertexView,
+)
 
 
 def vertex_of(view: JobView, vertex_id: str) -> VertexView:
@@ -22,13 +30,35 @@ def subtask_of(vertex: VertexView, index: int) -> SubtaskView:
 
 def checkpoint_of(view: JobView, checkpoint_id: int) -> CheckpointView:
     """From the history, or the latest ones, which may be older."""
-    known = (*view.checkpoints.history, view.checkpoints.latest_completed, view.checkpoints.latest_failed)
-    for checkpoint in known:
+    all_of_them = view.checkpoints
+    latest = (all_of_them.latest_completed, all_of_them.latest_savepoint, all_of_them.latest_failed)
+    for checkpoint in (*all_of_them.history, *latest):
         if checkpoint is not None and checkpoint.id == checkpoint_id:
             return checkpoint
     raise UnknownError(
         f"nothing is known of checkpoint {checkpoint_id} of job {view.overview.id}: it was never triggered, "
         f"or there are newer ones"
+    )
+
+
+def savepoint_of(view: JobView, request: str) -> SavepointOperation:
+    for operation in view.savepoints:
+        if operation.request == request:
+            return operation
+    raise _never_asked(view, request)
+
+
+def requested_checkpoint_of(view: JobView, request: str) -> CheckpointOperation:
+    for operation in view.requested_checkpoints:
+        if operation.request == request:
+            return operation
+    raise _never_asked(view, request)
+
+
+def _never_asked(view: JobView, request: str) -> UnknownError:
+    return UnknownError(
+        f"nothing is known of request {request} of job {view.overview.id}: it was asked for long ago, of a job manager "
+        "that is gone, or never"
     )
 
 

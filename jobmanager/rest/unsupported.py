@@ -37,34 +37,6 @@ async def submit_java_job(request: Request) -> Nothing:
     )
 
 
-@router.post("/jobs/{job_id}/stop", status_code=501)
-@router.post("/jobs/{job_id}/savepoints", status_code=501)
-async def stop_with_savepoint(request: Request, job_id: JobIdPath) -> Nothing:
-    """Savepoints are not supported yet."""
-    await _dropped(request)
-    raise UnsupportedError(
-        f"savepoints are not supported yet. POST /jobs/{job_id}/suspend takes a last checkpoint and "
-        "ends the job; its script submitted again with `-s latest` continues from there"
-    )
-
-
-@router.post("/savepoint-disposal", status_code=501)
-async def dispose_savepoint(request: Request) -> Nothing:
-    """Savepoints are not supported yet."""
-    await _dropped(request)
-    raise UnsupportedError("savepoints are not supported yet: there is nothing to dispose of")
-
-
-@router.post("/jobs/{job_id}/checkpoints", status_code=501)
-async def trigger_checkpoint(request: Request, job_id: JobIdPath) -> Nothing:
-    """Checkpoints are triggered by their interval alone."""
-    await _dropped(request)
-    raise UnsupportedError(
-        "a checkpoint cannot be asked for yet: they are taken every execution.checkpointing.interval. "
-        f"POST /jobs/{job_id}/suspend takes a last one and ends the job"
-    )
-
-
 @router.put("/jobs/{job_id}/resource-requirements", status_code=501)
 async def rescale(request: Request, job_id: JobIdPath) -> Nothing:
     """Running jobs keep their parallelism."""

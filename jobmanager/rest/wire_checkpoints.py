@@ -177,7 +177,6 @@ class CheckpointConfig(TypedDict):
 
 def checkpoints(view: CheckpointsView) -> Checkpoints:
     completed = [one for one in view.history if one.status == "COMPLETED"]
-    savepoints = [one for one in completed if one.is_savepoint]
     return {
         "counts": {
             "restored": view.restored_count,
@@ -189,7 +188,7 @@ def checkpoints(view: CheckpointsView) -> Checkpoints:
         "summary": _summary(completed),
         "latest": {
             "completed": None if view.latest_completed is None else checkpoint(view.latest_completed),
-            "savepoint": checkpoint(savepoints[0]) if savepoints else None,
+            "savepoint": None if view.latest_savepoint is None else checkpoint(view.latest_savepoint),
             "failed": None if view.latest_failed is None else checkpoint(view.latest_failed),
             "restored": None if view.latest_restored is None else _restored(view.latest_restored),
         },
@@ -248,7 +247,7 @@ def checkpoint(view: CheckpointView, *, with_tasks: bool = False) -> Checkpoint:
         "persisted_data": _persisted(acknowledged),
         "num_subtasks": sum(view.expected_subtasks.values()),
         "num_acknowledged_subtasks": len(acknowledged),
-        "checkpoint_type": "SAVEPOINT" if view.is_savepoint else "CHECKPOINT",
+        "checkpoint_type": _checkpoint_type(view, acknowledged),
         "tasks": {vertex: _task(view, vertex) for vertex in view.expected_subtasks} if with_tasks else {},
     }
     if view.status == "COMPLETED":
@@ -258,6 +257,12 @@ def checkpoint(view: CheckpointView, *, with_tasks: bool = False) -> Checkpoint:
         shown["failure_timestamp"] = view.failure_ms
         shown["failure_message"] = view.failure
     return shown
+
+
+def _checkpoint_type(view: CheckpointView, acknowledged: Iterable[CheckpointSubtaskView]) -> str:
+    if view.is_savepoint:
+        return "SYNC_SAVEPOINT" if view.stops_job else "SAVEPOINT"
+    return "UNALIGNED_CHECKPOINT" if any(subtask.unaligned for subtask in acknowledged) else "CHECKPOINT"
 
 
 def _task(view: CheckpointView, vertex_id: str) -> TaskCheckpoint:

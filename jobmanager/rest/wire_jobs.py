@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NotRequired
+from typing import NotRequired
 
 from typing_extensions import TypedDict
 
@@ -18,6 +18,8 @@ from .states import (
     job_state,
     job_timestamps,
 )
+from .wire_failures import FailureCause, failure_cause
+from .wire_operations import QueueStatus
 from .wire_times import vertex_times
 
 JOB_TYPE = "STREAMING"
@@ -150,13 +152,6 @@ ExecutionConfig = TypedDict(
     },
 )
 JobConfig = TypedDict("JobConfig", {"jid": str, "name": str, "execution-config": ExecutionConfig})
-FailureCause = TypedDict("FailureCause", {"class": str, "stack-trace": str})
-
-
-class QueueStatus(TypedDict):
-    id: Literal["IN_PROGRESS", "COMPLETED"]
-
-
 JobResult = TypedDict(
     "JobResult",
     {
@@ -314,5 +309,5 @@ def execution_result(view: JobView) -> ExecutionResult:
     }
     if job_state(job.state) == "FAILED" and view.exceptions:
         last = view.exceptions[0]
-        result["failure-cause"] = {"class": last.exception, "stack-trace": last.stacktrace}
+        result["failure-cause"] = failure_cause(last.exception, last.message, last.stacktrace)
     return {"status": {"id": "COMPLETED"}, "job-execution-result": result}

@@ -17,6 +17,7 @@ from penstock.jobmanager import views
 from penstock.jobmanager.rest.app import RestOptions, create_app
 from penstock.state.counted_objects import ObjectCounts
 from penstock.state.ids import JobId
+from penstock.state.savepoint_store import is_savepoint
 from penstock.state.statistics import StateStatistics
 
 NOW_MS = 1_700_000_100_000
@@ -179,6 +180,8 @@ class ViewsGateway:
         self.asked = threading.Event()
         self.waits_s: list[float] = []
         self.failure: Exception | None = None
+        self.savepoints: list[tuple[str, str, str | None, bool, bool]] = []
+        self.disposals: dict[str, views.DisposalOperation] = {}
 
     def info(self) -> gw.ClusterInfo:
         if self.failure is not None:
@@ -204,6 +207,39 @@ class ViewsGateway:
     def stop(self, job_id: str) -> None:
         self.job(job_id)
         self.stopped.append(job_id)
+
+    def savepoint(self, job_id: str, request: str, target: str | None, *, stop: bool, drain: bool) -> None:
+        """It is taken at once, unless there is no directory for it, or the one that cannot be written."""
+        view = self.job(job_id)
+        if target is None:
+            raise gw.RefusedError("there is no directory for the savepoint")
+        if request in {operation.request for operation in view.savepoints}:
+            return
+        path = f"{target}/savepoint-{job_id[:6]}-000000000001"
+        operation = views.SavepointOperation(request, path, stop, drain, views.OperationState.COMPLETED)
+        if target == "/full":
+            operation = replace(operation, state=views.OperationState.FAILED, failure="disk full")
+        elif target == "/slow":
+            operation = replace(operation, state=views.OperationState.IN_PROGRESS)
+        self.savepoints.append((job_id, request, target, stop, drain))
+        self.views[job_id] = replace(view, savepoints=(*view.savepoints, operation))
+
+    def checkpoint(self, job_id: str, request: str) -> None:
+        view = self.job(job_id)
+        done = views.CheckpointOperation(request, views.OperationState.COMPLETED, checkpoint_id=7)
+        self.views[job_id] = replace(view, requested_checkpoints=(*view.requested_checkpoints, done))
+
+    def dispose(self, path: str, request: str) -> None:
+        if not is_savepoint(path):
+            raise gw.RefusedError(f"{path} is not a savepoint")
+        state = views.OperationState.FAILED if path.startswith("/gone/") else views.OperationState.COMPLETED
+        failure = "there is no savepoint" if state is views.OperationState.FAILED else None
+        self.disposals[request] = views.DisposalOperation(request, path, state, NOW_MS, failure)
+
+    def disposal(self, request: str) -> views.DisposalOperation:
+        if request not in self.disposals:
+            raise gw.UnknownError(f"there is no disposal {request}")
+        return self.disposals[request]
 
     def collected(self, job_id: str, collector: str, after: int, wait_s: float) -> gw.CollectedRows:
         if collector not in self.job(job_id).collected:

@@ -333,10 +333,6 @@ def test_an_attached_clients_heartbeat_is_taken(client: TestClient) -> None:
     ("method", "path", "hint"),
     [
         ("POST", "/v1/jobs", "POST /jars/upload"),
-        ("POST", f"/jobs/{JOB}/stop", "suspend"),
-        ("POST", f"/jobs/{JOB}/savepoints", "suspend"),
-        ("POST", f"/jobs/{JOB}/checkpoints", "interval"),
-        ("POST", "/savepoint-disposal", "savepoints"),
         ("PUT", f"/jobs/{JOB}/resource-requirements", "-p N"),
     ],
 )

@@ -35,6 +35,7 @@ KNOWN = {
     "task_manager": "node-1",
     "file": "penstock.log",
     "collector": "numbers",
+    "trigger": "c" * 32,
     "artefact": f"{'0' * 64}_job.py",
 }
 """Of each parameter of a path a value that leads somewhere: what is drawn hardly does."""
@@ -61,6 +62,10 @@ def schema(make_gateway: Callable[[Path], ViewsGateway], tmp_path_factory: pytes
     script.write_text("print(1)")
     gateway.uploads[KNOWN["artefact"]] = script
     gateway.polls.set()
+    for target in ("/full", "/savepoints"):
+        gateway.savepoint(KNOWN["job_id"], KNOWN["trigger"], target, stop=False, drain=False)
+    gateway.checkpoint(KNOWN["job_id"], KNOWN["trigger"])
+    gateway.dispose("/savepoints/savepoint-012345-000000000001", KNOWN["trigger"])
     return schemathesis.openapi.from_asgi("/openapi.json", create_app(gateway, RestOptions(now_ms=lambda: NOW_MS)))
 
 
