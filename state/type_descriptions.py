@@ -229,13 +229,19 @@ def _describe_field(field: types.Field, record: Any, within: Within) -> dict[str
         described[_RENAMED_FROM] = list(former_names(field))
     if isinstance(record, types.TypedDictType) and not field.required:
         described["absent"] = "there is none"
-    elif (
-        isinstance(record, types.StructType)
-        and _class_of(record).__struct_config__.omit_defaults
-        and not field.required
-    ):
-        described["absent"] = f"default {field.default!r}, {field.default_factory!r}"
+    elif isinstance(record, types.StructType) and _class_of(record).__struct_config__.omit_defaults:
+        left_out = _default_left_out(field)
+        if left_out is not None:
+            described["absent"] = left_out
     return described
+
+
+def _default_left_out(field: types.Field) -> str | None:
+    """With omit_defaults, rows lack a field that has its default: an atom, or an empty collection."""
+    if field.default_factory in (list, dict, set):
+        return f"default {field.default_factory.__name__}()"
+    atomic = isinstance(field.default, int | float | str | bytes | None)
+    return f"default {field.default!r}" if atomic else None if field.required else "default of its own"
 
 
 def is_required(field: types.Field, record: Any) -> bool:
