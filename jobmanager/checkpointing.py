@@ -112,7 +112,10 @@ class Checkpointing:
         self.on_request.attempt_ended(reason, now_ms)
 
     def job_ended(self, state: str, now_ms: int) -> None:
-        """Nobody goes on with what is still asked for."""
+        """Nobody goes on with what is still asked for. (The end, too, may have come under a master before.)"""
+        taken = self._journal.savepoint
+        if taken is not None:
+            self.savepoints.taken_over(taken)
         self.savepoints.job_ended(state, now_ms)
         self.on_request.job_ended(state, now_ms)
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ..state.errors import ObjectStoreUnavailable
-from ..state.job_log import JobLog, LogRecord
+from ..state.job_log import JobLog, LogRecord, SavepointTaken
 from .events import Command, RunProgram, SetTimer
 from .log_care import LogCare
 
@@ -33,6 +33,11 @@ class Journal:
     @property
     def idle(self) -> bool:
         return not self._waiting
+
+    @property
+    def savepoint(self) -> SavepointTaken | None:
+        """With which the job has stopped, as the log says."""
+        return self._log.state.savepoint
 
     def leads(self) -> None:
         """This master, from the last entry of the log on."""

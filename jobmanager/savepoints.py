@@ -110,10 +110,9 @@ class Savepoints:
             self._operations[operation.request] = replace(operation, state=OperationState.COMPLETED, ended_ms=now_ms)
 
     def taken_over(self, record: SavepointTaken) -> None:
-        """By a master before, who did not live to finish the job."""
-        self._operations[record.request] = SavepointOperation(
-            record.request, record.path, True, False, OperationState.COMPLETED
-        )
+        """By a master before, who did not live to finish the job, or to say so."""
+        operation = SavepointOperation(record.request, record.path, True, False, OperationState.COMPLETED)
+        self._operations.setdefault(record.request, operation)
 
     def failed(self, checkpoint: Checkpoint, reason: str, now_ms: int) -> list[Command]:
         """It was given up. CheckpointError: and the attempt cannot go on."""

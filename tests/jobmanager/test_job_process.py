@@ -241,10 +241,27 @@ def test_what_is_asked_of_a_candidate_is_refused_and_changes_nothing(
         running.process.stop(remember=True)
     with pytest.raises(UnavailableError, match="another master"):
         running.process.cancel()
+    with pytest.raises(UnavailableError, match="another master"):
+        running.process.savepoint("b" * 32, "/s", stop=True, drain=False)
     assert running.ending() is None
     leader.end()
     assert running.over() is None
     assert running.ending() == "FINISHED"
+
+
+def test_what_becomes_of_a_savepoint_or_checkpoint_is_known_as_soon_as_it_is_asked_for(
+    run: Callable[..., Running],
+) -> None:
+    running = run().start()
+    wait_for(lambda: state_of(running) == "STARTING", "it does not come to lead")
+    running.process.savepoint("b" * 32, "/s", stop=False, drain=False)
+    running.process.checkpoint("c" * 32)
+    view = running.process.view()
+    assert view is not None
+    (savepoint,), (checkpoint,) = view.savepoints, view.requested_checkpoints
+    assert (savepoint.request, checkpoint.request) == ("b" * 32, "c" * 32)
+    assert "not running" in (savepoint.failure or ""), "it waits for slots"
+    assert "not running" in (checkpoint.failure or "") or "interval is 0" in (checkpoint.failure or "")
 
 
 def test_a_job_that_cannot_be_loaded_has_failed_by_its_log(run: Callable[..., Running]) -> None:
