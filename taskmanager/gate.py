@@ -9,7 +9,8 @@ A barrier that may overtake data is looked at when it arrives. It keeps its plac
 aligned; but when it is due (`overtaking`), and has come on all channels that must stay aligned, the task calls
 `overtake`: what lies before it in the queues is written down, and on channels on which it has not arrived yet what
 still arrives before it (in_flight.py). After a restore a channel that has delivered all that was under way
-(InFlightEnd) is held until all have.
+(InFlightEnd) is held until all channels of its edge have. Not those of other edges: their senders may be upstream of
+this edge's, and would wait for each other.
 """
 
 from __future__ import annotations
@@ -100,7 +101,10 @@ class InputGate:
         self._missing: set[int] = set()
         """Channels on which what is being collected has not ended: its barrier has not arrived."""
         self._held: set[int] = set()
-        """Channels that have delivered all that was under way in the restored checkpoint, while others have not."""
+        """Channels that have delivered all that was under way in the restored checkpoint, while others of the same
+        edge have not."""
+        self._released = False
+        """Channels that were held are not any more, and have not been looked at since."""
 
     @property
     def queued_bytes(self) -> int:
@@ -134,8 +138,8 @@ class InputGate:
                 if self._ready:
                     self._next = index + 1
                     return self._ready.popleft()
-        if len(held) == count:
-            held.clear()
+        if self._released:
+            self._released = False
             return self.poll()
         return None
 
@@ -183,17 +187,17 @@ class InputGate:
                 self._missing.add(index)
             elif not channel.queue:
                 self._give_back(channel, 0)
-        self._announced, self._collecting = None, in_flight
+        self._announced, self._collecting = None, in_flight if self._missing else None
         alignment = self._aligner.overtake(barrier.checkpoint_id, self._clock.monotonic_ns(), self._consumed_bytes)
         return Aligned(barrier, alignment.duration_ns / 1e6, alignment.processed_bytes, in_flight)
 
     def collects(self, in_flight: InFlight) -> bool:
         """More may be added to it: its barrier has not arrived on all channels."""
-        return bool(self._missing) and self._collecting is in_flight
+        return self._collecting is in_flight
 
     def _give_up(self) -> None:
         """What is collected will never be whole: the checkpoint has ended elsewhere."""
-        if self._missing and self._collecting is not None:
+        if self._collecting is not None:
             self._collecting.void = True
         self._missing.clear()
         self._collecting = None
@@ -220,6 +224,8 @@ class InputGate:
             self._give_up()
         elif barrier.checkpoint_id == checkpoint:
             self._missing.discard(index)
+            if not self._missing:
+                self._collecting = None
         return barrier.checkpoint_id == checkpoint
 
     # consuming
@@ -248,7 +254,15 @@ class InputGate:
             case LatencyMarker() as marker:
                 self._ready.append(marker)
             case InFlightEnd():
-                self._held.add(index)
+                self._hold(index)
+
+    def _hold(self, index: int) -> None:
+        self._held.add(index)
+        edge = self.channels[index].id.edge
+        of_edge = {i for i, channel in enumerate(self.channels) if channel.id.edge == edge}
+        if of_edge <= self._held:
+            self._held -= of_edge
+            self._released = True
 
     def _give_back(self, channel: InputChannel, nbytes: int) -> None:
         grant = channel.window.consume(nbytes, not channel.queue)

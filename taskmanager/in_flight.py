@@ -19,8 +19,8 @@ keeps its place.
 When a checkpoint is restored, the batches of an edge go to a successor of the subtask that sent them, which partitions
 them anew before anything new: what had been received first, in the order of its channel, then what had not been sent.
 So rescaling needs nothing of its own. At the end it sends InFlightEnd on every channel, and receivers hold a channel
-that has delivered it until all have, because keys may have moved: no new record overtakes an old one of its key that
-comes from another subtask.
+that has delivered it until all channels of its edge have, because keys may have moved: no new record overtakes an old
+one of its key that comes from another subtask.
 
 Written are frames as they would go over a socket, schema first: they can be read without knowing what was sent before.
 They are encoded on the slot's thread, because rows belong to users' functions afterwards.

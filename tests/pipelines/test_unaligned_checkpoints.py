@@ -29,7 +29,9 @@ class Counting(ps.KeyedProcessFunction):
         self.seen = runtime_context.get_state(ps.ValueStateDescriptor("seen", int, 0))
 
     def process_element(self, number: int, ctx: Any) -> Iterator[tuple[int, int]]:
-        time.sleep(0.0005)
+        until = time.perf_counter() + 0.0005
+        while time.perf_counter() < until:
+            pass
         self.seen.update(self.seen.value() + 1)
         yield number % KEYS, self.seen.value()
 
@@ -45,15 +47,19 @@ def same(number: int) -> int:
 EXPECTED = Counter((key, count) for key in range(KEYS) for count in range(1, len(range(key, NUMBERS, KEYS)) + 1))
 
 
-def build(env: ps.StreamExecutionEnvironment, backend: str, mode: str = "unaligned") -> None:
+def configure(env: ps.StreamExecutionEnvironment, backend: str, mode: str = "unaligned", window: int = 3_000) -> None:
     options = {
         "execution.checkpointing.aligned-checkpoint-timeout": "0ms",
         "execution.checkpointing.unaligned.enabled": str(mode == "unaligned").lower(),
-        "taskmanager.memory.network.channel-window": "3000",
+        "taskmanager.memory.network.channel-window": str(window),
         "state.checkpoints.num-retained": "3",
     }
     env.configure(ps.Configuration(options))
     env.set_state_backend(backend)
+
+
+def build(env: ps.StreamExecutionEnvironment, backend: str, mode: str = "unaligned") -> None:
+    configure(env, backend, mode)
     source = ListSource(list(range(NUMBERS)), splits=4, batch_rows=50, record_type=int)
     numbers = env.from_source(source, name="numbers", uid="numbers").rebalance().map(same, name="same").uid("same")
     numbers.key_by(key_of).process(Counting()).uid("counting").sink_to(ListSink("counts")).uid("counts")
@@ -128,6 +134,35 @@ def test_in_order_of_each_key(new_env: Any, drive: Any, results: Any) -> None:
     for key in range(KEYS):
         counts = [count for k, count in results("counts") if k == key]
         assert counts == sorted(counts)
+
+
+class Eightfold(ps.KeyedProcessFunction):
+    def process_element(self, number: int, ctx: Any) -> list[int]:
+        return [number] * 8
+
+
+def test_a_stream_that_meets_its_own_results_goes_on(new_env: Any, drive: Any, results: Any) -> None:
+    """`same` has more to send again to `eightfold` than that can hand on before `counting` has heard all of `same`."""
+    assert results("counts") == []
+    few = 400
+    env = new_env(2)
+    configure(env, "heap", window=600)
+    source = ListSource(list(range(few)), splits=4, batch_rows=500, record_type=int)
+    numbers = env.from_source(source, name="numbers", uid="numbers").rebalance().map(same, name="same").uid("same")
+    more = numbers.key_by(key_of).process(Eightfold(), output_type=int).uid("eightfold")
+    more.union(numbers).key_by(key_of).process(Counting()).uid("counting").sink_to(ListSink("counts")).uid("counts")
+    job = drive(env)
+    seen = Seen(job)
+    for _ in range(2):
+        job.until(lambda _status: any(handle.edge == "same>eightfold#0" for handle in seen.in_flight()))
+        job.kill()
+    deadline = time.monotonic() + 60
+    assert job.job.run(lambda: time.monotonic() > deadline), "what is under way is never sent again"
+    assert job.end().state is JobState.FINISHED
+    numbers_of = {key: len(range(key, few, KEYS)) for key in range(KEYS)}
+    assert Counter(results("counts")) == Counter(
+        (k, n + 1) for k, count in numbers_of.items() for n in range(9 * count)
+    )
 
 
 def test_aligned_ones_hold_nothing_under_way(new_env: Any, drive: Any, results: Any) -> None:

@@ -206,6 +206,24 @@ def test_a_channel_that_has_sent_all_that_was_under_way_waits_for_the_others() -
     assert sorted(values(drain(gate))) == [2, 3, 5]
 
 
+def test_channels_of_other_edges_are_not_waited_for() -> None:
+    """What is under way on the one may have to go through the sender of the other, which waits for credit here."""
+    inputs = [
+        InputChannel(ChannelId(edge, source, 0), 0, WINDOW, place(source)) for edge in (0, 1) for source in (0, 1)
+    ]
+    gate = InputGate(inputs, ManualClock(), lambda _channel, _nbytes: None, BarrierAligner(4))
+
+    def arrive(edge: int, source: int, *elements: Element) -> list[int]:
+        for element in elements:
+            gate.receive(Frame(Attempt(1), ChannelId(edge, source, 0), element, 0))
+        return sorted(values(drain(gate)))
+
+    assert arrive(0, 0, ints(1), InFlightEnd(), ints(2)) == [1]
+    assert arrive(0, 1, ints(3), InFlightEnd(), ints(4)) == [2, 3, 4]
+    assert arrive(1, 0, InFlightEnd(), ints(5)) == []
+    assert arrive(1, 1, ints(6), InFlightEnd()) == [5, 6]
+
+
 class Outputs:
     """One output channel of a window that two batches fill."""
 
