@@ -102,7 +102,7 @@ def readable(description: Description) -> Readable:
     if kind == "union":
         return _union(detail)
     if kind in ("enum", "literal"):
-        return _of_values(detail.values() if kind == "enum" else detail)
+        return _of_values(description["members"].values() if kind == "enum" else detail)
     return TEXT
 
 
