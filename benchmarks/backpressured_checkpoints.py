@@ -1,4 +1,4 @@
-"""How long checkpoints take behind a slow operator: aligned, they wait for everything that waits; unaligned, they do not.
+"""How long checkpoints take behind a slow operator: aligned, they wait for all that waits; unaligned, they do not.
 
 One process, parallelism 2: numbers -> map -> hash exchange -> a function that takes a millisecond a record. Channels
 hold as much as their window allows (`buffer-debloat.target` is off, which would keep them short), so the queues before

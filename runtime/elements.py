@@ -53,6 +53,8 @@ class Savepoint:
 
 @dataclass(frozen=True, slots=True)
 class Barrier:
+    """Divides the records of a channel: those before it belong to the checkpoint."""
+
     checkpoint_id: CheckpointId
     triggered_at_ms: int
     exactly_once: bool = True

@@ -68,9 +68,13 @@ class CountedObjects:
     """Wraps a store. An op of the engine may be several requests of the store's protocol: a listing has pages, a large
     upload parts, and a try that failed is repeated."""
 
-    def __init__(self, inner: ObjectStore, counter: ObjectCounter) -> None:
+    def __init__(self, inner: ObjectStore, counter: ObjectCounter | None = None) -> None:
         self.inner = inner
-        self._counter = counter
+        self._counter = counter or ObjectCounter()
+
+    def counts(self) -> ObjectCounts:
+        """Of its counter, which may be that of other stores, too."""
+        return self._counter.counts()
 
     def execute(self, op: StoreOp) -> Any:
         if isinstance(op, Pause):

@@ -62,6 +62,8 @@ def edge_name(sender: OperatorId, tag: str | None, receiver: OperatorId, input_i
 
 @dataclass(frozen=True, slots=True)
 class JobGraph:
+    """A whole job, as it is submitted."""
+
     job_name: str
     vertices: tuple[Vertex, ...]
     """Topological order: sources first."""

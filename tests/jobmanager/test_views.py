@@ -12,11 +12,9 @@ from penstock.jobmanager import events
 from penstock.jobmanager.job_view import failed_view
 from penstock.jobmanager.options import CheckpointOptions
 from penstock.jobmanager.restarts import NoRestart
-from penstock.jobmanager.task_reports import SLOTS_APART, TaskReports
 from penstock.jobmanager.views import CheckpointView, ExceptionView, JobView, SubtaskDetails, vertex_hex
 from penstock.runtime.masking import MASK, masked
 from penstock.state.cluster_store import JobSubmission
-from penstock.state.counted_objects import ObjectCounts
 from penstock.state.errors import ObjectStoreDenied
 from penstock.state.ids import Attempt, CheckpointId, JobId, SlotId, VertexId
 from penstock.state.statistics import StateStatistics
@@ -160,26 +158,6 @@ def test_details_arrive_as_they_were_reported(new_world: NewWorld) -> None:
     world.tell(events.SlotMessage(world.slot_of(ALL[0]), report(ALL[0], 1, details=details)))
     shown = view(world).vertices[0].subtasks
     assert (shown[0].metrics.details, shown[1].metrics.details) == (details, SubtaskDetails())
-
-
-def test_object_stores_are_counted_over_all_slots_and_attempts() -> None:
-    reports = TaskReports()
-
-    def told(slot: str, puts: int) -> None:
-        counts = ObjectCounts({"put": {"ok": puts}}, {"put": 10 * puts})
-        reports.received(report(ALL[0], 1, objects=m.ProcessObjects(SlotId(slot), counts)), 0)
-
-    told("slot-1", 2)
-    told("slot-2", 3)
-    told("slot-1", 4)
-    assert reports.objects() == ObjectCounts({"put": {"ok": 7}}, {"put": 70})
-    reports.forget(ALL)
-    reports.received(report(ALL[0], 2), 0)
-    assert reports.objects().requests == {"put": {"ok": 7}}, "slots die, what they did does not"
-    for number in range(SLOTS_APART):
-        told(f"later-{number}", 1)
-    assert reports.objects().requests == {"put": {"ok": 7 + SLOTS_APART}}
-    assert len(reports._objects) == SLOTS_APART
 
 
 # checkpoints -----------------------------------------------------------------------------------------------------

@@ -135,8 +135,8 @@ def test_a_subtask_s_checkpoint_is_one_request(
     job = drive(env).checkpoints(5)
     (tmp_path / "gate").touch()
     taken = job.end().checkpoints.completed
-    requests = counted.requests()
-    assert ("put_file", "ok") not in requests, "small files of RocksDB go in packs"
-    written = sum(count for (op, _), count in requests.items() if op == "put")
+    requests = counted.counts().requests
+    assert "put_file" not in requests, "small files of RocksDB go in packs"
+    written = sum(requests["put"].values())
     # Two stateful subtasks; metadata, log entries of completion and subsumption; a few at start and end, and beats.
     assert written <= 5 * taken + 20

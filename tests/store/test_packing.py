@@ -23,7 +23,14 @@ from penstock.state.objects import Delete, Get, List, Put, StoreOp, run_program
 from penstock.state.obstore_objects import ObstoreObjects
 from penstock.state.packing import SubtaskUploads
 from penstock.state.retained_checkpoints import RetainedCheckpoints
-from penstock.state.snapshots import CheckpointMetadata, FileHandle, KeyedHandle, OperatorSnapshot, SubtaskSnapshot
+from penstock.state.snapshots import (
+    METADATA_VERSION,
+    CheckpointMetadata,
+    FileHandle,
+    KeyedHandle,
+    OperatorSnapshot,
+    SubtaskSnapshot,
+)
 from penstock.state.stretches import GAP_BYTES, Stretch, stretches
 
 ONE = CheckpointId(1)
@@ -68,9 +75,9 @@ def test_many_files_are_one_object_and_come_back(
         (tmp_path / name).write_bytes(content)
         files[name] = run_program(uploads.of(ONE).put_file(tmp_path / name, shared=True), objects)
     files["meta"] = run_program(uploads.of(ONE).put_bytes(b"manifest"), objects)
-    assert objects.requests() == {}, "nothing goes before the pack is full, or finished"
+    assert objects.counts().requests == {}, "nothing goes before the pack is full, or finished"
     run_program(uploads.finish(ONE), objects)
-    assert objects.requests() == {("put", "ok"): 1}
+    assert objects.counts().requests == {"put": {"ok": 1}}
     assert objects.execute(List("job/")) == ["job/shared/1-u1"]
     assert all(file.shared for file in files.values()), "what is in a shared object lives as long as it"
     name = run_program(store.write_metadata(checkpoint(files)), objects)
@@ -79,7 +86,7 @@ def test_many_files_are_one_object_and_come_back(
     assert {path.name: path.read_bytes() for path in (tmp_path / "restored").iterdir()} == {
         **contents, "meta": b"manifest"
     }  # fmt: skip
-    assert objects.requests()["get_range", "ok"] == 1, "files that lie side by side come together"
+    assert objects.counts().requests["get_range"]["ok"] == 1, "files that lie side by side come together"
     assert run_program(store.fetch_bytes(files["000007.sst"]), objects) == contents["000007.sst"]
 
 
@@ -174,7 +181,7 @@ def test_documents_of_the_version_before_are_read(objects: CountedObjects, store
     file = FileHandle("job/shared/1-a", 3, "", True)
     name = run_program(store.write_metadata(checkpoint({"a.sst": file})), objects)
     sealed = json.loads(objects.execute(Get(name)))
-    assert sealed["version"] == 2
+    assert sealed["version"] == METADATA_VERSION
     old = sealed["document"]
     old["format_version"] = 1
     for keyed_handle in old["subtasks"][0]["operators"][0]["keyed"]:
