@@ -11,7 +11,9 @@ split by window (rarely into more than two parts), and each part is folded in wi
     clean-up    at end + allowed lateness; without lateness, when the window fires
 
 Firing can be interrupted between windows. A snapshot taken there (unaligned barriers) knows which windows have fired;
-what was left over fires at the next watermark after a restore, or at the end of input.
+what was left over fires at the next watermark after a restore, or at the end of input. Subtasks may have come to
+different watermarks by then; where another parallelism brings their keys together, a window fires for those it had not
+fired for.
 """
 
 from __future__ import annotations
@@ -55,6 +57,8 @@ _DENSE_WINDOWS = 1 << 12
 class _Window:
     store: ColumnStore
     fired: bool
+    given_out: npt.NDArray[np.int32] | None = None
+    """Of one that has not fired: keys (slots) that another parallelism's subtask had fired it for, unchanged since."""
 
 
 def window_result_type(keys: Sequence[str], input_type: RecordType, aggregates: Mapping[str, Aggregate]) -> SchemaType:
@@ -127,11 +131,17 @@ class ColumnarWindowOperator(Operator):
         self._windows: dict[int, _Window] = {}
         self._expected_keys = 1
         groups = KeyGroupRange.of_subtask(context.subtask, context.parallelism, context.max_parallelism)
+        given_out: dict[int, list[npt.NDArray[np.int32]]] = {}
         self._snapshots = ColumnSnapshots(self._layout, groups, context.max_parallelism, context.uploads)
         for rows in restored_rows(self._layout, restored.keyed, groups):
             window = self._windows.get(rows.namespace) or self._new_window(rows.namespace, fired=True)
-            window.fired &= rows.fired
+            before = window.store.size
             window.store.load(rows.keys, rows.values, self._snapshots.epoch)
+            window.fired &= rows.fired
+            if rows.fired:
+                given_out.setdefault(rows.namespace, []).append(np.arange(before, window.store.size, dtype=np.int32))
+        for start, slots in given_out.items():
+            self._windows[start].given_out = None if self._windows[start].fired else np.concatenate(slots)
 
     def _new_window(self, start: int, fired: bool) -> _Window:
         store = ColumnStore(self._layout.key_types, self._layout.specs, self._expected_keys)
@@ -202,6 +212,8 @@ class ColumnarWindowOperator(Operator):
             raise type(error)(f"operator '{self.context.operator_name}': {error}") from error
         if passed and window.fired:
             self._emit_results(start, window.store, np.unique(slots))
+        elif window.given_out is not None:
+            window.given_out = np.setdiff1d(window.given_out, slots)
 
     def _start_of(self, timestamp: int) -> int:
         return timestamp - (timestamp - self._offset_ms) % self._size_ms
@@ -229,8 +241,9 @@ class ColumnarWindowOperator(Operator):
                 return
             window = self._windows[start]
             if not window.fired:
-                window.fired = True
-                self._emit_results(start, window.store, window.store.all_slots())
+                due, given_out = window.store.all_slots(), window.given_out
+                window.fired, window.given_out = True, None
+                self._emit_results(start, window.store, due if given_out is None else np.setdiff1d(due, given_out))
             if self._is_late(start):
                 self._expected_keys = window.store.size
                 del self._windows[start]

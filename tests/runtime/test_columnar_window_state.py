@@ -13,6 +13,7 @@ from penstock.runtime import aggregates as agg
 from penstock.runtime.aggregates import Aggregate, RowAggregates
 from penstock.runtime.batch import Batch
 from penstock.runtime.elements import MAX_WATERMARK, Watermark
+from penstock.runtime.graph.partitioning import Hash
 from penstock.runtime.keys import KeyByColumns
 from penstock.runtime.record_types import OPAQUE, SchemaType
 from penstock.runtime.windows.assigners import TumblingEventTimeWindows
@@ -20,6 +21,7 @@ from penstock.runtime.windows.columnar_windows import ColumnarWindowOperator, wi
 from penstock.state.errors import AggregateError, IncompatibleStateError, PipelineError
 from penstock.state.ids import CheckpointId
 from penstock.state.snapshots import OperatorSnapshot
+from penstock.taskmanager.partitioners import partitioner_for
 from penstock.testing.harness import OperatorHarness, rescaled
 
 TYPE = SchemaType(pa.schema([("name", pa.string()), ("code", pa.int32()), ("x", pa.int64())]))
@@ -115,6 +117,33 @@ def test_a_snapshot_between_two_firing_windows_loses_and_repeats_nothing() -> No
     restored = opened(operator("code", lateness=30), harness.snapshot())
     restored.end_input()
     assert [row["window_start"] for row in [*harness.output, *restored.output]] == [0, 10, 20]
+
+
+def test_keys_for_which_a_window_has_fired_are_not_given_out_again_at_another_parallelism() -> None:
+    """Subtasks of an unaligned checkpoint may have come to different watermarks."""
+    old = [
+        OperatorHarness(operator("code", lateness=30), record_type=TYPE, subtask=i, parallelism=2).open()
+        for i in (0, 1)
+    ]
+    split = partitioner_for(Hash(KeyByColumns(("code",))), 0, 1, 2, 128).split
+    for subtask, part in split(
+        Batch.of_rows(TYPE, [{"name": None, "code": code, "x": 1} for code in range(9)], [5] * 9)
+    ):
+        old[subtask].push_batch(part)
+    old[0].watermark(12)
+    old[1].watermark(5)
+    fired = {row["code"] for row in old[0].output}
+    assert 0 < len(fired) < 9
+    (new,) = rescaled(lambda: operator("code", lateness=30), [each.snapshot() for each in old], 1, record_type=TYPE)
+    changed = min(fired)
+    push(new, [changed], 6)
+    new.watermark(12)
+    assert {row["code"]: row["n"] for row in new.output} == {
+        code: 1 + (code == changed) for code in range(9) if code not in fired or code == changed
+    }
+    push(new, [changed], 7)
+    new.end_input()
+    assert [row["n"] for row in new.output if row["code"] == changed] == [2, 3]
 
 
 # ---- what is refused
