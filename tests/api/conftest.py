@@ -15,7 +15,9 @@ import pytest
 from penstock.api import session
 from penstock.connectors.collect import keep_collected
 from penstock.jobmanager.cluster import collected
+from penstock.jobmanager.cluster.disposals import Disposals
 from penstock.jobmanager.cluster.submission import Prepared, Submissions
+from penstock.jobmanager.events import CheckpointRequested, SavepointRequested
 from penstock.jobmanager.gateway import (
     ArtefactView,
     Captured,
@@ -23,6 +25,7 @@ from penstock.jobmanager.gateway import (
     CollectedRows,
     ConflictError,
     GraphRequest,
+    RefusedError,
     RunRequest,
     Submitted,
     UnknownError,
@@ -30,10 +33,11 @@ from penstock.jobmanager.gateway import (
 from penstock.jobmanager.local_job import LocalJob
 from penstock.jobmanager.rest import server
 from penstock.jobmanager.rest.app import create_app
-from penstock.jobmanager.views import JobOverview, JobView, LogFile, TaskManagerView
+from penstock.jobmanager.views import DisposalOperation, JobOverview, JobView, LogFile, TaskManagerView
 from penstock.runtime import options
 from penstock.runtime.config import Configuration
 from penstock.runtime.versions import own_versions
+from penstock.state.disposal import whole_path
 from penstock.state.obstore_objects import ObstoreObjects
 from penstock.state.pickling import loads
 from penstock.taskmanager.user_code import UserCode, activate, install
@@ -89,6 +93,7 @@ class LocalGateway:
         self.runs: list[RunRequest] = []
         self.graphs: list[GraphRequest] = []
         self.uploads = 0
+        self.disposals = Disposals(config.to_dict())
         self.is_shut_down = False
 
     def info(self) -> ClusterInfo:
@@ -110,6 +115,23 @@ class LocalGateway:
 
     def stop(self, job_id: str) -> None:
         self._live(job_id).stop()
+
+    def savepoint(self, job_id: str, request: str, target: str | None, *, stop: bool, drain: bool) -> None:
+        if target is None:
+            raise RefusedError("there is no directory for the savepoint")
+        loop = self._live(job_id).cluster.loop
+        loop.tell(SavepointRequested(request, whole_path(target), stop, drain), PATIENCE_S)
+
+    def checkpoint(self, job_id: str, request: str) -> None:
+        self._live(job_id).cluster.loop.tell(CheckpointRequested(request), PATIENCE_S)
+
+    def dispose(self, path: str, request: str) -> None:
+        self.disposals.begin(path, request)
+
+    def disposal(self, request: str) -> DisposalOperation:
+        found = self.disposals.find(request)
+        assert found is not None
+        return found
 
     def _live(self, job_id: str) -> LocalJob:
         job = self._known(job_id).job
