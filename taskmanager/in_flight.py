@@ -82,14 +82,21 @@ class InFlight:
         """The snapshot was taken before the barrier had come everywhere, or output was overtaken."""
         self.void = False
         """It will never be whole."""
+        self.failure: Exception | None = None
+        """Why something of it could not be written down: no socket could take such a record, either."""
         self._places: dict[Place, _Written] = {}
 
     def add(self, place: Place, batch: Batch) -> None:
         """Behind what has been added for the place already."""
-        if not len(batch):
+        if not len(batch) or self.failure is not None:
             return
         written = self._places.setdefault(place, _Written())
-        schema, flags, parts = written.encoder.encode(batch, 0)
+        try:
+            schema, flags, parts = written.encoder.encode(batch, 0)
+        except Exception as error:  # the checkpoint is declined; the records go on, in this slot, as they are
+            self.failure = error
+            self._places.clear()
+            return
         body = [memoryview(part).cast("B") for part in parts]
         written.data += _HEAD.pack(len(schema or b""), flags, sum(part.nbytes for part in body))
         written.data += schema or b""

@@ -107,10 +107,14 @@ class SubtaskCheckpoints:
         for checkpoint, in_flight in list(self.in_flight.items()):
             gone = self._writers.overtake_due(in_flight, self._clock.now_ms())
             if in_flight.void:  # given up: only one at a time may overtake, and a younger one is under way
+                self._aborted.add(checkpoint)
                 self._end(checkpoint)
             elif gone and checkpoint in self._written and not self._input.collects(in_flight):
                 snapshot = self._written[checkpoint]
                 self._end(checkpoint)
+                if in_flight.failure is not None:
+                    self._whole(checkpoint, snapshot, in_flight.failure)
+                    continue
                 program = _with_in_flight(snapshot, in_flight, self._uploads)
                 self._work[checkpoint] = self._submit(program, partial(self._whole, checkpoint))
 

@@ -221,7 +221,9 @@ class Writers:
         return self._writers.get((operator, tag), [])
 
     def of_edge(self, edge: str) -> RecordWriter | None:
-        return next((w for group in self._writers.values() for w in group if w.edge == edge), None)
+        """Of two (a stream that is united with itself) the one whose batches are written down."""
+        found = [w for group in self._writers.values() for w in group if w.edge == edge]
+        return max(found, key=lambda w: any(c.place is not None for c in w.channels.values()), default=None)
 
     def tags(self, operator: int) -> set[str]:
         return {tag for index, tag in self._writers if index == operator and tag is not None}

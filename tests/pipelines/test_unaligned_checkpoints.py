@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -163,6 +164,33 @@ def test_a_stream_that_meets_its_own_results_goes_on(new_env: Any, drive: Any, r
     assert Counter(results("counts")) == Counter(
         (k, n + 1) for k, count in numbers_of.items() for n in range(9 * count)
     )
+
+
+class Holding:
+    """It cannot be pickled, and need not be within a slot."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.lock = number, Lock()
+
+
+def number_of(holding: Holding) -> int:
+    return holding.number
+
+
+def test_records_that_cannot_be_written_down_fail_checkpoints_and_not_the_job(
+    new_env: Any, drive: Any, results: Any
+) -> None:
+    assert results("counts") == []
+    env = new_env(1)
+    configure(env, "heap", window=600)
+    source = ListSource(list(range(300)), batch_rows=50, record_type=int)
+    held = env.from_source(source, name="numbers").map(Holding, output_type=object).rebalance()
+    held.map(number_of, output_type=int).key_by(key_of).process(Counting()).sink_to(ListSink("counts"))
+    job = drive(env)
+    job.until(lambda status: "cannot pickle" in (status.checkpoints.last_failure or ""))
+    status = job.end()
+    assert (status.state, status.restarts) == (JobState.FINISHED, 0)
+    assert len(results("counts")) == 300
 
 
 def test_aligned_ones_hold_nothing_under_way(new_env: Any, drive: Any, results: Any) -> None:

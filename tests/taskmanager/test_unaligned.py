@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pyarrow as pa
 import pytest
 
@@ -19,8 +21,9 @@ from penstock.taskmanager.alignment import BarrierAligner
 from penstock.taskmanager.gate import Aligned, Data, GateEvent, InputChannel, InputGate
 from penstock.taskmanager.in_flight import InFlight, Place, fetch_in_flight, may_overtake, sending_order
 from penstock.taskmanager.messages import ChannelId
+from penstock.taskmanager.partitioners import partitioner_for
 from penstock.taskmanager.transport import Frame
-from penstock.taskmanager.writers import OutputChannel, OutputOptions
+from penstock.taskmanager.writers import OutputChannel, OutputOptions, RecordWriter, Writers
 from penstock.testing.clock import ManualClock
 
 EDGE = "a>b#0"
@@ -273,6 +276,18 @@ def test_on_an_edge_that_stays_aligned_it_keeps_its_place() -> None:
     assert written(in_flight) == {}
 
 
+def test_of_two_edges_of_one_name_the_one_that_was_overtaken_sends_again() -> None:
+    """A stream that is united with itself, broadcast: its records are not to go to everybody now."""
+    one, other = Outputs(overtakable=False).channel, Outputs().channel
+    to_all, to_one = (
+        RecordWriter(partitioner_for(kind, 0, 1, 1, 128), {0: channel}, EDGE)
+        for kind, channel in ((Broadcast(), one), (Rebalance(), other))
+    )
+    assert Writers({(0, None): [to_all, to_one]}, lambda: 0).of_edge(EDGE) is to_one
+    assert Writers({(0, None): [to_all]}, lambda: 0).of_edge(EDGE) is to_all
+    assert Writers({(0, None): [to_all]}, lambda: 0).of_edge("c>d#0") is None
+
+
 def test_what_was_written_can_be_read_without_knowing_what_went_before() -> None:
     typed, opaque = record_type_of(dict[str, int]), record_type_of(object)
     batches = [
@@ -291,6 +306,19 @@ def test_what_was_written_can_be_read_without_knowing_what_went_before() -> None
         (recovered,) = run_program(fetch_in_flight(handles), store)
         assert [again.rows() for again in recovered.batches] == 2 * [batch.rows()]
         assert recovered.batches[0].timestamp_list() == batch.timestamp_list()
+
+
+def test_a_record_that_cannot_be_written_down_is_the_checkpoint_s_failure_and_no_other() -> None:
+    """It may be fine where it is: nothing is encoded within a slot. It arrives outside of any task's step."""
+    gate = gate_of(2, Wire())
+    feed(gate, 0, barrier())
+    in_flight = gate.overtake(barrier(), None).in_flight
+    assert in_flight is not None
+    lock = threading.Lock()
+    feed(gate, 1, Batch.of_rows(record_type_of(object), [lock]), ints(1))
+    assert isinstance(in_flight.failure, TypeError)
+    assert values(drain(gate)) == [lock, 1]
+    assert in_flight.nbytes == 0
 
 
 def test_damage_is_told_with_the_file_s_name() -> None:
