@@ -14,7 +14,7 @@ import typer
 from ..runtime.masking import masked
 from ..runtime.options import OPTIONS
 from ..runtime.versions import own_versions
-from .commands import cluster, common, gc, jobs, run, savepoints
+from .commands import cluster, common, gc, jobs, run, savepoint_check, savepoints, state
 from .commands.common import ConfigFlag, Output, OutputFlag, telling
 
 app = typer.Typer(
@@ -34,7 +34,9 @@ app.command(name="cancel", no_args_is_help=True)(jobs.cancel)
 app.command(name="stop", no_args_is_help=True)(savepoints.stop)
 app.command(name="checkpoint", no_args_is_help=True)(savepoints.checkpoint)
 app.command(name="checkpoints", no_args_is_help=True)(jobs.checkpoints)
+savepoints.app.command("check", no_args_is_help=True)(savepoint_check.check)
 app.add_typer(savepoints.app, name="savepoint")
+app.add_typer(state.app, name="state")
 app.command(name="logs")(jobs.logs)
 app.command(name="gc", no_args_is_help=True)(gc.gc)
 app.add_typer(cluster.app, name="cluster")

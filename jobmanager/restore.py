@@ -64,10 +64,9 @@ def plan_restore(metadata: CheckpointMetadata, job_graph: JobGraph, *, allow_non
     """IncompatibleStateError lists everything that does not fit."""
     old = _by_operator(metadata)
     plan = RestorePlan(metadata.checkpoint_id, committables=_committables(metadata))
-    known = {operator.id for vertex in job_graph.vertices for operator in vertex.operators}
     problems: list[str] = []
     if not allow_non_restored_state:
-        lost = sorted(_holding_something(old, metadata) - known)
+        lost = not_in_job(metadata, job_graph)
         if lost:
             problems.append(
                 f"it holds state of operators that the job does not have: {', '.join(lost)}; "
@@ -102,6 +101,13 @@ def without_committables(metadata: CheckpointMetadata) -> CheckpointMetadata:
         for subtask in metadata.subtasks
     ]
     return replace(metadata, subtasks=tuple(subtasks), pending_commits={})
+
+
+def not_in_job(metadata: CheckpointMetadata, job_graph: JobGraph) -> list[OperatorId]:
+    """Operators of which the checkpoint holds something, and that the job does not have: their state is dropped where
+    that is allowed."""
+    known = {operator.id for vertex in job_graph.vertices for operator in vertex.operators}
+    return [OperatorId(name) for name in sorted(_holding_something(_by_operator(metadata), metadata) - known)]
 
 
 def _by_operator(metadata: CheckpointMetadata) -> dict[OperatorId, _OldOperator]:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from .backend import KeyedStateBackend
 from .backend_meta import StateRegistry, decode_meta
-from .errors import StateError
+from .errors import IncompatibleStateError
 from .heap import ROWS_FILE, HeapStore, read_rows_file
 from .ids import CheckpointId
 from .key_groups import KeyGroupRange
@@ -114,8 +114,8 @@ def _copy_rows(
     options: BackendOptions,
 ) -> None:
     """Write the rows of one snapshot that belong here into the store, under the ids its states have here."""
-    moved = registry.merge(decode_meta(part[0].meta))
     rows = _rows_of(part, key_groups, directory, options)
+    moved = registry.merge(decode_meta(part[0].meta))
     while batch := list(islice(rows, PIECE_ROWS)):
         if moved:
             batch = [(with_state(key, moved.get(state_of(key), state_of(key))), value) for key, value in batch]
@@ -140,7 +140,15 @@ def _rows_of(
         from .canonical import read_rows
 
         return read_rows(handle, fetched, wanted)
-    raise StateError(f"a snapshot of the backend '{handle.backend}' cannot be restored into a row store")
+    raise IncompatibleStateError(
+        f"the snapshot holds state of a vectorised operator ('{handle.backend}'), but this operator works on rows now; "
+        "give it another uid, or go back to the operator the snapshot was taken of"
+    )
 
 
-__all__ = ["BackendKind", "BackendOptions", "Restored", "create_keyed_backend"]
+def rows_of_snapshot(handle: KeyedHandle, fetched: Path, scratch: Path) -> Iterator[tuple[bytes, bytes]]:
+    """All rows of a snapshot of rows. `scratch`: a directory in which nobody else writes meanwhile."""
+    return _rows_of((handle, fetched), _range_of(handle), scratch, BackendOptions())
+
+
+__all__ = ["BackendKind", "BackendOptions", "Restored", "create_keyed_backend", "rows_of_snapshot"]

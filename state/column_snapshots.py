@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -306,6 +306,13 @@ def restored_rows(
                 parts = _read(path, file, key_groups)
             for rows in parts:
                 yield from _by_namespace(layout, description, rows)
+
+
+def without_rows(handle: KeyedHandle) -> KeyedHandle:
+    """What the handle says of its state, and none of it."""
+    description = msgspec.json.decode(handle.meta, type=_Description)
+    meta = msgspec.json.encode(msgspec.structs.replace(description, files=[]))
+    return replace(handle, files={}, meta=meta)
 
 
 def _described(layout: ColumnLayout, handle: KeyedHandle) -> _Description:

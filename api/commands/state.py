@@ -1,0 +1,93 @@
+"""`state list`, `state cat`: what a savepoint or a checkpoint holds (state/stored_state.py)."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from . import common
+from .common import ConfigFlag, Output, OutputFlag, UsageError, telling
+
+if TYPE_CHECKING:
+    from ...state.stored_state import StoredSnapshot, StoredState
+
+app = typer.Typer(name="state", help="Look into savepoints and checkpoints.", no_args_is_help=True)
+
+PathArgument = Annotated[
+    str, typer.Argument(help="Directory or URL of a savepoint or a checkpoint.", metavar="PATH", show_default=False)
+]
+OperatorFlag = Annotated[str | None, typer.Option("--operator", help="Only of the operator with this uid or id.")]
+
+
+@app.command("list", no_args_is_help=True)
+@telling
+def list_states(
+    path: PathArgument, operator: OperatorFlag = None, config: ConfigFlag = None, output: OutputFlag = Output.TEXT
+) -> None:
+    """List the states: of which operators, of what kind and types, and how large they are."""
+    states = _wanted(_open(path, config), operator, None)
+    if output is Output.JSON:
+        common.print_json(msgspec.to_builtins(states))
+        return
+    cells = [
+        [each.operator, each.name, each.kind, each.key or "-", each.type or "-", _size(each.bytes)] for each in states
+    ]
+    common.print_table(("OPERATOR", "STATE", "KIND", "KEY", "TYPE", "BYTES"), cells)
+
+
+@app.command("cat", no_args_is_help=True)
+@telling
+def cat(
+    path: PathArgument,
+    operator: OperatorFlag = None,
+    state: Annotated[str | None, typer.Option("--state", help="Only the state of this name.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Rows of each state at most.")] = 100,
+    config: ConfigFlag = None,
+    output: OutputFlag = Output.TEXT,
+) -> None:
+    """Print rows of state. Values that were pickled are shown without running their classes' code."""
+    snapshot = _open(path, config)
+    states = _wanted(snapshot, operator, state)
+    found = [(each, list(islice(snapshot.rows(each), limit))) for each in states]
+    if output is Output.JSON:
+        typer.echo(msgspec.json.encode([_as_document(each, rows) for each, rows in found], enc_hook=str).decode())
+        return
+    for number, (each, rows) in enumerate(found):
+        _print_state(each, rows, limit, heading=len(found) > 1, first=number == 0)
+
+
+def _open(path: str, config: list[str] | None) -> StoredSnapshot:
+    from ...state.stored_state import StoredSnapshot
+
+    return StoredSnapshot.open(path, common.configuration(common.parse_settings(config or [])).to_dict())
+
+
+def _wanted(snapshot: StoredSnapshot, operator: str | None, state: str | None) -> list[StoredState]:
+    states = snapshot.states()
+    found = [each for each in states if operator in (None, each.operator) and state in (None, each.name)]
+    if not found and (operator is not None or state is not None):
+        there = ", ".join(f"{each.operator}/{each.name}" for each in states)
+        raise UsageError(f"there is no such state; it holds {there or 'none'}")
+    return found
+
+
+def _as_document(state: StoredState, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"operator": state.operator, "state": state.name, "kind": state.kind, "rows": rows}
+
+
+def _print_state(state: StoredState, rows: list[dict[str, Any]], limit: int, *, heading: bool, first: bool) -> None:
+    from ...state.stored_state import as_text
+
+    if heading:
+        typer.echo(f"{'' if first else chr(10)}{state.operator} / {state.name} ({state.kind})")
+    if rows:
+        common.print_table(list(rows[0]), [[as_text(value) for value in row.values()] for row in rows])
+    if len(rows) == limit:
+        typer.echo(f"(the first {limit} rows; --limit shows more)", err=True)
+
+
+def _size(size: int | None) -> str:
+    return "-" if size is None else f"{size:,}"
