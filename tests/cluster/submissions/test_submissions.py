@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from penstock.api.operations import awaited
+
 if TYPE_CHECKING:
     from conftest import Cluster, Project, WaitFor
 
     from penstock.api.rest_client import RestClient
+    from penstock.jobmanager.views import JobView
 
 PENSTOCK = Path(sys.executable).with_name("penstock")
 JOB_ID = re.compile(r"[0-9a-f]{32}")
@@ -207,6 +210,75 @@ def test_records_are_collected_once_though_the_dispatcher_is_killed(
     rows = Counter([*first, *rest_of_it.out.splitlines(keepends=True)])
     assert rows == Counter(f"{n}\n" for n in range(1, 601))
     wait_for(lambda: [p for p in cluster.actors("Dispatcher") if p.pid != dispatcher.pid], "a new dispatcher")
+
+
+# savepoints ---------------------------------------------------------------------------------------------------------
+
+COUNTS = """
+import penstock as ps
+from penstock.connectors.files import FileSink, FileSource
+from penstock.connectors.formats import Json, Text
+env = ps.StreamExecutionEnvironment()
+env.enable_checkpointing("1h")
+words = env.from_source(FileSource("{0}/in", Text(), watch="50ms"), name="words").uid("words").rebalance()
+counts = words.map(lambda word: (word, 1)).key_by(lambda row: row[0])
+counts = counts.reduce(lambda one, other: (one[0], one[1] + other[1])).uid("counts")
+counts.map(lambda row: dict(word=row[0], n=row[1])).sink_to(FileSink("{0}/out", Json())).uid("out")
+env.execute("counted words")
+"""
+
+
+def counted(directory: Path) -> list[tuple[str, int]]:
+    """What is committed."""
+    files = [file for file in (directory / "out").rglob("part-*") if not file.name.startswith((".", "_"))]
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return sorted((row["word"], row["n"]) for row in rows)
+
+
+@pytest.mark.timeout(300)
+def test_savepoints_over_rest_and_a_job_that_goes_on_from_one(
+    project: Project, rest: RestClient, wait_for: WaitFor, tmp_path: Path
+) -> None:
+    kept = str(tmp_path / "kept")
+    (tmp_path / "in").mkdir()
+    project.write("counts.py", COUNTS.format(tmp_path))
+
+    def reads(job: str, words: str, total: int) -> None:
+        name = f"{total}.txt"
+        (tmp_path / name).write_text("\n".join(words) + "\n")
+        (tmp_path / name).rename(tmp_path / "in" / name)
+        wait_for(lambda: has_read(rest.job(job)) == total, f"{total} records")
+
+    job = project.penstock("submit", "counts.py").out.strip()
+    reads(job, "aba", 3)
+    request = rest.begin_savepoint(job, kept)
+    plain = awaited(lambda: rest.savepoint(job, request), timeout_s=60).location
+    assert counted(tmp_path) == [], "a plain savepoint commits nothing"
+    reads(job, "a", 4)
+    request = rest.begin_savepoint(job, kept, stop=True)
+    last = awaited(lambda: rest.savepoint(job, request), timeout_s=60).location
+    wait_for(lambda: rest.job(job).overview.state == "FINISHED", "its end")
+    assert rest.savepoint(job, request).location == last, "it is still told"
+    assert counted(tmp_path) == [("a", 1), ("a", 2), ("a", 3), ("b", 1)]
+    latest = rest.checkpoints(job)["latest"]["savepoint"]
+    assert (latest["external_path"], latest["checkpoint_type"]) == (last, "SYNC_SAVEPOINT")
+
+    again = project.penstock("submit", "counts.py", "-s", last, "-p", "2").out.strip()
+    reads(again, "ab", 2)
+    told = project.penstock("stop", again, "--savepoint-path", kept)
+    assert told.code == 0, told.err
+    assert counted(tmp_path) == [("a", 1), ("a", 2), ("a", 3), ("a", 4), ("b", 1), ("b", 2)]
+    assert rest.checkpoints(again)["latest"]["restored"]["external_path"] == last
+
+    for path in (plain, last, told.out.strip()):
+        request = rest.begin_disposal(path)
+        awaited(lambda request=request: rest.disposal(request), timeout_s=60)
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def has_read(view: JobView) -> int:
+    """Records that its last task has taken in."""
+    return sum(subtask.metrics.records_in for vertex in view.vertices[-1:] for subtask in vertex.subtasks)
 
 
 # logs ---------------------------------------------------------------------------------------------------------------
