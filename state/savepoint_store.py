@@ -32,6 +32,8 @@ from .objects import Delete, Get, List, Program, create_once, with_retries
 from .snapshots import METADATA_VERSION, CheckpointMetadata, FileHandle
 
 KIND = "savepoint"
+OLDEST_VERSION = 3
+"""The first format of the metadata that there were savepoints in."""
 _FILE = re.compile(r"^file:(//)?(?=/)")
 _DIRECTORY = re.compile(r"(?:.*/)?savepoint-[^/-]{1,6}-[^/]+", re.DOTALL)
 
@@ -128,7 +130,7 @@ def read_savepoint(path: str) -> Program[CheckpointMetadata]:
         data = yield from with_retries(Get(name))
     except ObjectNotFound:
         raise DamagedCheckpointError(f"{name} is missing: no such savepoint, or it was disposed of.") from None
-    metadata = unseal(name, KIND, METADATA_VERSION, data, CheckpointMetadata)
+    metadata = unseal(name, KIND, METADATA_VERSION, data, CheckpointMetadata, oldest=OLDEST_VERSION)
     incomplete = why_incomplete(metadata)
     if incomplete is not None:
         raise DamagedCheckpointError(f"{name} is incomplete: {incomplete}.")
