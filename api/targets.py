@@ -177,10 +177,9 @@ def _submit(
 
 def _absolute(config: Configuration) -> Configuration:
     """The cluster's processes have other working directories."""
-    place = config.get(options.CHECKPOINTS_DIR)
-    if place is None or "://" in place:
-        return config
-    return config.merged(Configuration({options.CHECKPOINTS_DIR.key: str(Path(place).absolute())}))
+    places = {option.key: config.get(option) for option in (options.CHECKPOINTS_DIR, options.SAVEPOINTS_DIR)}
+    here = {key: str(Path(place).absolute()) for key, place in places.items() if place and ":/" not in place}
+    return config.merged(Configuration(here))
 
 
 def _script() -> Path | None:

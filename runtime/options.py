@@ -71,7 +71,7 @@ COMMIT_TIMEOUT = Option(
 )  # fmt: skip
 CANCEL_COMMIT_TIMEOUT = Option(
     "execution.checkpointing.cancel-commit-timeout", DURATION, 30_000,
-    "How long a job that is cancelled waits for commits of logged checkpoints; the rest stays recorded in the last one.",
+    "How long a job that is cancelled waits for commits of logged checkpoints; the rest stays recorded in the last.",
 )  # fmt: skip
 CHECKPOINT_MIN_PAUSE = Option(
     "execution.checkpointing.min-pause", DURATION, 0, "Least time between the end of a checkpoint and the next one."
@@ -215,7 +215,7 @@ IGNORED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"state\.backend\.(rocksdb|incremental|latency-track|local-recovery|changelog|fs)\b.*", _TUNING),
         (r"(rest|high-availability|jobmanager|web|heartbeat|cluster|kubernetes|metrics|slotmanager)\..*", _CLUSTER),
         (r"high-availability|taskmanager\.(memory\.managed\..*|rpc\..*|data\..*)", _CLUSTER),
-        (r"state\.savepoints\.dir|execution\.(attached|shutdown-on-attached-exit)", _CLUSTER),
+        (r"execution\.(attached|shutdown-on-attached-exit)", _CLUSTER),
     )
 )  # fmt: skip
 """Option patterns that are accepted without effect, and why."""

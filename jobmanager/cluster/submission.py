@@ -177,15 +177,12 @@ class Submissions:
             raise UnknownError(f"there is no artefact {artefact_id}: upload it first") from None
 
     def _storage_of(self, config: Configuration) -> str:
-        """Where the job's log and checkpoints go. Refused where it cannot work."""
+        """Where the job's log and checkpoints go. Refused where it cannot work, and where savepoints could not go."""
+        for option in (options.CHECKPOINTS_DIR, options.SAVEPOINTS_DIR):
+            _refuse_relative(option.key, config.get(option))
         chosen = config.get(options.CHECKPOINTS_DIR)
         if chosen is None:
             return self._storage
-        if "://" not in chosen and not Path(chosen).is_absolute():
-            raise RefusedError(
-                f"checkpoint directory {chosen!r} is relative, and a cluster's processes have no working directory in "
-                f"common: give an absolute path or a URL ({options.CHECKPOINTS_DIR.key})"
-            )
         try:
             ObstoreObjects(chosen, {**self._config.to_dict(), **config.to_dict()}).probe()
         except ConfigurationError as error:
@@ -227,6 +224,14 @@ class Submissions:
         for submission in run_program(list_records(), self._objects):
             if submission.job_id == job_id:
                 run_program(forget(submission), self._objects)
+
+
+def _refuse_relative(key: str, directory: str | None) -> None:
+    if directory is not None and "://" not in directory and not Path(directory).is_absolute():
+        raise RefusedError(
+            f"the directory {directory!r} is relative, and a cluster's processes have no working directory in common: "
+            f"give an absolute path or a URL ({key})"
+        )
 
 
 def _check_versions(versions: dict[str, str]) -> tuple[str, ...]:

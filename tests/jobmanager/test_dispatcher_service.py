@@ -14,7 +14,7 @@ from penstock.jobmanager.cluster.cluster_gateway import ClusterGateway
 from penstock.jobmanager.cluster.dispatcher_service import NEVER_LED_MS, DispatcherService
 from penstock.jobmanager.cluster.patient_store import PatientStore
 from penstock.jobmanager.cluster.submission import Submissions
-from penstock.jobmanager.gateway import ConflictError, GraphRequest, UnavailableError
+from penstock.jobmanager.gateway import ConflictError, GraphRequest, RefusedError, UnavailableError
 from penstock.jobmanager.leadership import Beat, beat_name
 from penstock.jobmanager.process_identity import this_process
 from penstock.jobmanager.views import JobOverview, JobView, LogFile, TaskManagerView
@@ -279,3 +279,11 @@ def test_a_running_job_is_not_continued_beside_itself(world: World) -> None:
         submit(world, service, **{"execution.savepoint.path": "latest", "pipeline.allow-duplicate-names": "true"})
     assert [record.job_id for record in run_program(list_records(), world.objects)] == [job_id]
     assert world.processes.numbers == [1]
+
+
+@pytest.mark.parametrize("key", ["state.savepoints.dir", "state.checkpoints.dir"])
+def test_directories_that_only_the_client_knows_are_refused(world: World, key: str) -> None:
+    service = world.start(resumes=True)
+    with pytest.raises(RefusedError, match=f"'below' is relative.*{key}|'below' is relative.*checkpointing.dir"):
+        submit(world, service, **{key: "below"})
+    assert world.processes.numbers == []

@@ -152,6 +152,27 @@ def test_a_master_that_finds_the_job_finished_knows_of_its_savepoint(new_world: 
     assert (after.request, after.path, after.state) == (REQUEST, before.path, OperationState.COMPLETED)
 
 
+def test_savepoints_are_shown_among_checkpoints_and_outlive_them(new_world: NewWorld) -> None:
+    world = new_world().run()
+    world.pass_time(1_000)
+    world.tell(SavepointRequested(REQUEST, "savepoints"))
+    world.settle()
+    world.pass_time(2_000)
+    shown = world.master.view(world.now).checkpoints
+    assert [(one.id, one.is_savepoint, one.stops_job, one.discarded) for one in reversed(shown.history)] == [
+        (1, False, False, True),
+        (2, True, False, False),
+        (3, False, False, True),
+        (4, False, False, False),
+    ]
+    assert (shown.latest_completed.id, shown.latest_savepoint.id) == (4, 2)
+    (operation,) = world.master.view(world.now).savepoints
+    assert shown.latest_savepoint.external_path == operation.path
+    restored = new_world(job=JobId("another"), store=world.objects, restore=operation.path).run()
+    latest = restored.master.view(restored.now).checkpoints.latest_restored
+    assert (latest.is_savepoint, latest.external_path, latest.id) == (True, operation.path, 2)
+
+
 # disposal -----------------------------------------------------------------------------------------------------------
 
 
