@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..gateway import Gateway, UnknownError
+from ..gateway import Gateway, UnavailableError, UnknownError
+from ..job_states import JobState
 from ..views import (
     CheckpointOperation,
     CheckpointView,
@@ -45,17 +46,20 @@ def savepoint_of(view: JobView, request: str) -> SavepointOperation:
     for operation in view.savepoints:
         if operation.request == request:
             return operation
-    raise _never_asked(view, request)
+    raise _not_known(view, request)
 
 
 def requested_checkpoint_of(view: JobView, request: str) -> CheckpointOperation:
     for operation in view.requested_checkpoints:
         if operation.request == request:
             return operation
-    raise _never_asked(view, request)
+    raise _not_known(view, request)
 
 
-def _never_asked(view: JobView, request: str) -> UnknownError:
+def _not_known(view: JobView, request: str) -> UnknownError | UnavailableError:
+    """A master that has not read the job's log yet does not know what the one before was asked."""
+    if view.overview.state == JobState.CREATED.value:
+        return UnavailableError(f"nobody leads job {view.overview.id} at the moment; try again")
     return UnknownError(
         f"nothing is known of request {request} of job {view.overview.id}: it was asked for long ago, of a job manager "
         "that is gone, or never"

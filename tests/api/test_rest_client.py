@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from penstock.api.operations import awaited
 from penstock.api.remote_job import RemoteJob
 from penstock.api.rest_client import Accepted, RestClient, RestError, UnreachableError, base_url
 from penstock.jobmanager.gateway import ConflictError, GraphRequest, RefusedError, UnavailableError, UnknownError
-from penstock.state.errors import ConfigurationError
+from penstock.state.errors import CheckpointError, ConfigurationError
 
 JOB = "0123456789abcdef0123456789abcdef"
 Answer = tuple[int, Any] | None
@@ -27,11 +28,12 @@ class Scripted:
 
     def __init__(self, answer: Callable[[str, str], Answer]) -> None:
         self.requests: list[tuple[str, str]] = []
+        self.bodies: list[bytes] = []
         scripted = self
 
         class Handler(BaseHTTPRequestHandler):
             def respond(self) -> None:
-                self.rfile.read(int(self.headers.get("content-length", 0)))
+                scripted.bodies.append(self.rfile.read(int(self.headers.get("content-length", 0))))
                 scripted.requests.append((self.command, self.path))
                 found = answer(self.command, self.path)
                 if found is None:
@@ -142,6 +144,36 @@ def test_a_submission_whose_answer_is_lost_is_not_sent_again(scripted: Any) -> N
     with pytest.raises(UnreachableError, match="may have happened; `penstock list`"):
         client.submit(GraphRequest("job", b"graph", {}, {}))
     assert server.requests == [("POST", "/jobs/graph")]
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_savepoint_whose_answer_is_lost_is_asked_for_again_under_the_same_id(scripted: Any, stop: bool) -> None:
+    answers = iter([None, (202, {"request-id": "1" * 32})])
+    server, client = scripted(lambda method, path: next(answers))
+    assert client.begin_savepoint(JOB, "/kept", stop=stop, drain=stop) == "1" * 32
+    assert server.requests == [("POST", f"/jobs/{JOB}/{'stop' if stop else 'savepoints'}")] * 2
+    first, second = (json.loads(body) for body in server.bodies)
+    assert first == second
+    assert len(first["triggerId"]) == 32
+
+
+def test_what_became_of_a_savepoint_is_asked_until_it_ends(scripted: Any) -> None:
+    pending = {"status": {"id": "IN_PROGRESS"}, "operation": None}
+    cause = {"class": "some.Error", "stack-trace": "some.Error: disk full", "serialized-throwable": ""}
+    done = [{"location": "/kept/savepoint-1"}, {"failure-cause": cause}]
+    ended = [{"status": {"id": "COMPLETED"}, "operation": operation} for operation in done]
+    answers = iter([(200, pending), (200, ended[0]), (200, pending), (503, {"errors": ["later"]}), (200, ended[1])])
+    _, client = scripted(lambda method, path: next(answers))
+    assert awaited(lambda: client.savepoint(JOB, "1" * 32)).location == "/kept/savepoint-1"
+    with pytest.raises(CheckpointError, match=r"^disk full$"):
+        awaited(lambda: client.savepoint(JOB, "1" * 32))
+
+
+def test_a_wait_for_a_savepoint_may_have_an_end(scripted: Any) -> None:
+    pending = {"status": {"id": "IN_PROGRESS"}, "operation": None}
+    _, client = scripted(lambda method, path: (200, pending))
+    with pytest.raises(TimeoutError):
+        awaited(lambda: client.savepoint(JOB, "1" * 32), timeout_s=0.2)
 
 
 def test_a_submission_that_was_not_taken_is_sent_again(scripted: Any) -> None:

@@ -135,6 +135,13 @@ def test_a_checkpoint_on_request(client: TestClient, body: Any) -> None:
     assert answer == {"status": {"id": "COMPLETED"}, "operation": {"checkpointId": 7}}
 
 
+@pytest.mark.parametrize("what", ["savepoints", "checkpoints"])
+def test_a_trigger_that_a_new_master_may_know_soon_is_503(client: TestClient, gateway: ViewsGateway, what: str) -> None:
+    view = gateway.views[JOB]
+    gateway.views[JOB] = replace(view, overview=replace(view.overview, state="CREATED"))
+    assert client.get(f"/jobs/{JOB}/{what}/{UNKNOWN}").status_code == 503
+
+
 def test_a_disposal(client: TestClient, gateway: ViewsGateway) -> None:
     request = begun(client, "/savepoint-disposal", {"savepoint-path": DIRECTORY}, status=200)
     assert gateway.disposals[request].path == DIRECTORY
