@@ -304,8 +304,10 @@ class CheckpointCoordinator:
         self._quiet = True
 
     def taken(self, checkpoint: Checkpoint) -> list[Decision]:
-        """A savepoint's document is in the store; nothing follows from it for other checkpoints."""
+        """A savepoint counts; nothing follows from it for other checkpoints, but after one with which the job stops
+        there are none."""
         self._move(checkpoint, C.COMPLETED)
+        self._quiet = self._quiet or (checkpoint.savepoint is not None and checkpoint.savepoint.stop)
         self._forget(checkpoint)
         return self._persist_first()
 

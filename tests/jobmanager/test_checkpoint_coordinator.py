@@ -16,6 +16,7 @@ from penstock.jobmanager.checkpoint_coordinator import (
     Trigger,
 )
 from penstock.jobmanager.options import CheckpointOptions
+from penstock.runtime.elements import Savepoint
 from penstock.state.errors import ProtocolError
 from penstock.state.ids import Attempt, CheckpointId, VertexId
 from penstock.state.snapshots import SubtaskSnapshot
@@ -217,3 +218,28 @@ def test_a_trigger_that_is_due_waits_for_no_time_when_subtasks_are_not_ready() -
     c.want(Purpose.STOP, 500)
     assert c.tick(500, ready=False) == []
     assert c.next_tick_ms(ready=False) is None
+
+
+def test_nothing_follows_a_savepoint_with_which_the_job_stops() -> None:
+    """A request that came too late made the master look at the clock, and a checkpoint was triggered."""
+    c = coordinator()
+    c.want_savepoint(Savepoint("savepoints/savepoint-job-1", stop=True))
+    checkpoint = triggered(c, 0)
+    assert checkpoint.purpose is Purpose.SAVEPOINT
+    acknowledged(c, checkpoint)
+    assert c.written(checkpoint, "name")
+    assert c.tick(500, ready=True) == [], "it is under way"
+    assert c.taken(checkpoint) == []
+    assert c.tick(10_000, ready=True) == []
+    assert c.next_tick_ms(ready=True) is None
+
+
+def test_a_plain_savepoint_does_not_change_when_checkpoints_are_taken() -> None:
+    c = coordinator()
+    c.want_savepoint(Savepoint("savepoints/savepoint-job-1"))
+    savepoint = triggered(c, 50)
+    acknowledged(c, savepoint)
+    assert c.written(savepoint, "name")
+    assert c.taken(savepoint) == []
+    assert c.next_tick_ms(ready=True) == 100
+    assert triggered(c, 100).purpose is Purpose.PERIODIC
