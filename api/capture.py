@@ -17,6 +17,7 @@ import faulthandler
 import os
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,6 +34,7 @@ from . import session
 from .added_code import AddedCode
 from .failures import missing_module
 from .job_options import job_options
+from .steps import Step
 
 MISSING = (
     "there where the script runs: name its package in a requirements file (--requirements), or put the module into the "
@@ -59,7 +61,11 @@ class _Capture:
         self._exchange = exchange
         self._request = request
 
-    def __call__(self, graph: JobGraph, config: Configuration, code: AddedCode) -> NoReturn:
+    def __call__(self, graph: JobGraph, config: Configuration, code: AddedCode, steps: Sequence[Step]) -> NoReturn:
+        from .targets import bound_to_this_process, refuse_for_cluster, refuse_paths_of_the_copy
+
+        refuse_for_cluster(bound_to_this_process(steps))
+        refuse_paths_of_the_copy(steps, Path.cwd())
         outcome = CaptureOutcome(
             graph=None if self._request.describe_only else dumps(graph),
             job_name=graph.job_name,

@@ -269,14 +269,12 @@ class StreamExecutionEnvironment:
     def submit(self, job_name: str | None = None) -> Job:
         """A handle of the job, which in this process is not run yet. What is added to the pipeline from now on is
         another job."""
-        from .targets import bound_to_this_process, refuse_for_cluster, refuse_paths_of_the_copy, start_job
+        from .targets import bound_to_this_process, start_job
 
-        graph, config, bound_here = self.job_graph(job_name), self.configuration, bound_to_this_process(self._pending())
+        graph, config = self.job_graph(job_name), self.configuration
         if session.capturing is not None:
-            refuse_for_cluster(bound_here)
-            refuse_paths_of_the_copy(self._pending(), Path.cwd())
-            session.capturing(graph, config, self._code)
-        job = start_job(graph, config, bound_here, self._code)
+            session.capturing(graph, config, self._code, self._pending())
+        job = start_job(graph, config, bound_to_this_process(self._pending()), self._code)
         self._executed.update(step.id for step in self.pipeline.steps)
         return job
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..runtime.graph.job_graph import JobGraph
     from .added_code import AddedCode
     from .job_client import JobResult
+    from .steps import Step
 
 flags: Mapping[str, object] = {}
 """Options set by `penstock run`'s flags; empty when the script runs by itself."""
@@ -18,8 +19,9 @@ flags: Mapping[str, object] = {}
 results: list[JobResult] = []
 """Of the jobs that have ended in this process, in order. At most MAX_RESULTS, the newest."""
 
-capturing: Callable[[JobGraph, Configuration, AddedCode], NoReturn] | None = None
-"""Set where a script is executed to learn its pipeline (capture.py): takes the pipeline in the place of running it."""
+capturing: Callable[[JobGraph, Configuration, AddedCode, Sequence[Step]], NoReturn] | None = None
+"""Set where a script is executed to learn its pipeline (capture.py): takes the pipeline, of these steps, in the place
+of running it."""
 
 submitted = False
 """Whether any job has been made of a pipeline in this process."""

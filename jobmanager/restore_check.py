@@ -88,12 +88,11 @@ def _check_operator(
         return
     try:
         _open(operator, vertex, described, written, config)
-    except IncompatibleStateError as error:
-        fit.problems.append(f"{described.name}: {error}")
     except Exception as error:  # whatever a user's function needs
         cause = error.__cause__ if isinstance(error, UserCodeError) else error
         if isinstance(cause, IncompatibleStateError):
-            fit.problems.append(f"{described.name}: {cause}")
+            where = "" if f"'{described.name}'" in str(cause) else f"operator '{described.name}': "
+            fit.problems.append(f"{where}{cause}")
         else:
             fit.unknown.append(f"{described.name}: it cannot be opened here: {type(cause).__name__}: {cause}")
 

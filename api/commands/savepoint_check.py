@@ -86,7 +86,7 @@ def _graph_of(script: Path, arguments: list[str], flags: dict[str, object]) -> J
     raise PenstockError(f"{script.name} has no pipeline: it ended without calling env.execute()")
 
 
-def _capture(graph: JobGraph, _config: Any, _code: Any) -> NoReturn:
+def _capture(graph: JobGraph, _config: Any, _code: Any, _steps: Any) -> NoReturn:
     raise _Captured(graph)
 
 

@@ -148,7 +148,8 @@ def test_unknown_states_and_places_are_told(shop: Shop) -> None:
         assert str(path) in err
 
 
-def test_a_savepoint_fits_its_job_and_one_that_has_evolved(shop: Shop) -> None:
+def test_a_savepoint_fits_its_job_and_one_that_has_evolved(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shop.directory)  # paths below it are refused where a script is captured for a cluster
     fits = {"fits": True, "problems": [], "dropped": [], "empty": [], "unknown": []}
     assert shop.check(shop.script("same.py", more=AGAIN)) == (0, fits)
     assert shop.check(shop.script("evolved.py", more=AGAIN, field="note: str = ''"), "-p", "3") == (0, fits)
