@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..state.ids import CheckpointId
-from .savepoints import KEPT_MS
+from .operations import UNDER_WAY, still_known, too_many
 from .views import NEVER, CheckpointOperation, OperationState
 
 
@@ -30,11 +30,11 @@ class RequestedCheckpoints:
 
     def request(self, request: str, now_ms: int, *, refused: str | None) -> bool:
         """Whether a checkpoint is to be triggered for it. `refused`: why there will be none."""
-        self._operations = {
-            name: each for name, each in self._operations.items() if not each.ended or each.ended_ms + KEPT_MS > now_ms
-        }
+        self._operations = still_known(self._operations, now_ms)
         if request in self._operations:
             return False
+        if refused is None and too_many(self._operations):
+            refused = f"{UNDER_WAY} requests wait for a checkpoint already"
         operation = CheckpointOperation(request, OperationState.IN_PROGRESS, now_ms)
         self._operations[request] = operation
         if refused is not None:

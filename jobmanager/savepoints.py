@@ -37,10 +37,9 @@ from ..state.savepoint_store import savepoint_path
 from .checkpoint_coordinator import Checkpoint, CheckpointCoordinator
 from .events import Command, SavepointRequested
 from .journal import Journal
+from .operations import UNDER_WAY, still_known, too_many
 from .views import OperationState, SavepointOperation
 
-KEPT_MS = 300_000
-"""How long the outcome of a request is told after its end."""
 NO_TARGET = "nowhere to put it: name a target directory, or set state.savepoints.dir"
 
 
@@ -70,14 +69,17 @@ class Savepoints:
 
     def request(self, event: SavepointRequested, now_ms: int, *, runs: bool) -> list[Command]:
         """`runs`: all subtasks run, and nobody wants the job to end."""
-        self._forget_old(now_ms)
+        self._operations = still_known(self._operations, now_ms)
         if event.request in self._operations:
             return []
+        full = too_many(self._operations)
         target = event.target or self._directory
         operation = SavepointOperation(event.request, "", event.stop, event.drain, OperationState.IN_PROGRESS, now_ms)
         self._operations[event.request] = operation
         if target is None:
             self._fail(operation, NO_TARGET, now_ms)
+        elif full:
+            self._fail(operation, f"{UNDER_WAY} savepoints of the job are waiting already", now_ms)
         elif not runs:
             self._fail(operation, "the job is not running: not all of its subtasks are, or it is being ended", now_ms)
         elif event.stop and any(each.stop and not each.ended for each in self._others(operation)):
@@ -151,13 +153,6 @@ class Savepoints:
 
     def _others(self, operation: SavepointOperation) -> Iterable[SavepointOperation]:
         return (each for each in self._operations.values() if each.request != operation.request)
-
-    def _forget_old(self, now_ms: int) -> None:
-        self._operations = {
-            request: each
-            for request, each in self._operations.items()
-            if not each.ended or each.ended_ms + KEPT_MS > now_ms
-        }
 
 
 def fails_the_attempt(savepoint: Savepoint, reason: str) -> CheckpointError | None:

@@ -254,6 +254,10 @@ class DisposalOperation:
     ended_ms: int = NEVER
     failure: str | None = None
 
+    @property
+    def ended(self) -> bool:
+        return self.state is not OperationState.IN_PROGRESS
+
 
 @dataclass(frozen=True, slots=True)
 class CheckpointConfigView:

@@ -13,12 +13,10 @@ from dataclasses import replace
 
 from ...state.disposal import check_disposable, dispose_of
 from ..gateway import UnavailableError
-from ..savepoints import KEPT_MS
+from ..operations import UNDER_WAY, still_known, too_many
 from ..views import DisposalOperation, OperationState
 
 THREADS = 2
-LONGEST_QUEUE = 100
-"""Under way or waiting; one more is asked to come again."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,15 +47,14 @@ class Disposals:
         too many are under way."""
         directory = check_disposable(path)
         with self._lock:
-            now_ms = self._now_ms()
-            kept = {r: o for r, o in self._operations.items() if not _is_over(o) or o.ended_ms + KEPT_MS > now_ms}
-            self._operations = kept
-            if request in kept:
+            self._operations = still_known(self._operations, self._now_ms())
+            if request in self._operations:
                 return
-            if sum(not _is_over(operation) for operation in kept.values()) >= LONGEST_QUEUE:
-                raise UnavailableError(f"{LONGEST_QUEUE} savepoints are being disposed of already; try again")
-            kept[request] = DisposalOperation(request, directory, OperationState.IN_PROGRESS)
-        self._threads.submit(self._carry_out, kept[request])
+            if too_many(self._operations):
+                raise UnavailableError(f"{UNDER_WAY} savepoints are being disposed of already; try again")
+            operation = DisposalOperation(request, directory, OperationState.IN_PROGRESS)
+            self._operations[request] = operation
+        self._threads.submit(self._carry_out, operation)
 
     def find(self, request: str) -> DisposalOperation | None:
         with self._lock:
@@ -74,7 +71,3 @@ class Disposals:
         with self._lock:
             ended = replace(operation, state=state, failure=failure, ended_ms=self._now_ms())
             self._operations[operation.request] = ended
-
-
-def _is_over(operation: DisposalOperation) -> bool:
-    return operation.state is not OperationState.IN_PROGRESS

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from penstock.jobmanager.events import CheckpointRequested, StopRequested
+from penstock.jobmanager.operations import KEPT_MS, REMEMBERED, UNDER_WAY
 from penstock.jobmanager.options import CheckpointOptions
-from penstock.jobmanager.savepoints import KEPT_MS
 from penstock.jobmanager.views import CheckpointOperation, OperationState
 from penstock.state.ids import CheckpointId, VertexId
 from penstock.taskmanager import messages as m
@@ -126,6 +126,17 @@ def test_outcomes_are_remembered_for_a_while(new_world: NewWorld) -> None:
     world.pass_time(1)
     ask(world, "c")
     assert list(asked(world)) == ["b", "c"]
+
+
+def test_so_many_may_wait_and_so_many_are_remembered(new_world: NewWorld) -> None:
+    world = new_world(checkpoints=RARELY).run()
+    world.mute = {m.Acknowledge}
+    for number in range(UNDER_WAY):
+        assert ask(world, f"{number}").failure is None
+    assert "wait for a checkpoint already" in (ask(world, "one more").failure or "")
+    refused = [ask(world, f"more {number}").request for number in range(REMEMBERED + 10)]
+    assert len(asked(world)) == UNDER_WAY + REMEMBERED + 1
+    assert list(asked(world))[UNDER_WAY:] == refused[-REMEMBERED - 1 :], "the oldest are forgotten when others come"
 
 
 def test_the_end_of_the_job_is_the_end_of_what_waits(new_world: NewWorld) -> None:

@@ -13,13 +13,13 @@ import pytest
 
 from penstock.jobmanager.cluster.cluster_gateway import ClusterGateway
 from penstock.jobmanager.cluster.dispatcher_service import DispatcherService, Processes
-from penstock.jobmanager.cluster.disposals import LONGEST_QUEUE, Disposals
+from penstock.jobmanager.cluster.disposals import Disposals
 from penstock.jobmanager.cluster.submission import Submissions
 from penstock.jobmanager.cluster.unloaded import without_master
 from penstock.jobmanager.events import SavepointRequested
 from penstock.jobmanager.gateway import ConflictError, RefusedError, UnavailableError, UnknownError
 from penstock.jobmanager.job_states import JobState
-from penstock.jobmanager.savepoints import KEPT_MS
+from penstock.jobmanager.operations import KEPT_MS, UNDER_WAY
 from penstock.jobmanager.views import OperationState, SavepointOperation
 from penstock.runtime.config import Configuration
 from penstock.state.cluster_store import EndedJob, JobSubmission, put_ended, put_job
@@ -173,6 +173,17 @@ def test_savepoints_are_shown_among_checkpoints_and_outlive_them(new_world: NewW
     assert (latest.is_savepoint, latest.external_path, latest.id) == (True, operation.path, 2)
 
 
+def test_so_many_savepoints_may_wait(new_world: NewWorld) -> None:
+    world = new_world().run()
+    world.held = {"metadata"}
+    for number in range(UNDER_WAY + 1):
+        world.tell(SavepointRequested(f"{number}", "savepoints"))
+    world.settle()
+    *waiting, refused = world.master.view(world.now).savepoints
+    assert {each.state for each in waiting} == {OperationState.IN_PROGRESS}
+    assert "are waiting already" in (refused.failure or "")
+
+
 # disposal -----------------------------------------------------------------------------------------------------------
 
 
@@ -236,7 +247,7 @@ def test_disposals_are_bounded_and_forgotten() -> None:
         raise ObjectStoreDenied("the bucket refuses")
 
     disposals = Disposals({}, slow, lambda: now_ms[0])
-    requests = [f"{number:032x}" for number in range(LONGEST_QUEUE)]
+    requests = [f"{number:032x}" for number in range(UNDER_WAY)]
     for request in requests:
         disposals.begin(f"/s/{NAME}", request)
     with pytest.raises(UnavailableError):
