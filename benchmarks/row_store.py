@@ -36,7 +36,7 @@ from penstock.state.descriptors import ListStateDescriptor, ValueStateDescriptor
 from penstock.state.ids import CheckpointId
 from penstock.state.key_groups import KeyGroupRange
 from penstock.state.keyed_backend import BackendOptions, RowBackend
-from penstock.state.rocksdb import database_options
+from penstock.state.rocksdb_options import database_options
 from penstock.state.row_store import Uploads
 
 BATCH = 1_000

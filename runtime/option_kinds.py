@@ -86,6 +86,23 @@ def one_of(*choices: str, **spellings: str) -> Kind[Any]:
     return Kind(f"one of {', '.join(choices)}", parse)
 
 
+def list_of(*choices: str, **spellings: str) -> Kind[tuple[Any, ...]]:
+    """One or several choices, with semicolons or commas between them."""
+    choice = one_of(*choices, **spellings)
+
+    def parse(value: Any) -> tuple[Any, ...]:
+        parts = value if isinstance(value, (list, tuple)) else str(value).replace(";", ",").split(",")
+        return tuple(choice.parse(part.strip()) for part in parts)
+
+    return Kind(f"a list of {', '.join(choices)}", parse, ";".join)
+
+
+def _parse_fraction(value: Any) -> float:
+    if not 0 < (number := float(value)) < 1:
+        raise ConfigurationError(f"{value} is not between 0 and 1")
+    return number
+
+
 def _optional_text(value: object) -> str | None:
     return None if value is None or value == "" else str(value)
 
@@ -94,6 +111,7 @@ BOOL = Kind("true or false", _parse_bool, lambda value: str(value).lower())
 INT = Kind("a whole number", _parse_int)
 COUNT = Kind("a whole number of at least 1", _positive)
 FLOAT: Kind[float] = Kind("a number", float)
+FRACTION: Kind[float] = Kind("a number between 0 and 1", _parse_fraction)
 DURATION: Kind[int] = Kind("a duration", parse_duration_ms, format_duration)
 SIZE: Kind[int] = Kind("a size", parse_size_bytes, format_size)
 TEXT: Kind[str | None] = Kind("a text", _optional_text, str)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from . import cluster_options
+from . import cluster_options, memory_options, state_options
 from .option_kinds import BOOL, COUNT, DURATION, FLOAT, INT, MAP, SIZE, TEXT, Duration, Option, one_of
 
 __all__ = ["IGNORED", "OPTIONS", "Duration", "Option"]
@@ -175,16 +175,11 @@ CANCEL_TIMEOUT = Option(
     "A function that has not returned so long after its task was cancelled hangs: its slot's process is killed.",
 )  # fmt: skip
 
-# memory --------------------------------------------------------------------------------------------------------
+# network -------------------------------------------------------------------------------------------------------
 
-NETWORK_MEMORY = Option(
-    "taskmanager.memory.network.max", SIZE, 256 * 2**20,
-    "Most that the windows of all of a slot's channels may hold together; checked when the job is submitted.",
-)  # fmt: skip
 CHANNEL_WINDOW = Option(
     "taskmanager.memory.network.channel-window", SIZE, 2**20, "Credit of one channel: how much may be under way on it."
 )
-
 DRAIN_TARGET = Option(
     "taskmanager.network.memory.buffer-debloat.target", DURATION, 250,
     "How long a task should take at most for what is under way to it on a channel: less of the window is used for a "
@@ -193,9 +188,14 @@ DRAIN_TARGET = Option(
 
 OPTIONS: tuple[Option[Any], ...] = (
     *(value for value in list(globals().values()) if isinstance(value, Option)),
-    *(value for value in vars(cluster_options).values() if isinstance(value, Option)),
+    *(
+        value
+        for module in (state_options, memory_options, cluster_options)
+        for value in vars(module).values()
+        if isinstance(value, Option)
+    ),
 )
-"""Of jobs (here) and of clusters (cluster_options.py)."""
+"""Of jobs (here), of their state and memory (state_options.py, memory_options.py), and of clusters."""
 
 # what Flink has and penstock does not --------------------------------------------------------------------------
 
@@ -208,13 +208,17 @@ IGNORED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(akka|pekko|classloader|blob|env|yarn|zookeeper|library-cache|jmx|python|security|jobstore|io)\..*", _JVM),
         (r"pipeline\.(jars|classpaths|object-reuse|force-\w+|serialization-config|cached-files)", _JVM),
         (r"pipeline\.(closure-cleaner-level|default-kryo-serializers|registered-\w+-types)", _JVM),
-        (r"jobmanager\.memory\..*|taskmanager\.memory\.(process|flink|jvm|framework|task|segment-size)\b.*", _JVM),
-        (r"taskmanager\.memory\.network\.(min|fraction)", _JVM),
+        (r"jobmanager\.memory\..*|taskmanager\.memory\.(flink|jvm|framework|task|segment-size)\b.*", _JVM),
         (r"pipeline\.auto-watermark-interval", "watermarks are made after every batch"),
         (r"restart-strategy\.exponential-delay\.jitter-factor", "restarts are not spread at random"),
-        (r"state\.backend\.(rocksdb|incremental|latency-track|local-recovery|changelog|fs)\b.*", _TUNING),
+        (r"state\.backend\.(incremental|latency-track|local-recovery|changelog|fs)\b.*", _TUNING),
+        (r"state\.backend\.rocksdb\.(localdir|timer-service|checkpoint|options-factory|log|metrics)\b.*", _TUNING),
+        (r"state\.backend\.rocksdb\.(restore-overlap-fraction-threshold|use-ingest-db-restore-mode)", _TUNING),
+        (r"state\.backend\.rocksdb\.(rescaling|incremental-restore-async-compact-after-rescale)\b.*", _TUNING),
+        (r"state\.backend\.rocksdb\.(compaction\.filter|manual-compaction|bloom-filter\.block)\b.*", _TUNING),
+        (r"state\.backend\.rocksdb\.memory\.(managed|fixed-per-slot|fixed-per-tm|high-prio-pool-ratio)", _TUNING),
         (r"(rest|high-availability|jobmanager|web|heartbeat|cluster|kubernetes|metrics|slotmanager)\..*", _CLUSTER),
-        (r"high-availability|taskmanager\.(memory\.managed\..*|rpc\..*|data\..*)", _CLUSTER),
+        (r"high-availability|taskmanager\.(memory\.managed\.consumer-weights|rpc\..*|data\..*)", _CLUSTER),
         (r"execution\.(attached|shutdown-on-attached-exit)", _CLUSTER),
     )
 )  # fmt: skip

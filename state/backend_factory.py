@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from .backend import KeyedStateBackend
 from .backend_meta import StateRegistry, decode_meta
@@ -26,6 +26,9 @@ from .row_keys import state_of, with_state
 from .row_store import Row, RowStore, Uploads
 from .savepoint_store import StatePlace
 from .snapshots import CANONICAL, KeyedHandle
+
+if TYPE_CHECKING:
+    import rocksdict
 
 BackendKind = Literal["heap", "rocksdb"]
 Restored = tuple[KeyedHandle, Path]
@@ -55,7 +58,7 @@ def create_keyed_backend(
     if kind == "rocksdb":
         store = _restored_rocksdb(directory, parts, key_groups, registry, reuse_files, options)
     else:
-        store = HeapStore()
+        store = HeapStore(compress=options.compress_snapshots)
         for part in parts:
             _copy_rows(part, store, key_groups, registry, directory, options)
     return RowBackend(
@@ -86,10 +89,10 @@ def _restored_rocksdb(
 ) -> RowStore:
     from . import rocksdb  # loads the native library
 
-    database = rocksdb.database_options(options.block_cache_bytes, options.write_buffer_bytes)
+    database, batch = _database_options(options), options.tuning.write_batch_bytes
     own = [part for part in parts if part[0].backend == rocksdb.RocksStore.kind]
     if not own:
-        store = rocksdb.RocksStore(directory, database)
+        store = rocksdb.RocksStore(directory, database, batch_bytes=batch)
     else:
         base = max(own, key=lambda part: sum(file.size_bytes for file in part[0].files.values()))
         parts = [part for part in parts if part is not base]
@@ -97,12 +100,18 @@ def _restored_rocksdb(
         registry.merge(decode_meta(handle.meta))
         rocksdb.lay_out(fetched, directory)
         tables = {name: file for name, file in handle.files.items() if name.endswith(".sst") and reuse_files}
-        store = rocksdb.RocksStore(directory, database, tables)
+        store = rocksdb.RocksStore(directory, database, tables, batch)
         if _range_of(handle).intersection(key_groups) != _range_of(handle):
             store.keep_only(key_groups)
     for part in parts:
         _copy_rows(part, store, key_groups, registry, directory, options)
     return store
+
+
+def _database_options(options: BackendOptions) -> rocksdict.Options:
+    from .rocksdb_options import database_options
+
+    return database_options(options.block_cache_bytes, options.write_buffer_bytes, options.tuning)
 
 
 def _copy_rows(
@@ -134,7 +143,7 @@ def _rows_of(
     if handle.backend == "rocksdb":
         from . import rocksdb
 
-        database = rocksdb.database_options(options.block_cache_bytes, options.write_buffer_bytes)
+        database = _database_options(options)
         return rocksdb.read_rows(fetched, directory / "import", database, wanted)
     if handle.backend == CANONICAL:
         from .canonical import read_rows

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import filterfalse, repeat
 from typing import Any, Generic, Protocol, TypeVar
 
+from .cell_weight import weight_of
 from .errors import StateError
 from .layers import Layer
 from .row_keys import cell_prefix, cell_prefixes, encode_word, row_order
@@ -145,6 +146,10 @@ class Table(ABC, Generic[Cell]):
     def to_encode(self) -> int:
         """Those of them that the slot's thread would have to encode if the barrier came now."""
         return len(self.changed) + len(self.old_changed) if self.mutable else 0
+
+    def weight(self) -> int:
+        """About how many bytes the young generation takes."""
+        return weight_of(self.changed) + weight_of(self.young)
 
     def is_empty(self) -> bool:
         return not (self.changed or self.young or self.old_changed or self.old)

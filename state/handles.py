@@ -104,6 +104,10 @@ class Handle(Generic[AnyTable]):
         """Cells that are newer than everything below; one that is changed again after it became old counts twice."""
         return sum(table.changes for table in self._tables.values())
 
+    def weight(self) -> int:
+        """About how many bytes the young generation takes."""
+        return sum(table.weight() for table in self._tables.values())
+
     def refuse_unlike(self, serializer: Codec, values: Iterable[Any]) -> None:
         """A value of an undeclared type is refused where it comes in: later nobody knows who wrote it."""
         accepted = serializer.accepts

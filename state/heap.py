@@ -36,13 +36,14 @@ _COLUMNS = pa.schema([("key", pa.binary()), ("value", pa.binary())])
 class HeapCheckpoint:
     """All rows of one moment."""
 
-    def __init__(self, rows: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, rows: list[tuple[bytes, bytes]], compress: bool) -> None:
         self._rows = rows
+        self._compress = compress
 
     def upload(self, uploads: Uploads) -> Program[dict[str, FileHandle]]:
         if not self._rows:
             return {}
-        handle = yield from uploads.put_bytes(encode_rows_file(self._rows))
+        handle = yield from uploads.put_bytes(encode_rows_file(self._rows, compress=self._compress))
         return {ROWS_FILE: handle}
 
     def discard(self) -> None:
@@ -88,7 +89,9 @@ class HeapStore:
 
     kind = "heap"
 
-    def __init__(self) -> None:
+    def __init__(self, *, compress: bool = True) -> None:
+        """compress: the rows in checkpoints."""
+        self._compress = compress
         self._values: dict[bytes, dict[bytes, bytes]] = {}
         """Per first bytes of the row's key: rows of values."""
         self._cells: dict[bytes, dict[bytes, _Cell]] = {}
@@ -175,7 +178,7 @@ class HeapStore:
 
     def checkpoint(self, checkpoint_id: int, dead: DeadRows) -> HeapCheckpoint:
         rows = [row for place in {*self._values, *self._cells} for row in self._of_place(place)]
-        return HeapCheckpoint([row for row in rows if not dead(*row)] if dead else rows)
+        return HeapCheckpoint([row for row in rows if not dead(*row)] if dead else rows, self._compress)
 
     def freeze(self) -> FrozenHeap:
         return FrozenHeap({place: self._of_place(place) for place in {*self._values, *self._cells}})
@@ -188,7 +191,7 @@ class HeapStore:
         self._values, self._cells = {}, {}
 
 
-def encode_rows_file(rows: Iterable[tuple[bytes, bytes]]) -> bytes:
+def encode_rows_file(rows: Iterable[tuple[bytes, bytes]], *, compress: bool) -> bytes:
     batches: list[pa.RecordBatch] = []
     last_groups: list[int] = []
     pending: list[tuple[bytes, bytes]] = []
@@ -204,7 +207,8 @@ def encode_rows_file(rows: Iterable[tuple[bytes, bytes]]) -> bytes:
         last_groups.append(group)
     schema = _COLUMNS.with_metadata({_LAST_GROUPS: msgspec.json.encode(last_groups)})
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+    options = pa.ipc.IpcWriteOptions(compression="lz4" if compress else None)
+    with pa.ipc.new_file(sink, schema, options=options) as writer:
         for batch in batches:
             writer.write_batch(batch)
     data: bytes = sink.getvalue().to_pybytes()

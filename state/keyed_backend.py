@@ -11,13 +11,14 @@ layers stay until somebody has written them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from .backend import AggregatingState, KeyedStateBackend, ListState, MapState, ReducingState, Timers, ValueState
 from .backend_meta import StateRegistry
 from .cell_cache import MISSING
+from .cell_weight import CacheShares, Generation
 from .descriptors import (
     AggregatingStateDescriptor,
     ListStateDescriptor,
@@ -40,9 +41,11 @@ from .savepoint_store import StatePlace
 from .serializers import serializer_for
 from .snapshots import CANONICAL, FileHandle, KeyedHandle
 from .statistics import StateStatistics
+from .survey import Growth, Survey
 from .sweeper import Sweeper
 from .timers import StoredTimers
 from .ttl import DeadRows, Expiry
+from .tuning import RocksTuning
 from .write_queue import WriteQueue
 
 K = TypeVar("K")
@@ -50,6 +53,9 @@ V = TypeVar("V")
 
 _TIMER_CHANGES = 50_000
 """Changed timers that are kept back: those that fire before they are written leave no trace in the store."""
+
+_BATCHES_PER_WEIGHING = 128
+"""For cells that grow where they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,13 @@ class BackendOptions:
     """False: state whose values would be pickled is refused (pipeline.generic-types)."""
     block_cache_bytes: int = 256 << 20
     write_buffer_bytes: int = 256 << 20
+    tuning: RocksTuning = field(default_factory=RocksTuning)
+    compress_snapshots: bool = True
+    """Of the heap: rows are compressed in checkpoints. RocksDB's files are what its tuning makes them."""
+    cache_bytes: int = 128 << 20
+    """For cells, estimated, and what leaves the cache; also a limit on their number."""
+    shares: CacheShares = field(default_factory=CacheShares)
+    """With whom the bytes for cells are shared."""
 
 
 class _Declared(NamedTuple):
@@ -99,7 +112,10 @@ class RowBackend(KeyedStateBackend):
         self._registry = registry
         self._keys = registry.keys
         self._uploads = uploads
-        self._generation_cells = max(1, options.cache_cells // 2)
+        self._shares = options.shares
+        self._shares.join()
+        self._generation = Generation(options.cache_cells, options.cache_bytes, options.shares)
+        self._batches = 0
         self._dirty_cells = options.dirty_cells
         self._generic_types = options.generic_types
         self._queue = WriteQueue(store)
@@ -108,6 +124,8 @@ class RowBackend(KeyedStateBackend):
         self._directory = directory
         self._place = place
         self._sweeper = Sweeper(self._queue, key_groups, now_ms)
+        self._survey = Survey(self._queue, key_groups)
+        self._growth = Growth()
         self._declared: dict[str, _Declared] = {}
         self._timers: dict[str, StoredTimers] = {}
         self._markers: dict[int, Marker] = {}
@@ -155,6 +173,7 @@ class RowBackend(KeyedStateBackend):
         state_id = registry.declare(name, descriptor.kind, serializer.description, annotated_signature(key_type))
         since_ms, were_stamped = registry.declare_ttl(name, None if descriptor.ttl is None else self._now_ms())
         expiry = None if descriptor.ttl is None else Expiry(descriptor.ttl, since_ms, self._now_ms)
+        self._survey.add(name, state_id)
         place = (self._cursor, self._queue, state_id, self.max_parallelism, where)
         reading = serializer.reading(registry.written_as(name))
         handle, state = handles_of(descriptor, Rows(place, reading, registry.map_keys(name), expiry, were_stamped))
@@ -182,7 +201,7 @@ class RowBackend(KeyedStateBackend):
     # ---- where the handles stand
 
     def set_current_key(self, key: Any) -> None:
-        if self._cursor.admitted >= self._generation_cells:
+        if self._cursor.admitted >= self._generation.look_at and self._is_full():
             self._rotate()
         if type(key) not in self._keys.seen:
             self._keys.admit(key)
@@ -218,7 +237,10 @@ class RowBackend(KeyedStateBackend):
         self._cursor.key = MISSING
         for handle in self._handles():
             handle.between_batches()
-        if self._cursor.admitted >= self._generation_cells:
+        self._batches += 1
+        if (
+            self._cursor.admitted >= self._generation.look_at or self._batches % _BATCHES_PER_WEIGHING == 0
+        ) and self._is_full():
             self._rotate()
         elif sum(handle.changed_mutable() for handle in self._handles()) > self._dirty_cells:
             self._flush(self._queue.open_layer(), mutable_only=True)
@@ -244,8 +266,15 @@ class RowBackend(KeyedStateBackend):
                     last_dead[known.handle.state_id] = last
         return DeadRows(last_dead)
 
+    def _is_full(self) -> bool:
+        return self._generation.is_full(self._cursor.admitted, self._weight)
+
+    def _weight(self) -> int:
+        return sum(handle.weight() for handle in self._handles())
+
     def _rotate(self) -> None:
         self._cursor.admitted = 0
+        self._generation.begin()
         layer = self._queue.open_layer()
         self._registry.generation += 1
         for handle in self._handles():
@@ -266,10 +295,17 @@ class RowBackend(KeyedStateBackend):
         return self._queue.fetched
 
     def statistics(self) -> StateStatistics:
-        rows = self._store.statistics()
+        now_ms, rows = self._now_ms(), self._store.statistics()
+        self._survey.bite()
         changed = sum(handle.changed() for handle in self._handles())
         timers = sum(timers.count for timers in self._timers.values())
-        return replace(rows, entries=rows.entries + changed, timers=timers)
+        return replace(
+            rows,
+            entries=rows.entries + changed,
+            timers=timers,
+            growth=self._growth.rate(now_ms, rows.bytes),
+            states=self._survey.states(now_ms),
+        )
 
     # ---- snapshots
 
@@ -322,6 +358,8 @@ class RowBackend(KeyedStateBackend):
             self._queue.forget(marker)
 
     def close(self) -> None:
+        if not self._queue.closed:
+            self._shares.leave()
         self._queue.close()
         for marker in self._markers.values():
             self._queue.forget(marker)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from .cell_cache import Table
+from .cell_weight import weight_of
 from .errors import StateError
 from .layers import Layer
 from .row_keys import encode_word
@@ -156,6 +157,9 @@ class ListTable(Table[ListCell]):
     def elements(self) -> int:
         """New ones of keys that have no cell."""
         return sum(map(len, self.tails.values()))
+
+    def weight(self) -> int:
+        return super().weight() + weight_of(self.tails)
 
     def is_empty(self) -> bool:
         return not self.tails and super().is_empty()

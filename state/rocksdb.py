@@ -16,26 +16,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from rocksdict import (
-    AccessType,
-    BlockBasedOptions,
-    Cache,
-    Checkpoint,
-    DataBlockIndexType,
-    DBCompressionType,
-    Options,
-    Rdict,
-    ReadOptions,
-    WriteBatch,
-    WriteBufferManager,
-    WriteOptions,
-)
+from rocksdict import AccessType, Checkpoint, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from .errors import DamagedCheckpointError
 from .key_groups import KeyGroupRange
@@ -45,6 +31,7 @@ from .row_store import Row, Uploads
 from .snapshots import FileHandle
 from .statistics import StateStatistics
 from .ttl import DeadRows
+from .tuning import RocksTuning
 
 SMALL_FILES = "rocksdb.meta"
 """One object for everything of a checkpoint that is not a table file: manifest, options, current."""
@@ -56,47 +43,6 @@ _PROPERTIES = (
 )  # fmt: skip
 """What is shown of a database; the block cache is that of the whole process. None of them reads a file."""
 _CLIP_BATCH = 10_000
-
-
-@lru_cache(maxsize=8)
-def _block_cache(size_bytes: int) -> Cache:
-    """One for all databases of the process."""
-    return Cache(size_bytes)
-
-
-@lru_cache(maxsize=8)
-def _write_buffers(size_bytes: int) -> WriteBufferManager:
-    return WriteBufferManager(size_bytes, False)
-
-
-def database_options(block_cache_bytes: int, write_buffer_bytes: int) -> Options:
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_write_buffer_size(min(64 << 20, write_buffer_bytes))
-    options.set_max_write_buffer_number(3)
-    options.set_write_buffer_manager(_write_buffers(write_buffer_bytes))
-    options.set_level_zero_slowdown_writes_trigger(40)  # a stalled write holds the GIL
-    options.set_level_zero_stop_writes_trigger(60)
-    options.set_max_background_jobs(2)
-    options.set_memtable_prefix_bloom_ratio(0.05)  # what misses the cache is seldom in the memtable either
-    options.set_memtable_whole_key_filtering(True)
-    options.set_compression_type(DBCompressionType.lz4())
-    options.set_level_compaction_dynamic_level_bytes(True)
-    options.set_target_file_size_base(64 << 20)
-    options.set_max_bytes_for_level_base(256 << 20)
-    options.set_bytes_per_sync(1 << 20)
-    options.set_keep_log_file_num(1)
-    tables = BlockBasedOptions()
-    tables.set_block_cache(_block_cache(block_cache_bytes))
-    tables.set_bloom_filter(10, False)
-    tables.set_block_size(16 << 10)
-    tables.set_format_version(5)
-    tables.set_data_block_index_type(DataBlockIndexType.binary_and_hash())
-    tables.set_data_block_hash_ratio(0.75)
-    tables.set_cache_index_and_filter_blocks(True)
-    tables.set_pin_l0_filter_and_index_blocks_in_cache(True)
-    options.set_block_based_table_factory(tables)
-    return options
 
 
 class RocksCheckpoint:
@@ -150,11 +96,19 @@ class RocksStore:
 
     kind = "rocksdb"
 
-    def __init__(self, directory: Path, options: Options, uploaded: dict[str, FileHandle] | None = None) -> None:
-        """Open or create the database in a directory. `uploaded`: its table files that a completed checkpoint has."""
+    def __init__(
+        self,
+        directory: Path,
+        options: Options,
+        uploaded: dict[str, FileHandle] | None = None,
+        batch_bytes: int = RocksTuning().write_batch_bytes,
+    ) -> None:
+        """Open or create the database in a directory. `uploaded`: its table files that a completed checkpoint has.
+        `batch_bytes`: rows are written in batches of about this size."""
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._options = options
+        self._batch_bytes = batch_bytes
         self._without_log = WriteOptions()
         self._without_log.disable_wal = True  # type: ignore[method-assign,assignment]  # the stub says it is a method
         self._without_log.memtable_insert_hint_per_batch = True  # rows come sorted
@@ -192,12 +146,17 @@ class RocksStore:
         return rows_between(self._database, start, end)
 
     def write(self, rows: list[Row]) -> None:
-        batch = WriteBatch(raw_mode=True)
+        """A batch that fails leaves those before it written: the same rows are written again then."""
+        batch, room = WriteBatch(raw_mode=True), self._batch_bytes
         for key, value in rows:
             if value is None:
                 del batch[key]
             else:
                 batch[key] = value
+                room -= len(value)
+                if room < 0:
+                    self._database.write(batch, self._without_log)
+                    batch, room = WriteBatch(raw_mode=True), self._batch_bytes
         self._database.write(batch, self._without_log)
 
     def keep_only(self, groups: KeyGroupRange) -> None:

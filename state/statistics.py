@@ -6,6 +6,19 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
+class NamedState:
+    """Of one state of an operator in one subtask, from the key groups that were looked through so far (survey.py)."""
+
+    bytes: int
+    """Keys and values as they are encoded, before RocksDB compresses them."""
+    entries: int
+    growth: float = 0.0
+    """Bytes per second, over about the last minute; 0 until all key groups were looked through once."""
+    largest: tuple[tuple[str, int], ...] = ()
+    """Keys that hold most, shortened, and their bytes: largest first."""
+
+
+@dataclass(frozen=True, slots=True)
 class StateStatistics:
     """Of one operator in one subtask. Cheap enough to be asked for once a second, and therefore estimates."""
 
@@ -19,3 +32,7 @@ class StateStatistics:
     """Exactly those that are registered."""
     rocksdb: dict[str, int] = field(default_factory=dict)
     """Property without the leading 'rocksdb.' -> value; empty where there is no RocksDB."""
+    growth: float | None = None
+    """Of `bytes`, per second, over about the last minute; None: it is not known."""
+    states: dict[str, NamedState] = field(default_factory=dict)
+    """By their names; empty where they have none."""

@@ -46,7 +46,7 @@ class WriteQueue:
         """Replaced as a whole: a reader takes it before it reads the store, so that it misses nothing."""
         self._writing = threading.Lock()
         self._changing = threading.Lock()
-        self._closed = False
+        self.closed = False
 
     # ---- reads
 
@@ -161,6 +161,15 @@ class WriteQueue:
         finally:
             self._writing.release()
 
+    def look_at(self, place: bytes, position: Any, most: int) -> tuple[list[tuple[bytes, bytes]], Any] | None:
+        """Some rows of the store (see `some_of`); None when they are being written."""
+        if not self._writing.acquire(blocking=False):
+            return None
+        try:
+            return self._store.some_of(place, position, most)
+        finally:
+            self._writing.release()
+
     def _is_sealed(self) -> bool:
         return any(layer.marker is not None and layer.marker.wanted for layer in self._layers)
 
@@ -171,7 +180,7 @@ class WriteQueue:
         with self._writing:
             marker.claimed = True
             while True:
-                if self._closed or not marker.wanted:
+                if self.closed or not marker.wanted:
                     raise CheckpointError(f"checkpoint {marker.checkpoint_id} was aborted before its state was written")
                 if marker.checkpoint is not None:
                     return marker.checkpoint
@@ -179,8 +188,8 @@ class WriteQueue:
 
     def close(self) -> None:
         """Write nothing more; waits until nobody writes."""
-        if not self._closed:
-            self._closed = True
+        if not self.closed:
+            self.closed = True
             with self._writing:
                 self._store.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from ..runtime.operators.operator import Operator, OperatorContext, RestoredStat
 from ..runtime.operators.source import SourceOperator
 from ..state import pickling
 from ..state.backend import KeyedStateBackend
-from ..state.backend_factory import BackendOptions, create_keyed_backend
+from ..state.backend_factory import create_keyed_backend
+from ..state.cell_weight import CacheShares
 from ..state.checkpoint_store import CheckpointStore, Uploads
 from ..state.ids import CheckpointId, OperatorId, SlotId
 from ..state.key_groups import KeyGroupRange
@@ -28,6 +29,7 @@ from .chain import OperatorChain
 from .executor import Executor
 from .gate import InputChannel, InputGate
 from .in_flight import Place, may_overtake
+from .memory_budget import backend_options
 from .messages import ChannelId, Deploy, FromSlot, SplitRequest, SubtaskId
 from .partitioners import connected, partitioner_for
 from .slices import MAX_COLUMNAR_ROWS, MAX_ROWS
@@ -56,6 +58,8 @@ class SlotServices:
     """Thread-safe: runs a function on the slot's thread, between two steps."""
     new_name: Callable[[], str]
     work_directory: Path
+    shares: CacheShares = field(default_factory=CacheShares)
+    """Of the memory for cells of keyed state."""
 
 
 def deploy_task(deploy: Deploy, slot: SlotId, services: SlotServices) -> Task:
@@ -200,7 +204,7 @@ class _Deployment:
         )
 
     def _keyed_backend(self, index: int, restored: RestoredState) -> KeyedStateBackend:
-        deploy = self.deploy
+        deploy, services = self.deploy, self.services
         described = deploy.vertex.operators[index]
         return create_keyed_backend(
             self.config.get(options.STATE_BACKEND),
@@ -209,9 +213,9 @@ class _Deployment:
             max_parallelism=deploy.vertex.max_parallelism,
             directory=self.directory / f"state-{index}",
             uploads=self.uploads.of,
-            now_ms=self.services.clock.now_ms,
+            now_ms=services.clock.now_ms,
             restored=restored.keyed,
             reuse_files=deploy.reusable_checkpoint is not None,
-            options=BackendOptions(generic_types=self.config.get(options.GENERIC_TYPES)),
+            options=backend_options(self.config, services.shares),
             place=StatePlace(described.id, deploy.index),
         )

@@ -134,7 +134,8 @@ class SlotProcess:
         self._polls = 0
         self._contact = Contact(self._now_ms(), config.get(MASTER_LOST_CANCEL), config.get(MASTER_LOST_EXIT))
         self._stopping = threading.Event()
-        self._budget = memory_budget(config, rss_bytes())
+        self._blank_bytes = rss_bytes()
+        self._budget = memory_budget(config, self._blank_bytes)
         logger.info("memory budget of slot %s: %s", slot_id, self._budget)
 
     def start(self) -> None:
@@ -185,6 +186,8 @@ class SlotProcess:
             raise LeaseRefusedError(f"slot {self.id} serves another version of job {known.job_id}'s code")
 
     def _begin(self, lease: JobLease) -> None:
+        self._budget = memory_budget(Configuration.from_dict(lease.config), self._blank_bytes)
+        logger.info("memory budget of slot %s for job %s: %s", self.id, lease.job_id, self._budget)
         set_up(lease.code, self._node / CODE, lease.config)
         root = ObstoreObjects(lease.storage, lease.config)
         located = LocatedObjects(root, lambda location: ObstoreObjects(location, lease.config))

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 
 from ...runtime.elements import MAX_WATERMARK, MIN_WATERMARK
+from ...state.statistics import NamedState
 from ..views import NEVER, JobOverview, JobView, SubtaskView, TaskManagerView, VertexView
 from .states import duration_ms, has_ended, job_state
 
@@ -107,14 +108,22 @@ def _chain_metrics(vertex: VertexView, subtask: SubtaskView) -> dict[str, float]
 
 
 def _state_metrics(vertex: VertexView, subtask: SubtaskView) -> dict[str, float]:
-    """RocksDB's properties under their own names."""
+    """RocksDB's properties under their own names; and each state's size, growth and largest keys."""
     names = {operator.id: safe_name(operator.name) for operator in vertex.operators}
-    return {
-        f"{names[operator]}.rocksdb.{name}": number
-        for operator, state in subtask.metrics.details.states.items()
-        if operator in names
-        for name, number in state.rocksdb.items()
-    }
+    found: dict[str, float] = {}
+    for operator, state in subtask.metrics.details.states.items():
+        if operator in names:
+            name = names[operator]
+            found |= {f"{name}.rocksdb.{key}": number for key, number in state.rocksdb.items()}
+            for key, named in state.states.items():
+                found |= _named_state(f"{name}.state.{safe_name(key)}", named)
+    return found
+
+
+def _named_state(prefix: str, state: NamedState) -> dict[str, float]:
+    sizes = {"bytes": state.bytes, "entries": state.entries, "growth": state.growth}
+    largest = {f"largestKeys.{safe_name(key)}": nbytes for key, nbytes in state.largest}
+    return {f"{prefix}.{name}": number for name, number in (sizes | largest).items()}
 
 
 def _own_metrics(vertex: VertexView, subtask: SubtaskView) -> dict[str, float]:

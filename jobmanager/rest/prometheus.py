@@ -265,6 +265,14 @@ def _remembered(families: Families, job: tuple[str, str], vertex: VertexView, su
         families.add("state_bytes", values, state.bytes)
         families.add("state_entries", values, state.entries)
         families.add("timers", values, state.timers)
+        if state.growth is not None:
+            families.add("state_growth_bytes", values, state.growth)
+        for name, named in state.states.items():
+            families.add("named_state_bytes", (*values, name), named.bytes)
+            families.add("named_state_entries", (*values, name), named.entries)
+            families.add("named_state_growth_bytes", (*values, name), named.growth)
+            for _key, nbytes in named.largest[:1]:
+                families.add("named_state_largest_key_bytes", (*values, name), nbytes)
         for name, number in state.rocksdb.items():
             if name in ROCKSDB:
                 families.add(ROCKSDB[name], values, number)

@@ -12,6 +12,7 @@ from typing import Literal
 Kind = Literal["counter", "gauge", "summary", "histogram"]
 JOB = ("pipeline", "job_id")
 SUBTASK = (*JOB, "operator", "subtask")
+NAMED = (*SUBTASK, "state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,11 @@ SUBTASKS = {
 STATE = {
     "state_bytes": _gauge(SUBTASK, "Keyed state as it is stored; an estimate, without what the cache holds back."),
     "state_entries": _gauge(SUBTASK, "Rows of keyed state and changed cells in the cache; an estimate."),
+    "state_growth_bytes": _gauge(SUBTASK, "Bytes a second by which keyed state grew in about the last minute."),
+    "named_state_bytes": _gauge(NAMED, "Of one state, by its name, before compression; an estimate."),
+    "named_state_entries": _gauge(NAMED, "Rows of one state; an estimate."),
+    "named_state_growth_bytes": _gauge(NAMED, "Bytes a second by which one state grew in about the last minute."),
+    "named_state_largest_key_bytes": _gauge(NAMED, "What the key holds that holds most, of those looked at."),
     "timers": _gauge(SUBTASK, "Timers that are registered."),
     "rocksdb_block_cache_bytes": _gauge(
         SUBTASK, "Block cache in use. One serves all operators of a slot, and each of them shows it: do not sum it up."

@@ -21,6 +21,7 @@ from ...state.errors import PipelineError
 from ...state.ids import OperatorId, VertexId
 from ..config import Configuration
 from ..options import CHAINING
+from ..state_settings import check_settings
 from .job_graph import ChainedOperator, Edge, JobGraph, Vertex
 from .partitioning import Forward
 from .serialization import pickled
@@ -62,6 +63,7 @@ def build_job_graph(
         config.to_dict(),
         tuple(warnings_of(transformations)),
     )
+    check_settings(config)
     check_network(graph, config)
     return graph
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from ...state.errors import PenstockError, PipelineError
 from ..config import Configuration
-from ..options import CHANNEL_WINDOW, CHECKPOINT_INTERVAL, GENERIC_TYPES, NETWORK_MEMORY
+from ..memory_options import NETWORK_MEMORY, network_bytes
+from ..options import CHANNEL_WINDOW, CHECKPOINT_INTERVAL, GENERIC_TYPES
 from ..units import format_size
 from .job_graph import JobGraph
 from .partitioning import Forward
@@ -144,7 +145,7 @@ def check_network(graph: JobGraph, config: Configuration) -> None:
     for edge in graph.edges:
         forward = isinstance(edge.partitioning, Forward)
         channels[vertices[edge.target].slot_sharing_group] += 1 if forward else vertices[edge.source].parallelism
-    window, limit = config.get(CHANNEL_WINDOW), config.get(NETWORK_MEMORY)
+    window, limit = config.get(CHANNEL_WINDOW), network_bytes(config)
     for group, count in channels.items():
         if count * window > limit:
             raise PipelineError(

@@ -88,10 +88,10 @@ def test_an_impossible_value_is_refused_with_the_name_of_the_option() -> None:
 
 
 def test_options_of_the_jvm_are_ignored_with_a_note() -> None:
-    configuration = Configuration({"taskmanager.memory.process.size": "4g", "env.java.opts.all": "-Xmx1g"})
+    configuration = Configuration({"taskmanager.memory.jvm-metaspace.size": "1g", "env.java.opts.all": "-Xmx1g"})
     assert list(configuration) == []
     assert len(configuration.notes) == 2
-    assert "taskmanager.memory.process.size is ignored" in configuration.notes[0]
+    assert "taskmanager.memory.jvm-metaspace.size is ignored" in configuration.notes[0]
 
 
 def test_a_configuration_travels_as_strings() -> None:
