@@ -29,7 +29,7 @@ from .events import RunBlocking, RunProgram, SendToSlot, SetTimer
 from .execution_graph import SubtaskState
 from .options import RestoreRequest
 from .parts import Parts
-from .restore import RestorePlan, plan_restore, without_committables
+from .restore import RestorePlan, held_committables, keeping_committables, plan_restore
 
 
 class Step(enum.Enum):
@@ -190,11 +190,18 @@ def _read(names: Sequence[str]) -> Program[list[CheckpointMetadata]]:
 
 
 def _read_savepoint(path: str) -> Program[CheckpointMetadata]:
-    """Without what its job has committed itself, as far as that job's log is here and says so: it finished, or a later
-    checkpoint replaced an earlier one, which it does only once its own output is committed (PROTOCOLS 11)."""
+    """Without what its job has committed itself, as far as that job's log is here and says so (PROTOCOLS 11): all of it
+    if it finished, else what the job's last checkpoint, if that is later, does not hold any more."""
     metadata = yield from read_savepoint(path)
     log = JobLog(JobId(metadata.job_id), lambda: "reader")
     yield from log.read_newest()
-    finished = log.state.finished
-    committed = finished is not None and finished.state == "FINISHED"
-    return without_committables(metadata) if committed or log.state.subsumed >= metadata.checkpoint_id else metadata
+    finished, last = log.state.finished, log.state.last_completed
+    if finished is not None and finished.state == "FINISHED":
+        return keeping_committables(metadata, frozenset())
+    if last is None or last.checkpoint_id <= metadata.checkpoint_id:
+        return metadata
+    try:
+        newest = yield from CheckpointStore.read_metadata(last.metadata_name)
+    except DamagedCheckpointError:  # deleted with its job, perhaps: committing again is harmless for most sinks
+        return metadata
+    return keeping_committables(metadata, held_committables(newest))

@@ -71,12 +71,16 @@ class Requests:
     def decide(self) -> None:
         """It is heeded now: into the log, as far as it is for later masters and does not stand there."""
         parts, decided = self._parts, self._parts.log.state.stopping
-        if decided is not None and is_over(decided, parts.options):
+        if decided is not None and (decided.action == "savepoint" or is_over(decided, parts.options)):
             decided = None
+        overruling: StopDecided | None = None
         if self.target is JobState.CANCELED and (decided is None or decided.action == "stop"):
-            parts.orders.give(*parts.journal.append(StopDecided("cancel")))
+            overruling = StopDecided("cancel")
         elif self.target is JobState.SUSPENDED and self.remember and decided is None:
-            parts.orders.give(*parts.journal.append(StopDecided("stop", parts.orders.generation)))
+            overruling = StopDecided("stop", parts.orders.generation)
+        if overruling is not None:
+            parts.checkpointing.savepoints.overruled()
+            parts.orders.give(*parts.journal.append(overruling))
 
     def overdue(self) -> None:
         self._overdue = True

@@ -94,13 +94,23 @@ def plan_restore(metadata: CheckpointMetadata, job_graph: JobGraph, *, allow_non
     return plan
 
 
-def without_committables(metadata: CheckpointMetadata) -> CheckpointMetadata:
-    """The same, with nothing to commit."""
+def held_committables(metadata: CheckpointMetadata) -> frozenset[bytes]:
+    """What was perhaps not committed yet when the checkpoint was taken."""
+    return frozenset(each for committables in _committables(metadata).values() for each in committables)
+
+
+def keeping_committables(metadata: CheckpointMetadata, kept: frozenset[bytes]) -> CheckpointMetadata:
+    """The same, with no other ones to commit."""
+
+    def only(committables: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        return tuple(each for each in committables if each in kept)
+
     subtasks = [
-        replace(subtask, operators=tuple(replace(operator, committables=()) for operator in subtask.operators))
+        replace(subtask, operators=tuple(replace(o, committables=only(o.committables)) for o in subtask.operators))
         for subtask in metadata.subtasks
     ]
-    return replace(metadata, subtasks=tuple(subtasks), pending_commits={})
+    pending = {operator_id: only(committables) for operator_id, committables in metadata.pending_commits.items()}
+    return replace(metadata, subtasks=tuple(subtasks), pending_commits=pending)
 
 
 def not_in_job(metadata: CheckpointMetadata, job_graph: JobGraph) -> list[OperatorId]:

@@ -60,6 +60,8 @@ class Savepoints:
         self._journal = journal
         self._new_name = new_name
         self._operations: dict[str, SavepointOperation] = {}
+        self._overruled = False
+        """The job is to end in another way, and the log says so."""
 
     def operations(self) -> tuple[SavepointOperation, ...]:
         """As asked, in order."""
@@ -129,6 +131,10 @@ class Savepoints:
             commands += self._given_up(savepoint, reason, now_ms)
         return commands
 
+    def overruled(self) -> None:
+        """By a cancel, or a stop that is to be remembered: a stop with a savepoint need not be taken back."""
+        self._overruled = True
+
     def job_ended(self, state: str, now_ms: int) -> None:
         """Nobody goes on with what is still asked for."""
         for operation in self.operations():
@@ -139,7 +145,7 @@ class Savepoints:
         operation = self._of(savepoint.path)
         if operation is not None:
             self._fail(operation, reason, now_ms)
-        if not savepoint.stop:
+        if not savepoint.stop or self._overruled:
             return []
         return self._journal.append(StopWithdrawn(self.request_of(savepoint.path)))
 

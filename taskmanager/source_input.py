@@ -75,11 +75,13 @@ class SourceInput:
     # what the task sees as its input
 
     def poll(self) -> GateEvent | None:
+        if self._stopped is not None:
+            return None
         if self._events:
             return self._events.popleft()
         if self._barriers:
             return self._give_barrier()
-        if self._ended or self._stopped is not None:
+        if self._ended:
             return None
         if self._marker_interval_ns and (now_ns := self._clock.monotonic_ns()) >= self._next_marker_ns:
             self._next_marker_ns = now_ns + self._marker_interval_ns
