@@ -18,6 +18,8 @@ UNDER_WAY = 100
 
 
 class Operation(Protocol):
+    """One of them, as far as it matters here. Times in ms."""
+
     @property
     def ended(self) -> bool: ...
 
