@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from .backend_meta import BackendMeta, StateMeta, decode_meta
@@ -28,6 +29,7 @@ from .snapshots import FileHandle, KeyedHandle
 from .state_tables import KEY, SUFFIX, VALUE, Row, StateTable, rows_of_table
 from .ttl import DeadRows
 
+_PIECE_ROWS = 1_024
 _EXACT_COLUMNS = [KEY_GROUP, KEY, "namespace", SUFFIX, VALUE]
 
 
@@ -62,7 +64,7 @@ class CanonicalCheckpoint:
     def _write(self, path: Path, meta: BackendMeta, state: StateMeta) -> Program[bool]:
         """False: there are no rows, and no file. Pauses where it may be given up."""
         rows = self._rows.rows_of_state(state.state_id, self._groups)
-        parts = _row_groups(row for row in rows if not self._dead(*row))
+        parts = _row_groups((row for row in rows if not self._dead(*row)) if self._dead else rows)
         first = next(parts, None)
         if first is None:
             return False
@@ -83,20 +85,26 @@ class CanonicalCheckpoint:
 def _row_groups(rows: Iterator[Row]) -> Iterator[list[Row]]:
     part: list[Row] = []
     size = 0
-    for row in rows:
-        if part and _is_full(part, size, row):
-            yield part
-            part, size = [], 0
-        part.append(row)
-        size += len(row[0]) + len(row[1])
+    while piece := list(islice(rows, min(_PIECE_ROWS, GROUP_ROWS, MOST_ROWS))):
+        part += piece
+        size += sum(len(key) + len(value) for key, value in piece)
+        end = 0
+        if len(part) >= MOST_ROWS or size >= GROUP_BYTES:
+            end = len(part)
+        elif len(part) >= GROUP_ROWS:
+            end = _last_border(part, len(part) - len(piece))
+        if end:
+            yield part[:end]
+            part = part[end:]
+            size = sum(len(key) + len(value) for key, value in part)
     if part:
         yield part
 
 
-def _is_full(part: list[Row], size: int, following: Row) -> bool:
-    if len(part) >= MOST_ROWS or size >= GROUP_BYTES:
-        return True
-    return len(part) >= GROUP_ROWS and group_of(part[-1][0]) != group_of(following[0])
+def _last_border(rows: list[Row], since: int) -> int:
+    """Where the last key group begins, if that is after `since`; 0: it does not."""
+    last = group_of(rows[-1][0])
+    return next((end for end in range(len(rows) - 1, since, -1) if group_of(rows[end - 1][0]) != last), 0)
 
 
 def field_names(key_class: str) -> Sequence[str]:

@@ -25,6 +25,10 @@ Conversion = Callable[[Any], Any]
 _LONGEST_DECIMAL = 38
 
 
+def _as_it_is(tree: Any) -> Any:
+    return tree
+
+
 @dataclass(frozen=True, slots=True)
 class Readable:
     """A column, and what becomes of a plain tree (plain_rows.py) in it."""
@@ -34,6 +38,8 @@ class Readable:
 
     def array(self, trees: Sequence[Any]) -> pa.Array:
         try:
+            if self.convert is _as_it_is:
+                return pa.array(trees, self.arrow)
             return pa.array([self._converted(tree) for tree in trees], self.arrow)
         except _MISFIT:
             return pa.array([self._as_far_as_it_fits(tree) for tree in trees], self.arrow)
@@ -52,8 +58,20 @@ _MISFIT = (pa.ArrowException, ArithmeticError, TypeError, ValueError, LookupErro
 """ValueError: and those of msgspec and of Unicode."""
 
 
-def _as_it_is(tree: Any) -> Any:
-    return tree
+@dataclass(frozen=True, slots=True)
+class ReadableField:
+    """Of a record."""
+
+    names: tuple[str, ...]
+    """Its own, and those that rows of before have it under."""
+    type: Readable
+
+    def of(self, record: Any) -> Any:
+        """None where it has no such field."""
+        for name in self.names:
+            if name in record:
+                return record[name]
+        return None
 
 
 def _datetime(tree: Any) -> datetime:
@@ -106,34 +124,25 @@ def readable(description: Description) -> Readable:
     return TEXT
 
 
-def fields_of(description: Description) -> dict[str, Readable]:
-    """The columns of a record, if it is one; they are converted from the whole of its tree."""
+def fields_of(description: Description) -> dict[str, ReadableField]:
+    """Of a record; none of what is no record."""
     if not isinstance(description, dict) or "record" not in description:
         return {}
-    return {name: _field(name, field) for name, field in description["fields"].items()}
-
-
-def _field(name: str, field: Any) -> Readable:
-    """A row that was written before may have the field under an old name."""
-    inner = readable(field["type"])
-    former = field.get("renamed_from", ())
-    if not former:
-        return Readable(inner.arrow, lambda tree: _optional(inner, tree.get(name)))
-    names = (name, *former)
-    return Readable(
-        inner.arrow, lambda tree: _optional(inner, next((tree[each] for each in names if each in tree), None))
-    )
+    return {
+        name: ReadableField((name, *field.get("renamed_from", ())), readable(field["type"]))
+        for name, field in description["fields"].items()
+    }
 
 
 def _optional(inner: Readable, tree: Any) -> Any:
     return None if tree is None else inner.convert(tree)
 
 
-def _struct(fields: dict[str, Readable]) -> Readable:
+def _struct(fields: dict[str, ReadableField]) -> Readable:
     if not fields:  # which Parquet cannot hold
         return TEXT
-    arrow = pa.struct([(name, field.arrow) for name, field in fields.items()])
-    return Readable(arrow, lambda tree: {name: field.convert(tree) for name, field in fields.items()})
+    arrow = pa.struct([(name, field.type.arrow) for name, field in fields.items()])
+    return Readable(arrow, lambda tree: {name: _optional(f.type, f.of(tree)) for name, f in fields.items()})
 
 
 def _positions(parts: list[Readable], names: Sequence[str] = ()) -> Readable:

@@ -92,6 +92,14 @@ def row_key(group: int, state_id: int, encoded_key: bytes, namespace: int, suffi
     return _HEAD.pack(group, state_id, len(encoded_key)) + encoded_key + encode_word(namespace) + suffix
 
 
+def parts_of_row_key(row_key: bytes) -> tuple[int, bytes, int, bytes]:
+    """Key group, encoded key, namespace, suffix."""
+    group, _state, length = _HEAD.unpack_from(row_key)
+    end = HEAD_BYTES + length
+    (namespace,) = _WORD.unpack_from(row_key, end)
+    return group, row_key[HEAD_BYTES:end], namespace - _SIGN, row_key[end + 8 :]
+
+
 def prefix_length(row_key: bytes) -> int:
     """Bytes of the row's key that name its cell."""
     return HEAD_BYTES + int.from_bytes(row_key[4:8], "big") + 8

@@ -29,8 +29,8 @@ from .backend_meta import BackendMeta, StateMeta
 from .key_encoding import decode_plain
 from .parquet_files import KEY_GROUP
 from .plain_rows import PlainRows
-from .readable_types import Readable, fields_of, readable, readable_key
-from .row_keys import HEAD_BYTES, decode_word, group_of, namespace_of, prefix_length, row_key
+from .readable_types import ReadableField, fields_of, readable, readable_key
+from .row_keys import decode_word, parts_of_row_key, prefix_length, row_key
 from .ttl import is_stamped, stamp_of, stamps_of_chunk
 
 Row = tuple[bytes, bytes]
@@ -52,7 +52,8 @@ class StateTable:
         self._key = readable_key(meta.keys, names_of)
         self._user_key = readable_key(state.keys, names_of)
         newest = state.written_as[-1] if state.written_as else None
-        self._values = {} if newest is None else _named(fields_of(newest)) or {"value": readable(newest)}
+        self._fields = _named(fields_of(newest))
+        self._value = None if newest is None or self._fields else readable(newest)
         self.schema = self._schema(state.stamped)
         self._list: tuple[bytes, int] = (b"", 0)
         """The list that the last part ended with, and how many of its elements there were."""
@@ -63,14 +64,15 @@ class StateTable:
         own["timers"] = ("timestamp", pa.int64())
         columns += [own[self._kind]] if self._kind in own else []
         columns += [("last_access", _TIME)] if stamped else []
-        columns += [(name, each.arrow) for name, each in self._values.items()]
+        columns += [(name, field.type.arrow) for name, field in self._fields.items()]
+        columns += [] if self._value is None else [("value", self._value.arrow)]
         return pa.schema([*columns, *((name, pa.binary()) for name in EXACT)])
 
     def table(self, rows: Sequence[Row], expired_ms: int | None = None) -> pa.Table:
         """`rows`: sorted. Elements of lists that were last used at `expired_ms` or before are not shown; the bytes of
         their chunk are kept as they are."""
         if self._kind != "list":
-            trees = [self._tree(value) for _key, value in rows]
+            trees = [] if self._kind == "timers" else [self._tree(value) for _key, value in rows]
             stamps = [stamp_of(value) if is_stamped(value) else None for _key, value in rows]
             return self._table(rows, trees, {"last_access": stamps})
         shown: list[Row] = []
@@ -87,12 +89,11 @@ class StateTable:
         return self._table(shown, elements, columns)
 
     def _table(self, rows: Sequence[Row], trees: list[Any], own: dict[str, list[Any]]) -> pa.Table:
-        keys = [key[HEAD_BYTES : prefix_length(key) - 8] for key, _value in rows]
-        suffixes = [key[prefix_length(key) :] for key, _value in rows]
+        groups, keys, namespaces, suffixes = zip(*(parts_of_row_key(key) for key, _value in rows), strict=True)
         columns: dict[str, Any] = {
-            KEY_GROUP: [group_of(key) for key, _value in rows],
+            KEY_GROUP: groups,
             "key": self._key.array(list(map(decode_plain, keys))),
-            "namespace": [namespace_of(key) for key, _value in rows],
+            "namespace": namespaces,
             KEY: keys,
             SUFFIX: suffixes,
             VALUE: [value for _key, value in rows],
@@ -102,14 +103,17 @@ class StateTable:
             columns["user_key"] = self._user_key.array(list(map(decode_plain, suffixes)))
         elif self._kind == "timers":
             columns["timestamp"] = list(map(decode_word, suffixes))
-        columns.update((name, column.array(trees)) for name, column in self._values.items())
+        if self._value is not None:
+            columns["value"] = self._value.array(trees)
+        for name, field in self._fields.items():
+            columns[name] = field.type.array([field.of(tree) if isinstance(tree, dict) else None for tree in trees])
         arrays = [_array(columns[field.name], field.type) for field in self.schema]
         return pa.Table.from_arrays(arrays, schema=self.schema)
 
     def _tree(self, value: bytes) -> Any:
         """None where it cannot be read: the bytes are there."""
         try:
-            return self._rows.value(value) if self._values else None
+            return self._rows.value(value)
         except Exception:  # whatever a pickle may raise
             return None
 
@@ -131,10 +135,10 @@ class StateTable:
         return index
 
 
-def _named(fields: dict[str, Readable]) -> dict[str, Readable]:
+def _named(fields: dict[str, ReadableField]) -> dict[str, ReadableField]:
     """Columns are told apart without regard to case, as SQL does it."""
     taken = set(_TAKEN)
-    named: dict[str, Readable] = {}
+    named: dict[str, ReadableField] = {}
     for field, column in fields.items():
         name = field
         while name.casefold() in taken:
