@@ -77,7 +77,7 @@ def backend_in(directory: Path, cache_cells: int) -> RowBackend:
         directory=directory,
         uploads=no_uploads,
         now_ms=SystemClock().now_ms,
-        options=BackendOptions(cache_cells=cache_cells, block_cache_bytes=CACHE),
+        options=BackendOptions(cache_cells=cache_cells, block_cache_bytes=CACHE, cache_bytes=CACHE),
     )
     assert isinstance(backend, RowBackend)
     return backend

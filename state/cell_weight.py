@@ -16,6 +16,9 @@ from sys import getsizeof
 from typing import Any
 
 _GENERATIONS = 4
+_WAITING = 4
+"""Generations between the cache and the store: what falls off is written as fast as it comes, but for the time between
+a barrier and its write-out, which is on another thread. Usually the first of them is half written by then."""
 _FIRST_CELLS = 64
 _STEPS = 8
 _CELLS = 32
@@ -49,6 +52,8 @@ class Generation:
         self._cells = max(1, cache_cells // 2)
         self._bytes = cache_bytes // _GENERATIONS
         self._shares = shares
+        self._left = 0
+        """Bytes that left since nothing was waiting."""
         self._mean = 1
         """Bytes of a cell, as far as is known."""
         self.look_at = 0
@@ -69,6 +74,17 @@ class Generation:
         most = min(self._cells, max(admitted + 1, allowed // self._mean))
         self.look_at = min(most, admitted + max(_FIRST_CELLS, min(admitted, most // _STEPS)))
         return False
+
+    def leaves(self, admitted: int, *, is_waiting: bool) -> bool:
+        """It leaves the cache. `is_waiting`: earlier ones are not in the store yet. True: they must be now, or what is
+        between the cache and the store would take too much."""
+        if not is_waiting:
+            self._left = 0
+        self._left += admitted * self._mean
+        too_much = self._left > _WAITING * self._allowed()
+        if too_much:
+            self._left = 0
+        return too_much
 
     def _allowed(self) -> int:
         return self._bytes // max(1, self._shares.members)

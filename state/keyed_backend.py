@@ -273,6 +273,8 @@ class RowBackend(KeyedStateBackend):
         return sum(handle.weight() for handle in self._handles())
 
     def _rotate(self) -> None:
+        if self._generation.leaves(self._cursor.admitted, is_waiting=self._queue.waiting):
+            self._queue.write_all()
         self._cursor.admitted = 0
         self._generation.begin()
         layer = self._queue.open_layer()

@@ -22,6 +22,7 @@ import typer
 
 from ...runtime import cluster_options
 from ...runtime.config import Configuration, load
+from ...runtime.state_settings import check_settings
 from ...runtime.units import format_duration
 from ...state.errors import ConfigurationError, PenstockError
 from .. import session
@@ -105,7 +106,9 @@ def checked(flags: dict[str, object]) -> dict[str, object]:
 def configuration(flags: dict[str, object] | None = None) -> Configuration:
     """File, environment and flags. UsageError."""
     try:
-        return load(os.environ, Path.cwd(), flags or {})
+        loaded = load(os.environ, Path.cwd(), flags or {})
+        check_settings(loaded)
+        return loaded
     except ConfigurationError as error:
         raise UsageError(str(error)) from None
 

@@ -18,7 +18,7 @@ from penstock.jobmanager.rest.app import RestOptions, create_app
 from penstock.state.counted_objects import ObjectCounts
 from penstock.state.ids import JobId
 from penstock.state.savepoint_store import is_savepoint
-from penstock.state.statistics import StateStatistics
+from penstock.state.statistics import NamedState, StateStatistics
 
 NOW_MS = 1_700_000_100_000
 STARTED_MS = NOW_MS - 60_000
@@ -75,9 +75,13 @@ def source_vertex() -> views.VertexView:
 
 def sink_vertex() -> views.VertexView:
     counters = {"write.records_late_total": 3.0, "write.latency": 0.5}
+    totals = NamedState(700, 9, 2.5, (("'a.b'", 300), ("7", 20)))
     rocksdb = {"block-cache-usage": 5_000, "is-write-stopped": 0, "size-of-the-moon": 1}
     details = views.SubtaskDetails(
-        batches_in=3, queued_in_bytes=70, record_latency_ms=250, states={"op-3": StateStatistics(900, 12, 5, rocksdb)}
+        batches_in=3,
+        queued_in_bytes=70,
+        record_latency_ms=250,
+        states={"op-3": StateStatistics(900, 12, 5, rocksdb, 1.5, {"all sums": totals})},
     )
     subtasks = (
         subtask(

@@ -359,5 +359,9 @@ def test_channels_lag_and_rocksdb_under_flinks_ids(client: TestClient) -> None:
         get="Shuffle.Netty.Input.Buffers.inputQueueSize,write.rocksdb.block-cache-usage,write.pendingRecords",
     )  # fmt: skip
     assert [one["value"] for one in sink] == ["70", "5000"]
+    named = ["bytes", "entries", "growth", "largestKeys.'a_b'", "largestKeys.7"]
+    ids = ",".join(f"write.state.all_sums.{name}" for name in named)
+    states = get(client, f"/jobs/{JOB}/vertices/{SINK}/subtasks/0/metrics", get=ids)
+    assert [one["value"] for one in states] == ["700", "9", "2.5", "300", "20"]
     (restored,) = get(client, f"/jobs/{JOB}/metrics", get="lastCheckpointRestoreTimestamp")
     assert int(restored["value"]) == 1_700_000_100_000 - 60_000 + 1_900

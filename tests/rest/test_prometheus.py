@@ -86,6 +86,10 @@ def test_state_of_operators(client: TestClient) -> None:
     }
     assert list(shown.values()) == [900, 12, 5, 5_000, 0]
     assert len(found["penstock_state_bytes"]) == 1
+    named = ("state_growth_bytes", "named_state_bytes", "named_state_entries", "named_state_growth_bytes")
+    shown = {name: value(found, f"penstock_{name}", operator="write", subtask="0") for name in named}
+    assert list(shown.values()) == [1.5, 700, 9, 2.5]
+    assert value(found, "penstock_named_state_largest_key_bytes", operator="write", state="all sums") == 300
     assert len([name for name in found if "rocksdb" in name]) == 2, "properties without a name here are not shown"
 
 

@@ -90,6 +90,31 @@ def test_operators_of_a_slot_share_its_bytes(rig: Rig) -> None:
     first.close()
 
 
+def test_what_left_the_cache_does_not_pile_up_behind_a_barrier(rig: Rig) -> None:
+    backend: Any = rig.open(options=BackendOptions(100_000, 10_000, True, 8 << 20, 8 << 20, cache_bytes=4 * MB))
+    value = backend.value_state(ValueStateDescriptor("value", bytes))
+    for key in range(100):
+        backend.set_current_key(key)
+        value.update(b"before")
+    program = backend.snapshot(1)
+    most = 0
+    for key in range(10_000):
+        backend.set_current_key(key)
+        value.update(b"x" * 2_000)
+        if key % 100 == 99:
+            backend.between_batches()
+            waiting = [cells for layer in backend._queue._layers for _table, cells in layer.values.values()]
+            most = max(most, sum(map(weight_of, waiting)))
+    assert 2 * MB < most < 6 * MB
+    restored = rig.open(rig.finish(program))
+    old = restored.value_state(ValueStateDescriptor("value", bytes))
+    found = []
+    for key in (0, 99, 100, 9_999):
+        restored.set_current_key(key)
+        found.append(old.value())
+    assert found == [b"before", b"before", None, None], "the snapshot is that of its barrier"
+
+
 def kept(backend: Any) -> int:
     """Bytes of everything in the cache."""
     tables = [table for known in backend._declared.values() for table in known.handle._tables.values()]

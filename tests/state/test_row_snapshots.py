@@ -197,3 +197,18 @@ def test_local_checkpoints_are_removed(rocks: Any, tmp_path: Path) -> None:
     never_run.close()
     assert not list(tmp_path.rglob("checkpoint-*"))
     shutil.rmtree(tmp_path / "attempt-0")
+
+
+def test_rows_of_the_heap_are_compressed_unless_told_otherwise(new_rig: Any, tmp_path: Path) -> None:
+    sizes = {}
+    for compress in (True, False):
+        rig = new_rig("heap", tmp_path / str(compress))
+        (tmp_path / str(compress)).mkdir()
+        backend = rig.open(options=BackendOptions(compress_snapshots=compress))
+        backend.value_state(COUNT).fold(range(5_000), [7] * 5_000, lambda _value, record: record)
+        handles = rig.snapshot(backend)
+        sizes[compress] = sum(len(data) for data in rig.store.objects.values())
+        found = rig.open(handles).value_state(COUNT).fold(range(3), range(3), lambda value, _record: value or 0)
+        assert found == [7, 7, 7]
+        rig.close()
+    assert sizes[True] < 0.7 * sizes[False]

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 DECISIONS = sorted(f"docs/decisions/{path.name}" for path in (ROOT / "docs" / "decisions").glob("*.md"))
 PAGES = (
     "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/protocols.md", "docs/rest.md",
-    "docs/metrics.md", "docs/state-evolution.md", "docs/compatibility.md", "docs/savepoints.md", *DECISIONS,
+    "docs/metrics.md", "docs/state-evolution.md", "docs/compatibility.md", "docs/savepoints.md", "docs/memory.md",
+    *DECISIONS,
 )  # fmt: skip
 
 CLICKS = [
