@@ -18,7 +18,7 @@ NEW_PIP := $(VENV)/.pip
 TYPING := .cache/typing/penstock
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: demo test check bench simulate chaos soak golden clean
+.PHONY: demo test check bench simulate chaos matrix soak golden clean
 
 demo: $(RUN)
 	$(BIN)/python examples/$(if $(LOCAL),demo_local.py,demo.py)
@@ -41,6 +41,10 @@ simulate: $(RUN)
 # Faults at random on a real cluster, from a seed.
 chaos: $(DEV)
 	SEED=$(SEED) ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -m chaos -s tests/cluster/failures
+
+# State backend, alignment, what is killed, and parallelism afterwards: all combinations, on a real cluster.
+matrix: $(DEV)
+	$(BIN)/python -m pytest -m '' tests/cluster/failures/test_matrix.py
 
 # Fifty jobs one after the other on one cluster: nothing grows.
 soak: $(DEV)

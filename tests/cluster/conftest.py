@@ -79,6 +79,11 @@ class Cluster:
         return Path(self.config.to_dict()["high-availability.storageDir"])
 
     @property
+    def slots(self) -> int:
+        """Of its first node."""
+        return int(self.config.to_dict()["taskmanager.numberOfTaskSlots"])
+
+    @property
     def supervisor_pid(self) -> int:
         return self.embedded.supervisor_pid
 

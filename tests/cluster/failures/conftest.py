@@ -1,7 +1,8 @@
-"""The golden job on a cluster: submitted over REST, disturbed in mid-stream, its output compared to what it must be.
+"""Jobs on a cluster: submitted over REST, disturbed in mid-stream, their output compared to what it must be.
 
 start_golden   submits golden_job.py to a cluster: a Golden
 golden         one on the module's cluster, which has short timeouts, in mid-stream; nothing of it may be left
+new_job        any script on the module's cluster: a SubmittedJob that is not submitted yet; nothing of it may be left
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 import pytest
@@ -52,34 +53,30 @@ def cluster_settings(golden_settings: dict[str, object]) -> dict[str, object]:
     return golden_settings
 
 
-class Golden:
-    """One run of the golden job."""
+class SubmittedJob:
+    """A script that takes --gate, a file with which the rest of its input comes, and --out, where its output goes."""
 
-    def __init__(self, cluster: Cluster, directory: Path, wait_for: WaitFor, rows: int) -> None:
-        self.cluster, self.rows, self._wait_for = cluster, rows, wait_for
+    def __init__(self, cluster: Cluster, directory: Path, wait_for: WaitFor, script: Path) -> None:
+        self.cluster, self.script, self._wait_for = cluster, script, wait_for
         self.gate, self.out = directory / "gate", directory / "out"
         self.rest = RestClient(cluster.address)
         self.job_id = ""
 
-    def submit(self, arguments: tuple[str, ...], config: dict[str, str]) -> Golden:
-        artefact = self.rest.upload(SCRIPT, SCRIPT.name)
-        given = ("--rows", str(self.rows), "--rate", str(RATE), "--gate", str(self.gate), "--out", str(self.out))
+    def submit(
+        self, *arguments: str, parallelism: int = 2, restore: str | None = None, config: dict[str, str] | None = None
+    ) -> None:
         options = {
-            "pipeline.name": f"golden {self.out.parent.name}",
+            "pipeline.name": f"{self.script.stem} {self.out.parent.name}",
             "execution.checkpointing.interval": "300 ms",
             "restart-strategy.type": "fixed-delay",
             "restart-strategy.fixed-delay.attempts": "1000",
             "restart-strategy.fixed-delay.delay": "100 ms",
-            **config,
+            **(config or {}),
         }
-        request = RunRequest(artefact, arguments=(*given, *arguments), parallelism=2, config=options)
+        given = ("--gate", str(self.gate), "--out", str(self.out), *arguments)
+        artefact = self.rest.upload(self.script, self.script.name)
+        request = RunRequest(artefact, arguments=given, parallelism=parallelism, restore=restore, config=options)
         self.job_id = self.rest.run(request).job_id
-        return self
-
-    def moved(self, cluster: Cluster) -> Golden:
-        """The cluster was started again."""
-        self.cluster, self.rest = cluster, RestClient(cluster.address)
-        return self
 
     # what is seen of it
 
@@ -131,7 +128,7 @@ class Golden:
         first = [f"{found.exception}: {found.message}" for found in view.exceptions[:3]]
         return f"{view.overview.state}, attempt {view.attempt}, generation {view.generation}, {first}"
 
-    def in_mid_stream(self) -> Golden:
+    def in_mid_stream(self) -> Self:
         """It runs, and a checkpoint of this attempt, with records in it, is complete."""
 
         def flows(view: JobView) -> bool:
@@ -153,18 +150,46 @@ class Golden:
 
     # its end
 
+    def ended(self) -> JobView:
+        view: JobView = self.until(lambda view: view if view.overview.state in ENDED else None, "it ends")
+        return view
+
     def finish(self) -> JobView:
-        """The rest of its input comes; it finishes, and its output is right."""
+        """The rest of its input comes; it finishes, and nothing of its output is pending."""
         self.gate.touch()
-        ended: JobView = self.until(lambda view: view if view.overview.state in ENDED else None, "it ends")
-        assert ended.overview.state == "FINISHED"
+        view = self.ended()
+        assert view.overview.state == "FINISHED"
+        assert [path.name for path in self.out.rglob(f"_part-{self.job_id[:16]}-*.pending")] == []
+        return view
+
+    def rows_of(self, sink: str) -> list[dict[str, Any]]:
+        """What can be seen in this directory of its output."""
+        parts = (path.read_text().splitlines() for path in (self.out / sink).glob("part-*.json"))
+        return [json.loads(line) for line in itertools.chain.from_iterable(parts)]
+
+
+class Golden(SubmittedJob):
+    """One run of the golden job."""
+
+    def __init__(self, cluster: Cluster, directory: Path, wait_for: WaitFor, rows: int) -> None:
+        super().__init__(cluster, directory, wait_for, SCRIPT)
+        self.rows = rows
+
+    def moved(self, cluster: Cluster) -> Golden:
+        """The cluster was started again."""
+        self.cluster, self.rest = cluster, RestClient(cluster.address)
+        return self
+
+    def finish(self) -> JobView:
+        """It finishes, and its output is right."""
+        view = super().finish()
         self.check_output()
-        return ended
+        return view
 
     def check_output(self) -> None:
         """No number is lost or doubled, no state was lost or counted twice, every timer fired once."""
         half = self.rows // 2
-        counted = _rows(self.out / "counted")
+        counted = self.rows_of("counted")
         doubled = [number for number, times in Counter(row["number"] for row in counted).items() if times > 1]
         missing = set(range(self.rows)) - {row["number"] for row in counted}
         assert (len(missing), len(doubled)) == (0, 0), f"missing {sorted(missing)[:10]}, doubled {sorted(doubled)[:10]}"
@@ -174,15 +199,9 @@ class Golden:
             seen[row["key"]].append(row["seen"])
         assert {key for key, counts in seen.items() if sorted(counts) != list(range(1, len(counts) + 1))} == set()
         came = Counter((number % KEYS, (number % half // LONG + 1) * LONG) for number in range(self.rows))
-        fired = [((row["key"], row["at"]), row["came"]) for row in _rows(self.out / "quiet")]
+        fired = [((row["key"], row["at"]), row["came"]) for row in self.rows_of("quiet")]
         assert len(fired) == len(came)
         assert dict(fired) == dict(came)
-        assert [path.name for path in self.out.rglob("*.pending")] == []
-
-
-def _rows(directory: Path) -> list[dict[str, int]]:
-    lines = itertools.chain.from_iterable(path.read_text().splitlines() for path in directory.glob("part-*.json"))
-    return [json.loads(line) for line in lines]
 
 
 def nothing_is_left_of_jobs(cluster: Cluster, wait_for: WaitFor) -> None:
@@ -195,7 +214,7 @@ def nothing_is_left_of_jobs(cluster: Cluster, wait_for: WaitFor) -> None:
 
 def _all_free(cluster: Cluster) -> bool:
     overview = cluster.get("/overview")
-    return bool(overview["slots-total"] == overview["slots-available"] == SETTINGS["taskmanager__numberOfTaskSlots"])
+    return bool(overview["slots-total"] == overview["slots-available"] == cluster.slots)
 
 
 NewGolden = Callable[..., Golden]
@@ -206,7 +225,9 @@ def start_golden(tmp_path: Path, wait_for: WaitFor) -> NewGolden:
     """Call it with a cluster; `rows`, `config` (of the job), and arguments of the script."""
 
     def start(cluster: Cluster, *arguments: str, rows: int = ROWS, config: dict[str, str] | None = None) -> Golden:
-        return Golden(cluster, tmp_path, wait_for, rows).submit(arguments, config or {})
+        golden = Golden(cluster, tmp_path, wait_for, rows)
+        golden.submit("--rows", str(rows), "--rate", str(RATE), *arguments, config=config)
+        return golden
 
     return start
 
@@ -226,3 +247,12 @@ def clean_jobs(cluster: Cluster, wait_for: WaitFor) -> Iterator[None]:
 def golden(cluster: Cluster, start_golden: NewGolden, clean_jobs: None) -> Golden:
     """In mid-stream on the module's cluster."""
     return start_golden(cluster).in_mid_stream()
+
+
+NewJob = Callable[[Path], SubmittedJob]
+
+
+@pytest.fixture
+def new_job(cluster: Cluster, tmp_path: Path, wait_for: WaitFor, clean_jobs: None) -> NewJob:
+    """Call it with a script."""
+    return lambda script: SubmittedJob(cluster, tmp_path, wait_for, script)
