@@ -28,8 +28,8 @@ pytestmark = pytest.mark.timeout(400)
 SCRIPT = Path(__file__).with_name("matrix_job.py")
 BEFORE = 2
 """Parallelism before it goes on at another one."""
-WINDOWS_BYTES = 12_000
-"""Of all channels of a subtask from one other vertex: small, so that aligned barriers do not wait for long."""
+WINDOW = {"aligned": "6 kB", "unaligned": "16 kB"}
+"""Of a channel: small, so that records wait in outputs, and aligned barriers not for long."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,7 @@ def submit(job: SubmittedJob, case: Case, parallelism: int, restore: str | None 
         "state.backend.type": case.backend,
         "execution.checkpointing.unaligned.enabled": str(case.alignment == "unaligned").lower(),
         "execution.checkpointing.aligned-checkpoint-timeout": "0 ms",
-        "taskmanager.memory.network.channel-window": f"{WINDOWS_BYTES // parallelism} bytes",
-        "taskmanager.network.memory.buffer-debloat.target": "100 ms",
+        "taskmanager.memory.network.channel-window": WINDOW[case.alignment],
     }
     job.submit(parallelism=parallelism, restore=restore, config=config)
 
