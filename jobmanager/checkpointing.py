@@ -92,6 +92,9 @@ class Checkpointing:
         """Own checkpoints that are in the log and not subsumed."""
         self._files = RetainedCheckpoints(job_id, self._options.retained)
         self._written: dict[CheckpointId, CheckpointMetadata] = {}
+        self.savepoint_is_newest: bool | None = None
+        """A savepoint was taken after the last checkpoint: it alone holds what sinks have prepared meanwhile. None:
+        only a master before could tell."""
         self.restored: CheckpointId | None = None
         self._timer_ms: int | None = None
 
@@ -103,6 +106,7 @@ class Checkpointing:
     # ---- attempts
 
     def begin_attempt(self, next_id: CheckpointId, now_ms: int) -> None:
+        self.savepoint_is_newest = self.savepoint_is_newest or False
         self.coordinator.begin_attempt(self._graph.attempt, next_id, now_ms)
         self._set_timer(now_ms)
 
@@ -171,6 +175,7 @@ class Checkpointing:
             self._orders.give(*self._journal.append(record_taken))
         else:
             self._orders.send(self._live_slots(), AbortCheckpoint, checkpoint.id)
+            self.savepoint_is_newest = True
             self._savepoint_taken(checkpoint, now_ms)
 
     def requested(self, event: SavepointRequested | CheckpointRequested, now_ms: int, *, runs: bool) -> None:
@@ -220,6 +225,7 @@ class Checkpointing:
         if checkpoint is None:
             raise ProtocolError(f"{record} is logged, but the checkpoint was given up")
         metadata = self._written.pop(record.checkpoint_id)
+        self.savepoint_is_newest = False
         self._sources.completed(checkpoint.id)
         self._orders.send(self._live_slots(), CheckpointCompleted, checkpoint.id)
         self._orders.give(*self._commits.add(checkpoint.committables(), now_ms))

@@ -8,8 +8,8 @@
     LOGGING     the entry Finished. SUSPENDED writes none: the job is not finished, and is continued from its log.
                 (That it was asked for may stand there: requests.py)
     RESIGNING   the next master need not wait for our beat to fall silent
-    CLEARING    what is not retained is deleted from the store, and if regions were restarted, what their subtasks left
-                pending is removed from the sinks (failover.py). Bounded in time
+    CLEARING    what is not retained is deleted from the store; and if regions were restarted (failover.py), or the job
+                did not finish, what its subtasks left pending is removed from the sinks. Bounded in time
     ENDED
 
 A failed job stops its subtasks first and settles while they stop: they must not go on working for nothing.
@@ -181,11 +181,14 @@ class Ending:
         retained = list(parts.checkpointing.retained.values()) if parts.log.state.finished.retained else []
         parts.orders.give(RunProgram(("clear",), parts.store.clear(retained)))
         self._clearing = 1
-        if parts.failover.left_pending and parts.commits.idle:
+        aborted = self.target is not JobState.FINISHED and parts.checkpointing.savepoint_is_newest is False
+        if (parts.failover.left_pending or aborted) and parts.commits.idle:
             self._clean_sinks()
 
     def _clean_sinks(self) -> None:
-        """Nobody writes any more, and what counts is committed: what else is pending was left by dead subtasks."""
+        """Nobody writes any more, and what counts is committed: what else is pending was left by dead subtasks, or by
+        those that were stopped before a checkpoint could hold it. (A savepoint that was taken since the last checkpoint
+        may hold it: then it stays.)"""
         parts = self._parts
         for sink in parts.sinks.values():
             call = partial(sink.cleanup, parts.job_id, Attempt(parts.log.state.attempt + 1))

@@ -66,6 +66,13 @@ _NO_RETRIES: dict[str, Any] = {
 }
 
 
+_DOING: dict[type[StoreOp], str] = {
+    Put: "writing", PutFile: "writing", Get: "reading", GetRange: "reading", GetFile: "reading", List: "listing",
+    ListDetails: "listing", Delete: "deleting",
+}  # fmt: skip
+"""For errors."""
+
+
 class ObstoreObjects:
     """`location`: a path, file://, memory://, or another URL of obstore (s3://bucket/path).
 
@@ -152,7 +159,7 @@ class ObstoreObjects:
         if isinstance(op, Pause):
             self._sleep(op.duration_ms / 1000)
             return None
-        what = f"{type(op).__name__} {getattr(op, 'name', None) or getattr(op, 'prefix', '')}".rstrip()
+        what = f"{_DOING[type(op)]} {getattr(op, 'name', None) or getattr(op, 'prefix', '')}".rstrip()
         with translated(what, s3=self._s3 is not None):
             return self._execute(op)
 

@@ -14,7 +14,7 @@ from ...runtime.config import Configuration
 from ...state.errors import PenstockError
 from .. import session
 from . import common
-from .common import AddressFlag, ConfigFlag, Output, OutputFlag, YesFlag, show_time, telling
+from .common import AddressFlag, ConfigFlag, Output, OutputFlag, UsageError, YesFlag, show_time, telling
 
 if TYPE_CHECKING:
     from ...jobmanager.startup.cluster_state import ClusterState
@@ -85,17 +85,11 @@ def stop(
     output: OutputFlag = Output.TEXT,
 ) -> None:
     """Stop a cluster: its jobs take a last checkpoint, and go on when it is started again."""
+    address = _address(address, config)
     if address is not None:
-        from ...jobmanager.startup.cluster_rest import JOBS_STOP_TIMEOUT_S, live_jobs, waiting_for
-
-        with common.cluster(address) as client:
-            counts = client.overview()
-            common.confirm(f"Stop the cluster at {client.address} with {counts['jobs-running']} running jobs?", yes)
-            jobs = live_jobs(client.address)
-            client.shut_down()
-        session.say(f"the cluster at {client.address} stops")
-        if jobs:
-            session.say(f"it is {waiting_for(jobs, JOBS_STOP_TIMEOUT_S)}")
+        if force:
+            raise UsageError("--force is for clusters of this machine, by id (-c cluster.id=…) and not by address")
+        _stop_at(address, yes, output, _config(config))
         return
     from ...jobmanager.startup import cluster_control
 
@@ -110,10 +104,35 @@ def stop(
         session.say(f"cluster '{state.cluster_id}' has stopped")
 
 
+def _address(flag: str | None, config: list[str] | None) -> str | None:
+    """Of the cluster that is meant; None: one of this machine, by its id."""
+    configured: str | None = _config(config).get(cluster_options.ADDRESS)
+    return flag or configured
+
+
+def _stop_at(address: str, yes: bool, output: Output, config: Configuration) -> None:
+    from ...jobmanager.startup.cluster_rest import JOBS_STOP_TIMEOUT_S, live_jobs, wait_until_gone, waiting_for
+
+    with common.cluster(address) as client:
+        counts = client.overview()
+        common.confirm(f"Stop the cluster at {client.address} with {counts['jobs-running']} running jobs?", yes)
+        jobs = live_jobs(client.address)
+        client.shut_down()
+    session.say(f"the cluster at {client.address} stops")
+    if jobs:
+        session.say(f"it is {waiting_for(jobs, JOBS_STOP_TIMEOUT_S)}")
+    wait_until_gone(client.address, config)
+    if output is Output.JSON:
+        common.print_json({"address": client.address, "state": "stopped"})
+    else:
+        session.say(f"the cluster at {client.address} has stopped")
+
+
 @app.command()
 @telling
 def status(address: AddressFlag = None, config: ConfigFlag = None, output: OutputFlag = Output.TEXT) -> None:
     """Show the clusters that run on this machine, or the one at the address."""
+    address = _address(address, config)
     if address is not None:
         with common.cluster(address) as client:
             counts = client.overview()

@@ -14,7 +14,9 @@ import psutil
 
 from ...runtime import cluster_options as options
 from ...runtime.config import Configuration
+from ...state.errors import PenstockError
 from ..job_states import JobState
+from .cluster_state import running_clusters
 from .ray_address import LOOPBACK, ClusterError
 from .restart_budget import Remedy, Vigil
 
@@ -22,6 +24,9 @@ PROBE_TIMEOUT_S = 3.0
 STOP_REQUEST_TIMEOUT_S = 10.0
 JOBS_STOP_TIMEOUT_S = 90.0
 """For all jobs together to stop with a last checkpoint, when their cluster does."""
+GONE_TIMEOUT_S = JOBS_STOP_TIMEOUT_S + 30.0
+"""For a cluster to be gone, from the request to stop."""
+POLL_S = 0.3
 SHOWN_JOBS = 10
 SILENCE_FACTOR = 3
 """So many `heartbeat.timeout`s REST may be silent: whoever is busy is not dead."""
@@ -117,6 +122,21 @@ def waiting_for(jobs: list[str], left_s: float) -> str:
     """For whoever waits for the end of a cluster."""
     more = f" and {len(jobs) - SHOWN_JOBS} more" if len(jobs) > SHOWN_JOBS else ""
     return f"waiting up to {max(left_s, 0):.0f} s for the last checkpoint of {', '.join(jobs[:SHOWN_JOBS])}{more}"
+
+
+def wait_until_gone(url: str, config: Configuration, timeout_s: float = GONE_TIMEOUT_S) -> None:
+    """Until REST does not answer any more and, if the cluster is one of this machine, its processes have ended.
+    PenstockError if it takes longer than that."""
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        if _ask(url, "GET", "/config", PROBE_TIMEOUT_S) is None and not _runs_here(url, config):
+            return
+        time.sleep(POLL_S)
+    raise PenstockError(f"the cluster at {url} has not stopped within {timeout_s:.0f} s")
+
+
+def _runs_here(url: str, config: Configuration) -> bool:
+    return any(state.rest_url == url for state in running_clusters(config))
 
 
 def delete_cluster(url: str) -> bool:

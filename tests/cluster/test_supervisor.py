@@ -317,12 +317,21 @@ def test_an_answer_calms_it() -> None:
 
 
 def test_a_cluster_in_the_background_does_not_keep_its_starters_pipe(tmp_path: Path) -> None:
-    """`penstock cluster start -d | tee log` must end."""
+    """`penstock cluster start -d | tee log` must end. And who stops it by its address waits until it is gone."""
     options = ["-c", f"io.tmp.dirs={tmp_path}", "-c", "rest.port=0", "-c", "cluster.id=piped"]
     penstock = [sys.executable, "-m", "penstock.api.command_line", "cluster"]
     storage = ["-c", f"high-availability.storageDir={tmp_path / 'store'}"]
     try:
         started = subprocess.run([*penstock, "start", "-d", *options, *storage], capture_output=True, timeout=100)
         assert started.returncode == 0, started.stderr.decode()
+        (url,) = started.stdout.decode().split()
+        directories = {"io.tmp.dirs": str(tmp_path)}
+        assert [state.rest_url for state in running_clusters(Configuration(directories))] == [url]
+        by_address = {**os.environ, "PENSTOCK_ADDRESS": url}
+        stopped = subprocess.run(
+            [*penstock, "stop", "--yes", *options[:2]], env=by_address, capture_output=True, timeout=100, check=True
+        )
+        assert f"the cluster at {url} has stopped" in stopped.stderr.decode()
+        assert running_clusters(Configuration(directories)) == []
     finally:
-        subprocess.run([*penstock, "stop", "--yes", *options], capture_output=True, timeout=60, check=True)
+        subprocess.run([*penstock, "stop", "--yes", *options], capture_output=True, timeout=60)

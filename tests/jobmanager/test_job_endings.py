@@ -73,7 +73,7 @@ def test_cancel_first_commits_what_is_logged(new_world: NewWorld, trace: list[st
     assert (world.state, world.count(m.Cancel)) == (JobState.CANCELING, 0)
     world.held = set()
     world.settle()
-    assert (world.ended, trace) == (events.EndJob(JobState.CANCELED), ["commit 1.0", "commit 1.1"])
+    assert (world.ended, trace) == (events.EndJob(JobState.CANCELED), ["commit 1.0", "commit 1.1", "cleanup"])
     assert world.log()[-1] == Finished("CANCELED", retained=True)
 
 
@@ -97,7 +97,7 @@ def test_a_job_that_waits_for_its_last_commits_is_cancelled_at_once(new_world: N
     assert world.state is JobState.CANCELING
     world.held = set()
     world.settle()
-    assert (world.ended, trace) == (events.EndJob(JobState.CANCELED), ["commit 1.0", "commit 1.1"])
+    assert (world.ended, trace) == (events.EndJob(JobState.CANCELED), ["commit 1.0", "commit 1.1", "cleanup"])
     assert world.master.failures.last is None
 
 
