@@ -15,9 +15,7 @@ from typing import Any
 
 from .objects import Delete, List, ListDetails, ObjectStore, Pause, StoredObject, StoreOp
 
-_ELSEWHERE = re.compile(
-    r"(?P<location>(?:[a-z0-9+]+://|/).*savepoint-[^/-]{1,6}-[^/]+)/(?P<name>.*)", re.DOTALL
-)
+_ELSEWHERE = re.compile(r"(?P<location>(?:[a-z0-9+]+://|/).*savepoint-[^/-]{1,6}-[^/]+)/(?P<name>.*)", re.DOTALL)
 
 
 class LocatedObjects:
