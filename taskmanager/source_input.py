@@ -148,12 +148,14 @@ class SourceInput:
         barrier = self._barriers.popleft()
         if barrier.savepoint is not None and barrier.savepoint.stop:
             self._stopped = barrier.checkpoint_id
+            self.retry_at_ms = None  # or the slot would look again and again
         return Aligned(barrier, 0.0)
 
     def abort(self, checkpoint: CheckpointId) -> None:
         self._barriers = deque(b for b in self._barriers if b.checkpoint_id != checkpoint)
         if self._stopped == checkpoint:
             self._stopped = None
+            self._waiting = False
 
     def _still_waiting(self) -> bool:
         return self._waiting and (self.retry_at_ms is None or self._clock.now_ms() < self.retry_at_ms)

@@ -102,7 +102,7 @@ class Simulation:
         self._live_as(JOB, None)
 
     def _live_as(self, job_id: JobId, restore: RestoreRequest | None, held: Iterable[str] = ()) -> None:
-        """A job with a cluster of its own, and who watches it. `held`: what it may commit from the beginning."""
+        """A job with a cluster of its own, and who watches it. `held`: what may be committed whatever it logs."""
         self.network = Network(self.time)
         self.cluster = SimulatedCluster(
             self.time, self.store, self.network, self._directory / job_id, self._build_job, _options(self.workload),
@@ -152,8 +152,8 @@ class Simulation:
         self._live()
         stopped = self.log.state.savepoint
         if stopped is not None:
-            held = self.log.metadata[stopped.checkpoint_id]
-            self._live_as(JobId("next"), RestoreRequest(stopped.path), committables_of(held))
+            held = [each for metadata in self.log.metadata.values() for each in committables_of(metadata)]
+            self._live_as(JobId("next"), RestoreRequest(stopped.path), held)
             self._live()
         check_output(self.workload, self.warehouse.visible)
 

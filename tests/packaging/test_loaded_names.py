@@ -18,6 +18,8 @@ def own_name(path: Path) -> str | None:
     dotted = ".".join(path.with_suffix("").parts).removesuffix("__init__").rstrip(".")
     if path.parts[:2] == ("tests", "services"):
         return path.stem  # on pytest's pythonpath: all areas of tests share them
+    if path.name == "matrix_job.py":
+        return None  # a script that is submitted, and beside that the module of its test
     if path.parts[0] == "tests":
         return dotted
     return f"penstock.{dotted}".rstrip(".") if path.parts[0] in {"__init__.py", *FLOORS} else None

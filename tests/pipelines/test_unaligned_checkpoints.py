@@ -183,14 +183,14 @@ def test_records_that_cannot_be_written_down_fail_checkpoints_and_not_the_job(
     assert results("counts") == []
     env = new_env(1)
     configure(env, "heap", window=600)
-    source = ListSource(list(range(300)), batch_rows=50, record_type=int)
+    source = ListSource(list(range(1_500)), batch_rows=50, record_type=int)
     held = env.from_source(source, name="numbers").map(Holding, output_type=object).rebalance()
     held.map(number_of, output_type=int).key_by(key_of).process(Counting()).sink_to(ListSink("counts"))
     job = drive(env)
     job.until(lambda status: "cannot pickle" in (status.checkpoints.last_failure or ""))
     status = job.end()
     assert (status.state, status.restarts) == (JobState.FINISHED, 0)
-    assert len(results("counts")) == 300
+    assert len(results("counts")) == 1_500
 
 
 def test_aligned_ones_hold_nothing_under_way(new_env: Any, drive: Any, results: Any) -> None:

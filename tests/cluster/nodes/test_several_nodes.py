@@ -92,7 +92,7 @@ def test_a_job_that_needs_fewer_slots_goes_on_without_the_lost_node(
     assert sorted(len(pids) for pids in job.slots().values()) == [1, 1]
     kill_node(node)
     job.until_it_is_restored()
-    assert [len(pids) for pids in job.slots().values()] == [2]
+    wait_for(lambda: [len(pids) for pids in job.slots().values()] == [2], "the lost node is left out")
     job.finish()
 
 
