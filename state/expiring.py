@@ -135,6 +135,9 @@ class ExpiringListState(CachedListState[V]):
     def _append(self, values: list[Stamped]) -> None:
         key = self._cursor.current_key()
         table = self._table()
+        cell = table.find(key) if table.has_cells else None
+        if cell is not None:
+            _take_changes(cell)  # they are as old as the list that was handed out, what is added is not
         table.append(key, values)
         cell = table.find(key) if table.has_cells else None
         if cell is not None and cell.given is not None:

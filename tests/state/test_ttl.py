@@ -145,6 +145,18 @@ def test_a_default_is_no_state_until_it_is_changed(rig: Any) -> None:
     assert rows_of(rig, rig.snapshot(backend)) == 1
 
 
+def test_what_is_added_is_not_as_old_as_the_list_that_was_changed_in_place_before(rig: Any) -> None:
+    backend = rig.open()
+    state = backend.list_state(ListStateDescriptor("list", int, ttl=StateTtlConfig(100)))
+    backend.set_current_key("a")
+    state.get().append(1)
+    rig.now_ms += 100
+    backend.set_current_key("a")
+    state.add(2)
+    backend.set_current_key("a")
+    assert state.get() == [2]
+
+
 # ---- clean-up
 
 
