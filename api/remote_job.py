@@ -133,8 +133,11 @@ class RemoteJob:
             raise TimeoutError(f"job '{self.job_name}' has not ended after {timeout_s} s")
         return self.finish()
 
-    def run(self, at_each_look: Callable[[], None] = lambda: None) -> JobResult:
-        """Attend it to its end. Ctrl-C and SIGTERM stop it after a last checkpoint (KeyboardInterrupt)."""
+    def run(
+        self, at_each_look: Callable[[], None] = lambda: None, at_end: Callable[[], None] = lambda: None
+    ) -> JobResult:
+        """Attend it to its end. Ctrl-C and SIGTERM stop it after a last checkpoint (KeyboardInterrupt). `at_end` is
+        called before it is said how the job ended."""
         again = "to leave the job alone" if self._printed is None else "to stop at once"  # with its cluster
         with stopping_on_signals(self._ask_for_stop, again) as stopped:
             try:
@@ -150,6 +153,7 @@ class RemoteJob:
             hint = "; continue it with -s latest" if result.state is JobState.SUSPENDED else ""
             session.say(f"stopped job {self.job_id}{hint}")
             raise KeyboardInterrupt
+        at_end()
         if result.state is JobState.FINISHED:
             read = records_read(result.status, _sources(self._view))
             session.say(f"job '{self.job_name}' has finished: {read:,} records in {result.duration_ms / 1000:.1f} s")

@@ -259,8 +259,7 @@ def _attend(client: RestClient, accepted: Accepted, output: Output) -> None:
     job = RemoteJob(client, accepted)
     signal.signal(signal.SIGTERM, _interrupt)
     printer = _CollectedPrinter(job, output)
-    result = job.run(printer.print_new)
-    printer.print_rest()
+    result = job.run(printer.print_new, printer.print_rest)
     if output is Output.JSON:
         typer.echo(json.dumps([result.to_dict()]))
 

@@ -35,6 +35,7 @@ env.execute("counts")
 
 
 def penstock(*arguments: str) -> tuple[int, str, str]:
+    """Code, output and errors of a verb, without what the job prints in this process meanwhile."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         done = CliRunner().invoke(app, arguments)
@@ -42,14 +43,15 @@ def penstock(*arguments: str) -> tuple[int, str, str]:
         signal.signal(signal.SIGTERM, before)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
-    return done.exit_code, done.stdout, done.stderr
+    said = "".join(line for line in done.stdout.splitlines(keepends=True) if not line.startswith("counted"))
+    return done.exit_code, said, done.stderr
 
 
 def told(*arguments: str) -> str:
     """Of a verb that succeeds."""
     code, out, err = penstock(*arguments)
     assert code == 0, err
-    return "\n".join(line for line in out.splitlines() if not line.startswith("counted")).strip()  # the job's own
+    return out.strip()
 
 
 @pytest.fixture

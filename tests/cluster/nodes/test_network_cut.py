@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import urllib.error
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -34,7 +36,12 @@ def clean_task_manager(cluster: Cluster, namespace: Namespace) -> dict[str, Any]
     """Of the node there: all of its slots are free, and processes are ready."""
     for one in cluster.get("/taskmanagers")["taskmanagers"]:
         if one["path"].startswith(f"ray://{namespace.address}/"):
-            view: dict[str, Any] = cluster.get(f"/taskmanagers/{one['id']}")
+            try:
+                view: dict[str, Any] = cluster.get(f"/taskmanagers/{one['id']}")
+            except urllib.error.HTTPError as error:
+                if error.code != HTTPStatus.NOT_FOUND:
+                    raise
+                return None  # it was given up between the two questions
             blank = [slot for slot in view["slots"] if not slot["jobId"]]
             return view if view["freeSlots"] == view["slotsNumber"] == len(blank) == len(view["slots"]) else None
     return None
