@@ -18,7 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..runtime.clock import Clock
-from ..state.ids import SlotId, new_nonce
+from ..runtime.directories import LOCAL
+from ..state.ids import JobId, SlotId, new_nonce
+from ..state.local_copies import LocalCopies
 from ..state.objects import ObjectStore
 from ..taskmanager.deployment import SlotServices
 from ..taskmanager.executor import ThreadExecutor
@@ -45,6 +47,7 @@ class LocalCluster:
         self._started = 0
         self._transport = LocalTransport()
         self._work_directory = _own_work_directory()
+        self._copies = LocalCopies(self._work_directory / LOCAL, JobId(master.status().job_id), "slots")
         self.loop.start()
 
     @property
@@ -128,6 +131,7 @@ class LocalCluster:
             post=self.loop.mail,
             new_name=new_nonce,
             work_directory=self._work_directory / slot_id,
+            copies=self._copies,
         )
         slot = Slot(slot_id, services)
         self.slots[slot_id] = slot

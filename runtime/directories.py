@@ -4,6 +4,7 @@
         logs/         one .log and one .out file per process (logs.py)
         code/         code of jobs, unpacked, by the hash of its content
         work/<slot>/  state of the running attempt; goes with the slot
+        local/<job>/<slot>/  copies of uploaded state (state/local_copies.py); outlive the slot for a while
         s/            Unix sockets
         lock          held, shared, by every process of the node as long as it lives (occupy)
 
@@ -33,7 +34,7 @@ from ..state.errors import ConfigurationError
 from .cluster_options import CLUSTER_ID, WORK_DIRECTORY
 from .config import Configuration
 
-LOGS, CODE, WORK, SOCKETS = "logs", "code", "work", "s"
+LOGS, CODE, WORK, LOCAL, SOCKETS = "logs", "code", "work", "local", "s"
 LOGS_KEPT_S = 24 * 3600.0
 """Logs of a node that is gone."""
 _LOCK = "lock"
@@ -61,7 +62,7 @@ def node_directory(config: Configuration, name: str) -> Path:
 
 
 def _make_parts(node: Path) -> None:
-    for part in (LOGS, CODE, WORK):
+    for part in (LOGS, CODE, WORK, LOCAL):
         private_directory(node / part)
 
 
@@ -93,7 +94,7 @@ def remove_abandoned(cluster: Path) -> list[str]:
 
 def _remove(node: Path) -> None:
     shutil.rmtree(socket_directory(node), ignore_errors=True)
-    for part in (WORK, CODE):
+    for part in (WORK, LOCAL, CODE):
         shutil.rmtree(node / part, ignore_errors=True)
     logs = node / LOGS
     newest_s = max((path.stat().st_mtime for path in logs.glob("*")), default=0.0)

@@ -112,6 +112,11 @@ RESTORE = Option(
     "Start from this checkpoint: its path, or 'latest' for the newest one of the job's name. The flag -s.",
     ("execution.savepoint.path",),
 )  # fmt: skip
+LOCAL_RECOVERY = Option(
+    "execution.state-recovery.from-local", BOOL, True,
+    "Keep copies of uploaded state on the machine until the next checkpoint, and restore from them where they are.",
+    ("state.backend.local-recovery", "execution.checkpointing.local-backup.enabled"),
+)  # fmt: skip
 ALLOW_NON_RESTORED = Option(
     "execution.state-recovery.ignore-unclaimed-state", BOOL, False,
     "Start even when the checkpoint holds state of operators that the job no longer has. The flag -n.",
@@ -211,7 +216,7 @@ IGNORED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"jobmanager\.memory\..*|taskmanager\.memory\.(flink|jvm|framework|task|segment-size)\b.*", _JVM),
         (r"pipeline\.auto-watermark-interval", "watermarks are made after every batch"),
         (r"restart-strategy\.exponential-delay\.jitter-factor", "restarts are not spread at random"),
-        (r"state\.backend\.(incremental|latency-track|local-recovery|changelog|fs)\b.*", _TUNING),
+        (r"state\.backend\.(incremental|latency-track|changelog|fs)\b.*", _TUNING),
         (r"state\.backend\.rocksdb\.(localdir|timer-service|checkpoint|options-factory|log|metrics)\b.*", _TUNING),
         (r"state\.backend\.rocksdb\.(restore-overlap-fraction-threshold|use-ingest-db-restore-mode)", _TUNING),
         (r"state\.backend\.rocksdb\.(rescaling|incremental-restore-async-compact-after-rescale)\b.*", _TUNING),

@@ -28,48 +28,57 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-import xxhash
 
 from .documents import seal, unseal
+from .downloads import Downloads, checksum_of, measure
 from .errors import ConfigurationError, DamagedCheckpointError, ObjectNotFound, ProtocolError
 from .ids import Attempt, CheckpointId, JobId
-from .objects import Delete, Get, GetFile, GetRange, List, Program, PutFile, create_once, with_retries
+from .local_copies import LocalCopies
+from .objects import Delete, Get, List, Program, PutFile, create_once, with_retries
 from .snapshots import METADATA_VERSION, OLDEST_METADATA_VERSION, CheckpointMetadata, FileHandle, KeyedHandle
-from .stretches import stretches
 
 METADATA = "_metadata"
 DELETE_BATCH = 1_000
 """Objects per delete op: what S3 takes in one request."""
-READ_CHUNK = 1 << 20
 _STATE_NAME = re.compile(r"(?P<job>[^/]+)/(?:shared/(?P<shared>\d+)-|chk-(?P<id>\d+)-(?P<attempt>\d+)/)[^/]+")
 
 
 class Uploads:
-    """Writes the files of one checkpoint. Its programs may run at the same time."""
+    """Writes the files of one checkpoint. Its programs may run at the same time. `copies`: keep them on the machine."""
 
     def __init__(
-        self, job_id: JobId, attempt: Attempt, checkpoint_id: CheckpointId, new_name: Callable[[], str]
+        self,
+        job_id: JobId,
+        attempt: Attempt,
+        checkpoint_id: CheckpointId,
+        new_name: Callable[[], str],
+        copies: LocalCopies | None = None,
     ) -> None:
         self.job_id, self.attempt, self.checkpoint_id, self.new_name = job_id, attempt, checkpoint_id, new_name
+        self.copies = copies
         self._shared = f"{job_id}/shared/{attempt}-"
         self._own = checkpoint_prefix(job_id, attempt, checkpoint_id)
 
     def put_bytes(self, data: bytes, *, shared: bool = False) -> Program[FileHandle]:
         name = self._name(shared)
-        if (yield from create_once(name, data)) != data:
-            raise ProtocolError(f"{name} is taken: the names handed in are not unique.")
-        return FileHandle(name, len(data), xxhash.xxh3_128_hexdigest(data), shared)
+        yield from self._put(name, data)
+        return FileHandle(name, len(data), checksum_of(data), shared)
 
     def put_file(self, path: Path, *, shared: bool = False, name: str = "") -> Program[FileHandle]:
         """The file must not change while this runs. `name` is for savepoints."""
         return (yield from self._put_file(self._name(shared), path, shared))
 
-    @staticmethod
-    def _put_file(name: str, path: Path, shared: bool) -> Program[FileHandle]:
-        size, checksum = _measure(path)
+    def _put(self, name: str, data: bytes) -> Program[None]:
+        if (yield from create_once(name, data)) != data:
+            raise ProtocolError(f"{name} is taken: the names handed in are not unique.")
+        if self.copies is not None:
+            self.copies.write(name, data, self.checkpoint_id)
+
+    def _put_file(self, name: str, path: Path, shared: bool) -> Program[FileHandle]:
+        size, checksum = measure(path)
         yield from with_retries(PutFile(name, path))
+        if self.copies is not None:
+            self.copies.link(name, path, self.checkpoint_id)
         return FileHandle(name, size, checksum, shared)
 
     def _name(self, shared: bool) -> str:
@@ -83,8 +92,9 @@ class CheckpointStore:
         self.job_id = job_id
         self._new_name = new_name
 
-    def uploads(self, attempt: Attempt, checkpoint_id: CheckpointId) -> Uploads:
-        return Uploads(self.job_id, attempt, checkpoint_id, self._new_name)
+    def uploads(self, attempt: Attempt, checkpoint_id: CheckpointId, copies: LocalCopies | None = None) -> Uploads:
+        """`copies`: what is uploaded is kept there, too."""
+        return Uploads(self.job_id, attempt, checkpoint_id, self._new_name, copies)
 
     def write_metadata(self, metadata: CheckpointMetadata) -> Program[str]:
         """Returns the object's name, to be logged. ProtocolError if a subtask is missing, or a file would not live as
@@ -121,29 +131,12 @@ class CheckpointStore:
     @staticmethod
     def fetch(handle: KeyedHandle, directory: Path) -> Program[None]:
         """Download the files of keyed state under their local names, and verify them. DamagedCheckpointError."""
-        for local_name, file in handle.files.items():
-            if file.offset is None:
-                path = directory / local_name
-                yield from _present(GetFile(file.name, path))
-                _verify(file, *_measure(path))
-        packed = [(name, file) for name, file in handle.files.items() if file.offset is not None]
-        for stretch in stretches([file for _name, file in packed]):
-            data: bytes = yield from _present(GetRange(stretch.name, stretch.offset, stretch.length))
-            for local_name, file in packed:
-                if stretch.holds(file):
-                    content = stretch.cut(data, file)
-                    _verify(file, len(content), xxhash.xxh3_128_hexdigest(content))
-                    path = directory / local_name
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(content)
+        return Downloads().fetch([(handle, directory)])
 
     @staticmethod
     def fetch_bytes(file: FileHandle) -> Program[bytes]:
         """The verified content of one file. DamagedCheckpointError."""
-        op = Get(file.name) if file.offset is None else GetRange(file.name, file.offset, file.size_bytes)
-        data: bytes = yield from _present(op)
-        _verify(file, len(data), xxhash.xxh3_128_hexdigest(data))
-        return data
+        return Downloads().fetch_bytes(file)
 
     def delete(self, names: Iterable[str]) -> Program[None]:
         """Objects of this job only; missing ones are fine."""
@@ -243,29 +236,3 @@ def objects_of(metadata: CheckpointMetadata) -> Iterator[str]:
     for subtask in metadata.subtasks:
         for file in subtask.files():
             yield file.name
-
-
-def _present(op: Get | GetFile | GetRange) -> Program[Any]:
-    """The result of reading an object that the checkpoint needs."""
-    try:
-        return (yield from with_retries(op))
-    except ObjectNotFound:
-        raise DamagedCheckpointError(f"{op.name} is missing, and the checkpoint needs it.") from None
-
-
-def _measure(path: Path) -> tuple[int, str]:
-    """Size and checksum of a local file."""
-    digest, size = xxhash.xxh3_128(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(READ_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return size, digest.hexdigest()
-
-
-def _verify(file: FileHandle, size: int, checksum: str) -> None:
-    where = file.name if file.offset is None else f"{file.name} (from byte {file.offset})"
-    if size != file.size_bytes:
-        raise DamagedCheckpointError(f"{where} is damaged: it has {size} bytes, expected are {file.size_bytes}.")
-    if checksum != file.checksum:
-        raise DamagedCheckpointError(f"{where} is damaged: its checksum does not fit its content.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ObjectAlreadyExists, ObjectNotFound, ObjectStoreDenied, ObjectStoreUnavailable
-from .objects import Get, GetFile, GetRange, ObjectStore, Pause, Put, PutFile, StoreOp
+from .objects import Get, GetFile, GetPart, GetRange, ObjectStore, Pause, Put, PutFile, StoreOp
 
 OK = "ok"
 CODES: dict[type[Exception], str] = {
@@ -20,7 +20,7 @@ CODES: dict[type[Exception], str] = {
     ObjectStoreUnavailable: "unavailable",
 }
 _OPS = {"Put": "put", "PutFile": "put_file", "Get": "get", "GetRange": "get_range", "GetFile": "get_file",
-        "List": "list", "ListDetails": "list", "Delete": "delete"}  # fmt: skip
+        "GetPart": "get_range", "List": "list", "ListDetails": "list", "Delete": "delete"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,5 +100,7 @@ def _moved(op: StoreOp, result: Any) -> int:
                 return 0
         case Get() | GetRange():
             return len(result)
+        case GetPart(length=length):
+            return length
         case _:
             return 0

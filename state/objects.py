@@ -1,9 +1,10 @@
 """The object store, and programs over it.
 
 Everything that reads or writes the store (the job log, checkpoints, uploads of state) is a *program*: a generator
-that yields one `StoreOp` at a time and is sent its result, or has the store's error thrown into it. A program does
-no I/O itself. `run_program` drives one against a real store, on a helper thread; the simulator drives many of them
-op by op, in an order of its seed, and makes ops slow, fail, or succeed and still answer an error.
+that yields one `StoreOp` at a time and is sent its result, or has the store's error thrown into it. Several ops that
+need not wait for each other go as one step, `Together`. A program does no I/O itself. `run_program` drives one against
+a real store, on a helper thread; the simulator drives many of them op by op, in an order of its seed, and makes ops
+slow, fail, or succeed and still answer an error.
 
 Names are relative to the configured checkpoint directory, '/' separated.
 
@@ -19,7 +20,9 @@ What can fail, and what a program does about it:
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import threading
+from collections import deque
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -75,6 +78,17 @@ class GetFile:
 
 
 @dataclass(frozen=True, slots=True)
+class GetPart:
+    """Download a range into a local file, at the same offset; the file is made if it is not there, its directory is.
+    Less is written where the object ends before. Result: the size of the object, in bytes. ObjectNotFound."""
+
+    name: str
+    offset: int
+    length: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class List:
     """Names of all objects that start with the prefix, sorted. Result: list[str]."""
 
@@ -112,8 +126,18 @@ class Pause:
     duration_ms: int
 
 
-StoreOp = Put | PutFile | Get | GetRange | GetFile | List | ListDetails | Delete | Pause
-Program = Generator[StoreOp, Any, T]
+StoreOp = Put | PutFile | Get | GetRange | GetFile | GetPart | List | ListDetails | Delete | Pause
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Do these ops at the same time, a few at once, in any order. Result: a list of what each gave, in their order: its
+    result, or the error that it raised. It is the driver that spreads them; a store knows single ops only."""
+
+    ops: tuple[StoreOp, ...]
+
+
+Program = Generator[StoreOp | Together, Any, T]
 
 
 class ObjectStore(Protocol):
@@ -136,9 +160,42 @@ def run_program(program: Program[T], store: ObjectStore) -> T:
             return result
         answer, error = None, None
         try:
-            answer = store.execute(op)
+            answer = carry_out(op, store)
         except Exception as failure:  # the program decides which failures it can handle
             error = failure
+
+
+OPS_AT_ONCE = 8
+"""Of all steps of several ops in a process: enough to fill a line, and what they hold in memory is bounded."""
+_room = threading.BoundedSemaphore(OPS_AT_ONCE)
+
+
+def carry_out(op: StoreOp | Together, store: ObjectStore) -> Any:
+    """One step of a program, blocking."""
+    if not isinstance(op, Together):
+        return store.execute(op)
+    answers: list[Any] = [ObjectStoreUnavailable("a helper thread has ended")] * len(op.ops)
+    left = deque(enumerate(op.ops))
+
+    def work() -> None:
+        while left:
+            try:
+                number, one = left.popleft()
+            except IndexError:  # another thread has taken the last one
+                return
+            with _room:
+                try:
+                    answers[number] = store.execute(one)
+                except Exception as failure:
+                    answers[number] = failure
+
+    helpers = [threading.Thread(target=work, daemon=True) for _ in range(min(len(op.ops), OPS_AT_ONCE) - 1)]
+    for helper in helpers:
+        helper.start()
+    work()
+    for helper in helpers:
+        helper.join()
+    return answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +225,24 @@ def with_retries(op: StoreOp, budget: RetryBudget = DEFAULT_BUDGET) -> Program[A
             failures += 1
             if failures >= budget.tries:
                 raise
+        yield Pause(budget.pause_ms(failures))
+
+
+def all_with_retries(ops: Sequence[StoreOp], budget: RetryBudget = DEFAULT_BUDGET) -> Program[list[Any]]:
+    """Do ops together, each of which may be done twice, and again those for which the store was unavailable. Answers
+    results in order, with errors that are final in their places. ObjectStoreUnavailable: the budget is spent."""
+    results: list[Any] = [None] * len(ops)
+    left, failures = list(range(len(ops))), 0
+    while True:
+        answers = yield Together(tuple(ops[number] for number in left))
+        for number, answer in zip(left, answers, strict=True):
+            results[number] = answer
+        left = [number for number in left if isinstance(results[number], ObjectStoreUnavailable)]
+        if not left:
+            return results
+        failures += 1
+        if failures >= budget.tries:
+            raise results[left[0]]
         yield Pause(budget.pause_ms(failures))
 
 

@@ -19,9 +19,8 @@ from pathlib import Path
 import xxhash
 
 from .checkpoint_store import Uploads
-from .errors import ProtocolError
 from .ids import CheckpointId
-from .objects import Program, create_once
+from .objects import Program
 from .savepoint_store import SavepointUploads
 from .snapshots import FileHandle
 
@@ -43,7 +42,7 @@ class PackedUploads(Uploads):
     """Uploads of one subtask and checkpoint, one program at a time."""
 
     def __init__(self, direct: Uploads) -> None:
-        super().__init__(direct.job_id, direct.attempt, direct.checkpoint_id, direct.new_name)
+        super().__init__(direct.job_id, direct.attempt, direct.checkpoint_id, direct.new_name, direct.copies)
         self._packs: dict[bool, _Pack] = {}
         """Shared or not -> the pack that is being filled."""
 
@@ -53,7 +52,7 @@ class PackedUploads(Uploads):
         shared = shared or (len(data) <= TINY_BYTES and True in self._packs)
         pack = self._packs.get(shared)
         if pack is not None and len(pack.data) + len(data) > PACK_BYTES:
-            yield from self._put(self._packs.pop(shared))
+            yield from self._put_pack(shared)
             pack = None
         if pack is None:
             pack = self._packs[shared] = _Pack(self._name(shared))
@@ -70,14 +69,11 @@ class PackedUploads(Uploads):
     def finish(self) -> Program[None]:
         """Upload what is not yet."""
         while self._packs:
-            _shared, pack = self._packs.popitem()
-            yield from self._put(pack)
+            yield from self._put_pack(next(iter(self._packs)))
 
-    @staticmethod
-    def _put(pack: _Pack) -> Program[None]:
-        data = bytes(pack.data)
-        if (yield from create_once(pack.name, data)) != data:
-            raise ProtocolError(f"{pack.name} is taken: the names handed in are not unique.")
+    def _put_pack(self, shared: bool) -> Program[None]:
+        pack = self._packs.pop(shared)
+        yield from self._put(pack.name, bytes(pack.data))
 
 
 class SubtaskUploads:

@@ -25,6 +25,7 @@ from rocksdict import AccessType, Checkpoint, Options, Rdict, ReadOptions, Write
 
 from .errors import DamagedCheckpointError
 from .key_groups import KeyGroupRange
+from .local_copies import link_or_copy
 from .objects import Program
 from .row_keys import first_of_group, state_prefix
 from .row_store import Row, Uploads
@@ -239,7 +240,7 @@ def lay_out(fetched: Path, directory: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for source in sorted(fetched.iterdir()):
         if source.name.endswith(".sst"):
-            _link(source, target / source.name)
+            link_or_copy(source, target / source.name)
     packed = fetched / SMALL_FILES
     try:
         small = msgspec.msgpack.decode(packed.read_bytes(), type=dict[str, bytes])
@@ -247,13 +248,6 @@ def lay_out(fetched: Path, directory: Path) -> None:
         raise DamagedCheckpointError(f"the state file {SMALL_FILES} cannot be read: {error}") from error
     for name, data in small.items():
         (target / Path(name).name).write_bytes(data)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
 
 
 def read_rows(fetched: Path, scratch: Path, options: Options, wanted: KeyGroupRange) -> Iterator[tuple[bytes, bytes]]:

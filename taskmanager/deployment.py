@@ -20,8 +20,10 @@ from ..state.backend import KeyedStateBackend
 from ..state.backend_factory import create_keyed_backend
 from ..state.cell_weight import CacheShares
 from ..state.checkpoint_store import CheckpointStore, Uploads
+from ..state.downloads import Downloads
 from ..state.ids import CheckpointId, OperatorId, SlotId
 from ..state.key_groups import KeyGroupRange
+from ..state.local_copies import LocalCopies
 from ..state.packing import SubtaskUploads
 from ..state.savepoint_store import SavepointUploads, StatePlace
 from .alignment import BarrierAligner
@@ -58,6 +60,8 @@ class SlotServices:
     """Thread-safe: runs a function on the slot's thread, between two steps."""
     new_name: Callable[[], str]
     work_directory: Path
+    copies: LocalCopies | None = None
+    """Of the job's state, on this machine."""
     shares: CacheShares = field(default_factory=CacheShares)
     """Of the memory for cells of keyed state."""
 
@@ -87,16 +91,19 @@ class _Deployment:
         """Slots of the input channels."""
         self.input = self._input(operators[0])
         self.uploads = SubtaskUploads(self._uploads)
+        self.copies = services.copies if self.config.get(options.LOCAL_RECOVERY) else None
+        downloads = Downloads(self.copies, deploy.reusable_checkpoint)
         self.task = Task(
             deploy, self.chain, self.input, writers, self._open, services.clock, services.executor, services.send,
             self.directory, frozenset([*self.sources, *(channel.target for channel in writers.channels)]), self.uploads,
+            downloads,
         )  # fmt: skip
-        self.task.initialize(fetch_restored(deploy.restore, deploy.in_flight, self.store, self.directory / RESTORED))
+        self.task.initialize(fetch_restored(deploy.restore, deploy.in_flight, downloads, self.directory / RESTORED))
 
     def _uploads(self, checkpoint: CheckpointId) -> Uploads:
         attempt, savepoint = self.task.attempt_of(checkpoint), self.task.checkpoints.savepoint_of(checkpoint)
         if savepoint is None:
-            return self.store.uploads(attempt, checkpoint)
+            return self.store.uploads(attempt, checkpoint, self.copies)
         return SavepointUploads(savepoint.path, self.deploy.job_id, attempt, checkpoint, self.services.new_name)
 
     # channels

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..state.errors import PenstockError
-from ..state.objects import ObjectStore, Program
+from ..state.objects import ObjectStore, Program, carry_out
 
 CLOSE_S = 10.0
 """What closing waits for work under way."""
@@ -138,6 +138,6 @@ class ThreadExecutor:
                 return stop.value
             answer, error = None, None
             try:
-                answer = self._store.execute(op)
+                answer = carry_out(op, self._store)
             except Exception as failure:
                 error = failure

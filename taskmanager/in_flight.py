@@ -37,7 +37,8 @@ import pyarrow as pa
 from ..runtime.batch import Batch
 from ..runtime.elements import Barrier
 from ..runtime.graph.partitioning import Broadcast, Custom, Partitioning
-from ..state.checkpoint_store import CheckpointStore, Uploads
+from ..state.checkpoint_store import Uploads
+from ..state.downloads import Downloads
 from ..state.errors import DamagedCheckpointError
 from ..state.ids import OperatorId
 from ..state.objects import Program
@@ -129,11 +130,11 @@ class Recovered:
     batches: list[Batch]
 
 
-def fetch_in_flight(handles: Iterable[InFlightHandle]) -> Program[list[Recovered]]:
+def fetch_in_flight(handles: Iterable[InFlightHandle], downloads: Downloads) -> Program[list[Recovered]]:
     """In the order of the handles. DamagedCheckpointError names the file."""
     found = []
     for handle in handles:
-        data = yield from CheckpointStore.fetch_bytes(handle.file)
+        data = yield from downloads.fetch_bytes(handle.file)
         place = Place(handle.operator_id, handle.edge, handle.source)
         found.append(Recovered(place, _decoded(data, handle.file)))
     return found

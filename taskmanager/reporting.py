@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ..runtime.batch import NO_TIMESTAMP
 from ..runtime.elements import MIN_WATERMARK
+from ..state.downloads import RestoredBytes
 from .chain import OperatorChain
 from .gate import InputGate
-from .messages import Deploy
+from .messages import Deploy, SubtaskId, TaskReport
 from .source_input import SourceInput
 from .views import SubtaskDetails
 from .writers import Writers
@@ -29,6 +30,7 @@ def subtask_details(
     writers: Writers,
     batches_in: int,
     record_latency_ms: int | None,
+    restored: RestoredBytes,
 ) -> SubtaskDetails:
     """Of one that is open."""
     lag_records, timestamp = None, NO_TIMESTAMP
@@ -48,7 +50,16 @@ def subtask_details(
         source_lag_records=lag_records,
         source_timestamp=None if timestamp == NO_TIMESTAMP else timestamp,
         states=states,
+        restored=restored,
     )
+
+
+def restore_report(deploy: Deploy, restored: RestoredBytes, at_ns: int) -> TaskReport:
+    """Of one that is not open yet: how far it is with its state."""
+    subtask = SubtaskId(deploy.vertex.id, deploy.index)
+    details = SubtaskDetails(restored=restored)
+    watermark = restored_watermark(deploy)
+    return TaskReport(deploy.attempt, subtask, 0, 0, 0, 0, watermark, 0.0, 0.0, 0.0, at_ns=at_ns, details=details)
 
 
 def restored_watermark(deploy: Deploy) -> int:

@@ -21,12 +21,14 @@ from collections.abc import Callable, Iterator
 from ..runtime import logs
 from ..runtime.elements import Barrier
 from ..state.errors import ConnectionLostError
-from ..state.ids import Attempt, SlotId
+from ..state.ids import Attempt, CheckpointId, SlotId
 from . import messages
 from .deployment import SlotServices, deploy_task
 from .failures import failed
 from .gate import InputGate
 from .messages import ChannelId
+from .reporting import restore_report
+from .snapshotting import dropping
 from .source_input import SourceInput
 from .task import Task, log_context
 from .task_state import TaskState
@@ -82,6 +84,7 @@ class Slot:
             case messages.CheckpointCompleted(checkpoint_id=checkpoint):
                 for task in self._each():
                     task.completed(checkpoint)
+                self._drop_copies(checkpoint)
             case messages.AssignSplits():
                 self._assign(message)
             case messages.FinishTasks():
@@ -110,6 +113,12 @@ class Slot:
         if isinstance(task.input, InputGate):
             self._inputs.update({channel.id: task for channel in task.input.channels})
         self._outputs.update({channel.id: task for channel in task.writers.channels})
+
+    def _drop_copies(self, completed: CheckpointId) -> None:
+        """Deleting large files takes long: on a helper thread."""
+        copies = self._services.copies
+        if copies is not None:
+            self._services.executor.submit(dropping(copies, completed), lambda _result, _error: None)
 
     def _assign(self, message: messages.AssignSplits) -> None:
         for task in self._each():
@@ -169,10 +178,13 @@ class Slot:
         for task in self.tasks:
             if task.active:
                 task.tell()
+            elif _restores(task):
+                at_ns = self._services.clock.monotonic_ns()
+                self._services.send(restore_report(task.deploy, task.downloads.so_far, at_ns))
 
     def next_wakeup_ns(self) -> int | None:
         due_ns = [at for task in self.tasks if (at := task.next_wakeup_ns()) is not None]
-        if any(task.active for task in self.tasks):  # also if nothing comes: that it is idle is worth a report
+        if any(task.active or _restores(task) for task in self.tasks):  # a report is due, also if nothing comes
             due_ns.append(self._next_report_ns)
         due_ns += [at_ns for at_ns, _, _ in self._doomed]
         return min(due_ns, default=None)
@@ -187,3 +199,8 @@ class Slot:
         self._outputs = {channel: task for channel, task in self._outputs.items() if task not in closed}
         for task in closed:
             shutil.rmtree(task.directory, ignore_errors=True)
+
+
+def _restores(task: Task) -> bool:
+    """Files of its state come, or are there, and it has not begun."""
+    return task.state in (TaskState.INITIALIZING, TaskState.READY) and task.downloads.so_far.total > 0

@@ -8,9 +8,9 @@ Processes are known by pid and start time, so that a pid that is used again is n
 killed. That also means that a death is noticed whatever its cause, and that a kill does not go through Ray, which
 leaves a hung process alive for seconds.
 
-What a dead slot leaves (working files, its socket) is removed here, and so is what is left of slots that died while
-the task manager itself was down. Should this thread meet an error of penstock's own, the process ends: Ray starts it
-again, and it finds its slots by their names.
+What a dead slot leaves (working files, its socket, after a while its copies of state) is removed here, and so is what
+is left of slots that died while the task manager itself was down. Should this thread meet an error of penstock's own,
+the process ends: Ray starts it again, and it finds its slots by their names.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from typing import Protocol
 import psutil
 
 from ..runtime.clock import Clock
-from ..runtime.directories import LOGS, WORK, socket_directory
+from ..runtime.directories import LOCAL, LOGS, WORK, socket_directory
 from ..runtime.logs import OutputFile, remove_old_logs
 from ..runtime.versions import own_versions
 from ..state.ids import Generation, JobId, SlotId
+from ..state.local_copies import LeftCopies
 from .leases import SlotStatus
 from .process_metrics import process_metrics, rss_bytes
 from .task_manager import AskSlot, Command, KillSlot, SlotOffer, StartSlot, TaskManager
@@ -101,6 +102,7 @@ class SlotKeeper:
         """Killed, and since when."""
         self._starts = ThreadPoolExecutor(2, thread_name_prefix="slot starts")
         self._answers: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._copies = LeftCopies(node / LOCAL)
         self._closing = threading.Event()
         self._listener = threading.Thread(target=self._listen, name="slot answers", daemon=True)
         self._thread = threading.Thread(target=self._run, name="slot keeper", daemon=True)
@@ -137,6 +139,8 @@ class SlotKeeper:
     def release(self, job_id: JobId, generation: Generation, slots: Collection[SlotId] | None) -> None:
         with self._changed:
             self._carry_out(self._pool.release(job_id, generation, slots, self._now_ms()))
+            if not self._pool.lets_to(job_id):
+                self._copies.job_is_gone(job_id, self._now_ms())
 
     def discard(self, job_id: JobId, generation: Generation, slot_id: SlotId, reason: str) -> None:
         with self._changed:
@@ -268,6 +272,8 @@ class SlotKeeper:
                     self._notice_deaths()
                     self._bury()
                     self._carry_out(self._pool.tick(self._now_ms()))
+                    living = list(self._pool.slots)
+                self._copies.tick(living, self._now_ms())
                 if self._output is not None:
                     self._output.rotate()
         except Exception as error:
@@ -326,6 +332,7 @@ class SlotKeeper:
             psutil.wait_procs([process for process, _ in self._dying.values()], timeout=10)
             self._bury()
             self._changed.notify_all()
+        self._copies.remove_all()
         self._starts.shutdown(wait=False, cancel_futures=True)
         self._answers.put(None)
 

@@ -43,11 +43,12 @@ from ..runtime.cluster_options import (
     TLS_KEY,
 )
 from ..runtime.config import Configuration
-from ..runtime.directories import CODE, WORK, occupy, private_directory, socket_directory
+from ..runtime.directories import CODE, LOCAL, WORK, occupy, private_directory, socket_directory
 from ..runtime.logs import OutputFile, hide
 from ..state.counted_objects import CountedObjects, ObjectCounter
 from ..state.errors import ConfigurationError, ProtocolError
 from ..state.ids import Attempt, Generation, SlotId, new_nonce
+from ..state.local_copies import LocalCopies
 from ..state.located_objects import LocatedObjects
 from ..state.obstore_objects import ObstoreObjects
 from .contact import Contact, ContactState
@@ -202,6 +203,7 @@ class SlotProcess:
             post=self._mailbox.post,
             new_name=new_nonce,
             work_directory=self._work,
+            copies=LocalCopies(self._node / LOCAL, lease.job_id, self.id),
         )
         slot = Slot(self.id, services)
         self._transport.attach(slot)

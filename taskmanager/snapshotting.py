@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 from ..runtime.clock import Clock
 from ..runtime.elements import MIN_WATERMARK
 from ..runtime.operators.operator import RestoredState
-from ..state.checkpoint_store import CheckpointStore
+from ..state.downloads import Downloads
 from ..state.ids import CheckpointId, OperatorId
+from ..state.local_copies import LocalCopies
 from ..state.objects import Program, Put, PutFile
 from ..state.operator_state import RestoredElements
 from ..state.packing import SubtaskUploads
-from ..state.snapshots import InFlightHandle, OperatorSnapshot, SubtaskSnapshot
+from ..state.snapshots import InFlightHandle, KeyedHandle, OperatorSnapshot, SubtaskSnapshot
 from .in_flight import Recovered, fetch_in_flight
 from .messages import RestoreOperator, SubtaskId
 
@@ -51,6 +52,9 @@ def subtask_snapshot(
             snapshot = yield from _measured(program, written)
             operators.append(snapshot)
         yield from _measured(uploads.finish(checkpoint_id), written)
+        copies = uploads.of(checkpoint_id).copies
+        if copies is not None:
+            copies.needed((file.name for operator in operators for file in operator.files()), checkpoint_id)
     finally:
         uploads.forget(checkpoint_id)
     files = sum(file.size_bytes for operator in operators for file in operator.files())
@@ -114,24 +118,23 @@ class RestoredSubtask:
 def fetch_restored(
     restore: tuple[RestoreOperator, ...],
     in_flight: tuple[InFlightHandle, ...],
-    store: CheckpointStore,
+    downloads: Downloads,
     directory: Path,
 ) -> Program[RestoredSubtask]:
-    """Download all files of state, keyed handles into a directory each; merge what the old subtasks left."""
+    """Fetch all files of state, keyed handles into a directory each; merge what the old subtasks left."""
+    files = [file for operator in restore for snapshot in operator.snapshots for file in snapshot.files()]
+    downloads.expect([*files, *(handle.file for handle in in_flight)])
+    keyed = {operator.operator_id: _placed(operator, directory) for operator in restore}
+    yield from downloads.fetch(placed for handles in keyed.values() for placed in handles)
     restored: dict[OperatorId, RestoredState] = {}
     for operator in restore:
-        keyed = []
-        for number, handle in enumerate(h for snapshot in operator.snapshots for h in snapshot.keyed):
-            target = directory / f"{operator.operator_id}-{number}"
-            yield from store.fetch(handle, target)
-            keyed.append((handle, target))
         snapshots = operator.snapshots
         lists = []
         for state in (state for snapshot in snapshots for state in snapshot.lists):
-            data = state.inline if state.file is None else (yield from store.fetch_bytes(state.file))
+            data = state.inline if state.file is None else (yield from downloads.fetch_bytes(state.file))
             lists.append(RestoredElements.of(state, data))
         restored[operator.operator_id] = RestoredState(
-            keyed=keyed,
+            keyed=keyed[operator.operator_id],
             operator_states=[s.operator_state for s in snapshots if s.operator_state is not None],
             splits=[split for s in snapshots for split in s.splits],
             watermark=min((s.watermark for s in snapshots), default=MIN_WATERMARK),
@@ -139,4 +142,16 @@ def fetch_restored(
             lists=lists,
             found=True,
         )
-    return RestoredSubtask(restored, (yield from fetch_in_flight(in_flight)))
+    return RestoredSubtask(restored, (yield from fetch_in_flight(in_flight, downloads)))
+
+
+def _placed(operator: RestoreOperator, directory: Path) -> list[tuple[KeyedHandle, Path]]:
+    handles = (handle for snapshot in operator.snapshots for handle in snapshot.keyed)
+    return [(handle, directory / f"{operator.operator_id}-{number}") for number, handle in enumerate(handles)]
+
+
+def dropping(copies: LocalCopies, completed: CheckpointId) -> Program[None]:
+    """Deletes what that checkpoint makes superfluous."""
+    copies.completed(completed)
+    return
+    yield  # a program that asks nothing of the store

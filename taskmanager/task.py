@@ -27,6 +27,7 @@ from ..runtime.batch import Batch
 from ..runtime.clock import Clock
 from ..runtime.elements import Barrier, EndOfInput, LatencyMarker, Watermark, WatermarkStatus
 from ..runtime.operators.operator import Firing, RestoredState
+from ..state.downloads import Downloads
 from ..state.ids import Attempt, CheckpointId, OperatorId, SlotId
 from ..state.objects import Program
 from ..state.packing import SubtaskUploads
@@ -65,8 +66,10 @@ class Task:
         directory: Path,
         peers: frozenset[SlotId],
         uploads: SubtaskUploads,
+        downloads: Downloads,
     ) -> None:
         self.deploy = deploy
+        self.downloads = downloads
         self.directory = directory
         self.peers = peers
         """Slots it has channels to or from."""
@@ -361,7 +364,8 @@ class Task:
     def _report(self) -> messages.TaskReport:
         at_ns = self._account() if self.active else self._clock.monotonic_ns()
         ms = {occupation: ns / 1e6 for occupation, ns in self.times_ns.items()}
-        details = subtask_details(self.chain, self.input, self.writers, self._batches_in, self._latency_ms)
+        restored = self.downloads.so_far
+        details = subtask_details(self.chain, self.input, self.writers, self._batches_in, self._latency_ms, restored)
         return messages.TaskReport(
             self.attempt, self.id, self.records_in, self.writers.records_out, self.bytes_in, self.writers.bytes_out,
             self.watermark, ms[Occupation.BUSY], ms[Occupation.IDLE], ms[Occupation.BACKPRESSURED],

@@ -195,6 +195,10 @@ class TaskManager:
         commands: list[Command] = [self._kill(slot, reason) for slot in self._of_job(job_id, [slot_id])]
         return commands + self._fill(now_ms)
 
+    def lets_to(self, job_id: JobId) -> bool:
+        """Whether the job has a slot."""
+        return bool(self._of_job(job_id, None))
+
     def _of_job(self, job_id: JobId, slots: Collection[SlotId] | None) -> list[PooledSlot]:
         own = [slot for slot in self.slots.values() if slot.job_id == job_id and slot.state is SlotState.LET]
         return own if slots is None else [slot for slot in own if slot.id in slots]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..state.downloads import RestoredBytes
 from ..state.statistics import StateStatistics
 
 
@@ -64,3 +65,5 @@ class SubtaskDetails:
     """Event timestamp of the record that a source gave last."""
     states: dict[str, StateStatistics] = field(default_factory=dict)
     """Operator id -> what it remembers; operators without state are not in it."""
+    restored: RestoredBytes = field(default_factory=RestoredBytes)
+    """Files that it began with."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ..state.errors import ObjectAlreadyExists, ObjectNotFound, ObjectStoreUnavailable
@@ -25,6 +26,7 @@ from ..state.objects import (
     Delete,
     Get,
     GetFile,
+    GetPart,
     GetRange,
     List,
     ListDetails,
@@ -34,6 +36,7 @@ from ..state.objects import (
     PutFile,
     StoredObject,
     StoreOp,
+    Together,
 )
 from ..taskmanager.executor import Done, WorkCancelledError
 from .virtual_time import MS, Process, VirtualTime
@@ -82,8 +85,11 @@ class SimulatedStore:
         self.observers: list[Observer] = []
         self._time = time
 
-    def issue(self, process: Process, op: StoreOp, answered: Done) -> None:
+    def issue(self, process: Process, op: StoreOp | Together, answered: Done) -> None:
         """The answer comes as an event of the process."""
+        if isinstance(op, Together):
+            self._issue_all(process, op.ops, answered)
+            return
         time = self._time
         if isinstance(op, Pause):
             time.after(op.duration_ms * MS, process, "pause over", lambda: answered(None, None))
@@ -110,7 +116,24 @@ class SimulatedStore:
 
         time.after(there_ns, None, f"{label}{f' ({trouble.value})' if trouble else ''}", happen)
 
+    def _issue_all(self, process: Process, ops: tuple[StoreOp, ...], answered: Done) -> None:
+        """Each has its own way and its own trouble."""
+        answers: dict[int, Any] = {}
+
+        def one(number: int, result: Any, error: Exception | None) -> None:
+            answers[number] = result if error is None else error
+            if len(answers) == len(ops):
+                answered([answers[each] for each in range(len(ops))], None)
+
+        for number, op in enumerate(ops):
+            self.issue(process, op, partial(one, number))
+
     def _answer(self, op: StoreOp, result: Any, error: Exception | None, answered: Done) -> None:
+        if isinstance(op, GetPart) and error is None:
+            with op.path.open("r+b" if op.path.exists() else "wb") as file:
+                file.seek(op.offset)
+                file.write(result[op.offset : op.offset + op.length])
+            result = len(result)
         if isinstance(op, GetFile) and error is None:
             op.path.parent.mkdir(parents=True, exist_ok=True)
             op.path.write_bytes(result)
@@ -128,7 +151,7 @@ class SimulatedStore:
             case PutFile(name, _):
                 self.objects[name] = content
                 self._observed(op, True)
-            case Get(name) | GetFile(name, _):
+            case Get(name) | GetFile(name, _) | GetPart(name, _, _, _):
                 if name not in self.objects:
                     return None, ObjectNotFound(f"{name} does not exist")
                 return self.objects[name], None

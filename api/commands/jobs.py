@@ -16,7 +16,7 @@ from . import common
 from .common import AddressFlag, JobArgument, Output, OutputFlag, UsageError, YesFlag, show_duration, show_time, telling
 
 if TYPE_CHECKING:
-    from ...jobmanager.views import CheckpointsView, CheckpointView, JobView, RestoredView, VertexView
+    from ...jobmanager.views import CheckpointsView, CheckpointView, JobView, VertexView
     from ..rest_client import JobRow, LogRow, RestClient
 
 CANCEL_TIMEOUT_S = 90.0
@@ -112,8 +112,15 @@ def _vertex_cells(vertex: VertexView) -> list[str]:
     ]
 
 
-def _restored(restored: RestoredView | None) -> str:
-    return "" if restored is None else f"; restored from: {restored.id} at {show_time(restored.restored_ms)}"
+def _restored(view: JobView) -> str:
+    restored = view.checkpoints.latest_restored
+    if restored is None:
+        return ""
+    files = [subtask.metrics.details.restored for vertex in view.vertices for subtask in vertex.subtasks]
+    done, total, local = (sum(getattr(one, name) for one in files) for name in ("done", "total", "local"))
+    size = f"{format_size(done)} of {format_size(total)}" if done < total else format_size(total)
+    amount = f": {size} of files, {format_size(local)} of it from copies on the machines" if total else ""
+    return f"; restored from: {restored.id} at {show_time(restored.restored_ms)}{amount}"
 
 
 def _checkpoints_line(view: JobView) -> str:
@@ -125,7 +132,7 @@ def _checkpoints_line(view: JobView) -> str:
     return (
         f"checkpoints every {show_duration(view.checkpoint_config.interval_ms)} to {view.checkpoint_config.storage}: "
         f"{checkpoints.completed} completed, {checkpoints.failed} failed, {checkpoints.in_progress} in progress"
-        f"{told}{_restored(checkpoints.latest_restored)}"
+        f"{told}{_restored(view)}"
     )
 
 

@@ -226,6 +226,7 @@ def _subtask(families: Families, view: JobView, vertex: VertexView, subtask: Sub
     _channels(families, view, vertex, subtask, first, last)
     if vertex.is_source and subtask.state == "RUNNING":
         _lag(families, subtask, first, now_ms)
+    _restored(families, subtask, first)
     _remembered(families, job, vertex, subtask)
     _own(families, job, vertex, subtask)
 
@@ -254,6 +255,13 @@ def _lag(families: Families, subtask: SubtaskView, first: tuple[str, ...], now_m
         families.add("source_lag_records", first, details.source_lag_records)
     if details.source_timestamp is not None:
         families.add("source_lag_seconds", first, (now_ms - details.source_timestamp) / MS)
+
+
+def _restored(families: Families, subtask: SubtaskView, first: tuple[str, ...]) -> None:
+    restored = subtask.metrics.details.restored
+    if restored.total:
+        families.add("restored_bytes", (*first, "store"), restored.stored)
+        families.add("restored_bytes", (*first, "local"), restored.local)
 
 
 def _remembered(families: Families, job: tuple[str, str], vertex: VertexView, subtask: SubtaskView) -> None:

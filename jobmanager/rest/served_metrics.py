@@ -88,6 +88,10 @@ SUBTASKS = {
     "user_metric": _gauge((*SUBTASK, "metric"), "Other metrics of operators and of user code, by name."),
 }
 STATE = {
+    "restored_bytes": _gauge(
+        (*SUBTASK, "source"),
+        "Files of state that the subtask began with: store (downloaded), local (from the machine).",
+    ),
     "state_bytes": _gauge(SUBTASK, "Keyed state as it is stored; an estimate, without what the cache holds back."),
     "state_entries": _gauge(SUBTASK, "Rows of keyed state and changed cells in the cache; an estimate."),
     "state_growth_bytes": _gauge(SUBTASK, "Bytes a second by which keyed state grew in about the last minute."),

@@ -25,6 +25,8 @@ AggregatedSubtasks = TypedDict(
     "AggregatedSubtasks",
     {"metrics": dict[str, MetricStatistics], "status-duration": dict[str, MetricStatistics]},
 )
+Restore = TypedDict("Restore", {"bytes": int, "total-bytes": int, "local-bytes": int})
+"""Files of state that a subtask began with: there by now, all, and of those that are there from the machine itself."""
 SubtaskDetails = TypedDict(
     "SubtaskDetails",
     {
@@ -39,6 +41,7 @@ SubtaskDetails = TypedDict(
         "taskmanager-id": str,
         "status-duration": dict[str, int],
         "start_time": int,
+        "restore": Restore,
     },
 )
 
@@ -174,7 +177,13 @@ def subtask_details(subtask: SubtaskView, now_ms: int) -> SubtaskDetails:
         "taskmanager-id": manager_of(subtask),
         "status-duration": status_durations(subtask, now_ms),
         "start_time": times.start_ms,
+        "restore": restore_of(subtask),
     }
+
+
+def restore_of(subtask: SubtaskView) -> Restore:
+    restored = subtask.metrics.details.restored
+    return {"bytes": restored.done, "total-bytes": restored.total, "local-bytes": restored.local}
 
 
 def endpoint_of(subtask: SubtaskView) -> str:

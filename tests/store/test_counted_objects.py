@@ -8,7 +8,7 @@ import pytest
 
 from penstock.state.counted_objects import CountedObjects, ObjectCounter, ObjectCounts, summed
 from penstock.state.errors import ObjectAlreadyExists, ObjectNotFound
-from penstock.state.objects import Delete, Get, GetFile, GetRange, List, ListDetails, Pause, Put, PutFile
+from penstock.state.objects import Delete, Get, GetFile, GetPart, GetRange, List, ListDetails, Pause, Put, PutFile
 from penstock.state.obstore_objects import ObstoreObjects
 
 
@@ -25,6 +25,7 @@ def test_ops_outcomes_and_bytes(tmp_path: Path) -> None:
     with pytest.raises(ObjectNotFound):
         store.execute(Get("c"))
     assert store.execute(GetRange("b", 2, 3)) == b"345"
+    store.execute(GetPart("b", 0, 2, tmp_path / "copy"))
     assert store.execute(List("")) == ["a", "b"]
     store.execute(ListDetails(""))
     store.execute(Delete(("a", "b")))
@@ -32,9 +33,9 @@ def test_ops_outcomes_and_bytes(tmp_path: Path) -> None:
     found = counter.counts()
     assert found.requests == {
         "put": {"ok": 1, "exists": 1}, "put_file": {"ok": 1}, "get_file": {"ok": 1}, "get": {"ok": 1, "not_found": 1},
-        "get_range": {"ok": 1}, "list": {"ok": 2}, "delete": {"ok": 1},
+        "get_range": {"ok": 2}, "list": {"ok": 2}, "delete": {"ok": 1},
     }  # fmt: skip
-    assert found.bytes == {"put": 3, "put_file": 7, "get_file": 7, "get": 3, "get_range": 3}
+    assert found.bytes == {"put": 3, "put_file": 7, "get_file": 7, "get": 3, "get_range": 5}
 
 
 def test_stores_of_a_process_are_counted_together_and_counts_do_not_change() -> None:

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 from penstock.state.errors import ObjectAlreadyExists, ObjectNotFound, ObjectStoreDenied
-from penstock.state.objects import Delete, Get, GetFile, GetRange, List, ListDetails, ObjectStore, Pause, Put, PutFile
+from penstock.state.objects import (
+    Delete,
+    Get,
+    GetFile,
+    GetPart,
+    GetRange,
+    List,
+    ListDetails,
+    ObjectStore,
+    Pause,
+    Put,
+    PutFile,
+)
 from penstock.state.obstore_objects import ObstoreObjects
 
 
@@ -71,8 +83,8 @@ def test_of_many_who_create_at_once_one_wins(store: ObjectStore) -> None:
 
 
 def test_missing_objects(store: ObjectStore, tmp_path: Path) -> None:
-    for op in (Get("nothing/here"), GetFile("nothing/here", tmp_path / "x")):
-        with pytest.raises(ObjectNotFound, match="nothing/here"):
+    for op in (Get("nothing/here"), GetFile("nothing/here", tmp_path / "x"), GetPart("nothing", 0, 5, tmp_path / "x")):
+        with pytest.raises(ObjectNotFound, match="nothing"):
             store.execute(op)
     assert store.execute(List("nothing")) == []
 
@@ -95,6 +107,17 @@ def test_a_file_is_uploaded_again_over_a_first_try(store: ObjectStore, tmp_path:
 def test_a_local_file_that_is_not_there_is_not_a_missing_object(store: ObjectStore, tmp_path: Path) -> None:
     with pytest.raises(ObjectStoreDenied, match="gone"):
         store.execute(PutFile("a/b", tmp_path / "gone"))
+
+
+def test_parts_of_a_file(store: ObjectStore, tmp_path: Path) -> None:
+    store.execute(Put("a/b", b"0123456789"))
+    target = tmp_path / "target"
+    for offset, length in ((4, 4), (0, 4), (8, 5), (10, 5)):
+        assert store.execute(GetPart("a/b", offset, length, target)) == 10
+    assert target.read_bytes() == b"0123456789", "what there is of it"
+    store.execute(Put("a/empty", b""))
+    assert store.execute(GetPart("a/empty", 0, 0, tmp_path / "empty")) == 0
+    assert (tmp_path / "empty").read_bytes() == b""
 
 
 def test_ranges(store: ObjectStore) -> None:

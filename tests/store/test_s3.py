@@ -30,7 +30,19 @@ from penstock.state.errors import (
 from penstock.state.ids import JobId
 from penstock.state.job_log import JobLog
 from penstock.state.object_store_options import s3_access
-from penstock.state.objects import Delete, Get, GetFile, GetRange, List, ListDetails, Put, PutFile, StoreOp, run_program
+from penstock.state.objects import (
+    Delete,
+    Get,
+    GetFile,
+    GetPart,
+    GetRange,
+    List,
+    ListDetails,
+    Put,
+    PutFile,
+    StoreOp,
+    run_program,
+)
 from penstock.state.obstore_objects import ObstoreObjects
 
 
@@ -47,7 +59,8 @@ def ops(tmp_path: Path) -> list[StoreOp]:
     (tmp_path / "file").write_bytes(b"1")
     return [
         Put("a/b", b"1"), Put("a/b", b"1", create_only=False), PutFile("a/b", tmp_path / "file"), Get("a/b"),
-        GetRange("a/b", 0, 1), GetFile("a/b", tmp_path / "target"), List("a/"), ListDetails("a/"), Delete(("a/b",)),
+        GetRange("a/b", 0, 1), GetFile("a/b", tmp_path / "target"), GetPart("a/b", 0, 1, tmp_path / "target"),
+        List("a/"), ListDetails("a/"), Delete(("a/b",)),
     ]  # fmt: skip
 
 

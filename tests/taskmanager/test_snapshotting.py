@@ -9,6 +9,7 @@ import pytest
 
 from penstock.state.checkpoint_store import CheckpointStore, Uploads
 from penstock.state.descriptors import ListStateDescriptor
+from penstock.state.downloads import Downloads
 from penstock.state.errors import DamagedCheckpointError, ObjectStoreUnavailable
 from penstock.state.ids import Attempt, CheckpointId, JobId, OperatorId, VertexId
 from penstock.state.objects import Pause, Program, Put, StoreOp, run_program, with_retries
@@ -92,13 +93,12 @@ def test_operator_state_counts_and_is_fetched_again_or_its_damage_is_named(tmp_p
     numbers, _text = taken.operators[0].lists
     assert taken.state_bytes == taken.uploaded_bytes == file.size_bytes + len(numbers.inline)
     restore = (RestoreOperator(OPERATOR, taken.operators),)
-    store = CheckpointStore(JobId("job"), lambda: "unused")
-    restored = run_program(fetch_restored(restore, (), store, tmp_path), objects).operators[OPERATOR]
+    restored = run_program(fetch_restored(restore, (), Downloads(), tmp_path), objects).operators[OPERATOR]
     assert [(each.name, len(each.elements)) for each in restored.lists] == [("numbers", 2), ("text", 1)]
     assert restored.found
     run_program(with_retries(Put(file.name, b"x" * file.size_bytes, create_only=False)), objects)
     with pytest.raises(DamagedCheckpointError, match=rf"{file.name}.* is damaged: its checksum does not fit"):
-        run_program(fetch_restored(restore, (), store, tmp_path), objects)
+        run_program(fetch_restored(restore, (), Downloads(), tmp_path), objects)
 
 
 def test_a_program_that_is_given_up_ends_the_operators() -> None:

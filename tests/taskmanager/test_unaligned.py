@@ -12,6 +12,7 @@ from penstock.runtime.elements import Barrier, Element, EndOfInput, InFlightEnd,
 from penstock.runtime.graph.partitioning import Broadcast, Rebalance
 from penstock.runtime.record_types import record_type_of
 from penstock.state.checkpoint_store import CheckpointStore
+from penstock.state.downloads import Downloads
 from penstock.state.errors import DamagedCheckpointError
 from penstock.state.ids import Attempt, CheckpointId, JobId, OperatorId, SlotId
 from penstock.state.objects import Program, run_program
@@ -89,7 +90,7 @@ def written(in_flight: InFlight | None) -> dict[tuple[int, int, bool], list[int]
     names = iter(range(100))
     uploads = CheckpointStore(JobId("job"), lambda: f"{next(names):04}").uploads(Attempt(1), CheckpointId(1))
     handles = run_program(in_flight.persist(uploads), store)
-    recovered = run_program(fetch_in_flight(handles), store)
+    recovered = run_program(fetch_in_flight(handles, Downloads()), store)
     found = zip(handles, recovered, strict=True)
     return {(h.source, h.receiver, h.received): [n for b in r.batches for n in b.rows()] for h, r in found}
 
@@ -303,7 +304,7 @@ def test_what_was_written_can_be_read_without_knowing_what_went_before() -> None
         store = ObstoreObjects("memory://")
         uploads = CheckpointStore(JobId("job"), lambda: "0001").uploads(Attempt(1), CheckpointId(1))
         handles = run_program(in_flight.persist(uploads), store)
-        (recovered,) = run_program(fetch_in_flight(handles), store)
+        (recovered,) = run_program(fetch_in_flight(handles, Downloads()), store)
         assert [again.rows() for again in recovered.batches] == 2 * [batch.rows()]
         assert recovered.batches[0].timestamp_list() == batch.timestamp_list()
 
@@ -329,7 +330,7 @@ def test_damage_is_told_with_the_file_s_name() -> None:
     (handle,) = run_program(in_flight.persist(uploads), store)
     cut = run_program(uploads_of(b"\x01\x02"), store)
     with pytest.raises(DamagedCheckpointError, match=r"0009 holds records under way that cannot be read"):
-        run_program(fetch_in_flight([type(handle)(handle.operator_id, EDGE, 0, 0, True, cut)]), store)
+        run_program(fetch_in_flight([type(handle)(handle.operator_id, EDGE, 0, 0, True, cut)], Downloads()), store)
 
 
 def uploads_of(data: bytes) -> Program[FileHandle]:
