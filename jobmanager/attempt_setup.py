@@ -4,7 +4,8 @@
                  so what is restored is the last completion for good (PROTOCOLS 1, 6)
     READING      the metadata of that checkpoint; the plan of who takes over what (restore.py)
     COMMITTING   its committables, and all that are still waiting, are made visible ...
-    CLEANING     ... then, if all subtasks restart, pending output of dead attempts is removed ...
+    CLEANING     ... then, if all subtasks restart, pending output of dead attempts is removed (later, if the job went
+                 on after a savepoint newer than that checkpoint, which may hold some of it) ...
     SLOTS        ... and only then writers may start (PROTOCOLS 16), once all slots are there
     DEPLOYED     Deploy is sent to all that restart
 
@@ -121,7 +122,7 @@ class AttemptSetup:
         parts = self._parts
         if self.step is Step.COMMITTING and parts.commits.idle:
             self.step = Step.CLEANING
-            if not parts.failover.full:
+            if not parts.failover.full or parts.log.state.savepoint_is_newest:
                 parts.failover.left_pending = True
             elif parts.graph.attempt > 1 or self._plan.checkpoint_id is not None:
                 parts.failover.left_pending = False
@@ -145,7 +146,8 @@ class AttemptSetup:
     def next_checkpoint_id(self) -> CheckpointId:
         """Above every id in the log, and above the one that was restored."""
         state = self._parts.log.state
-        known = [state.subsumed, self._plan.checkpoint_id or 0, *(c.checkpoint_id for c in state.completed)]
+        known = [state.subsumed, state.written, self._plan.checkpoint_id or 0]
+        known += [completed.checkpoint_id for completed in state.completed]
         return CheckpointId(max(known) + 1)
 
     def _clean(self) -> None:

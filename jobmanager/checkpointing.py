@@ -9,8 +9,8 @@ The way of a checkpoint (who does it in brackets):
                         log SubsumedUpTo for older ones                              (journal)
     logged           -> delete what nothing refers to any more                       (store program)
 
-A savepoint goes the same way up to its document. Then it is taken, and slots hear that it is over; or, if the job stops
-with it, SavepointTaken is logged, and only that counts (savepoints.py).
+A savepoint goes the same way up to its document. Then SavepointWritten is logged, and slots hear that it is over; or,
+if the job stops with it, SavepointTaken is, and only that counts (savepoints.py).
 
 A deletion that fails leaves garbage, which the sweep of the next attempt finds. Files of an aborted checkpoint stay
 until then, too: their uploads may still be under way (state/checkpoint_store.py).
@@ -25,7 +25,7 @@ from ..state.checkpoint_store import CheckpointStore
 from ..state.errors import CheckpointError, ProtocolError
 from ..state.ids import Attempt, CheckpointId, JobId, SlotId
 from ..state.job_log import CheckpointCompleted as CheckpointLogged
-from ..state.job_log import SavepointTaken, StopDecided, SubsumedUpTo
+from ..state.job_log import SavepointTaken, SavepointWritten, StopDecided, SubsumedUpTo
 from ..state.retained_checkpoints import RetainedCheckpoints
 from ..state.savepoint_store import remove_unfinished, write_savepoint
 from ..state.snapshots import CheckpointMetadata
@@ -92,9 +92,6 @@ class Checkpointing:
         """Own checkpoints that are in the log and not subsumed."""
         self._files = RetainedCheckpoints(job_id, self._options.retained)
         self._written: dict[CheckpointId, CheckpointMetadata] = {}
-        self.savepoint_is_newest: bool | None = None
-        """A savepoint was taken after the last checkpoint: it alone holds what sinks have prepared meanwhile. None:
-        only a master before could tell."""
         self.restored: CheckpointId | None = None
         self._timer_ms: int | None = None
 
@@ -106,7 +103,6 @@ class Checkpointing:
     # ---- attempts
 
     def begin_attempt(self, next_id: CheckpointId, now_ms: int) -> None:
-        self.savepoint_is_newest = self.savepoint_is_newest or False
         self.coordinator.begin_attempt(self._graph.attempt, next_id, now_ms)
         self._set_timer(now_ms)
 
@@ -174,9 +170,8 @@ class Checkpointing:
             record_taken = SavepointTaken(checkpoint.attempt, checkpoint.id, savepoint.path, request)
             self._orders.give(*self._journal.append(record_taken))
         else:
-            self._orders.send(self._live_slots(), AbortCheckpoint, checkpoint.id)
-            self.savepoint_is_newest = True
-            self._savepoint_taken(checkpoint, now_ms)
+            written = SavepointWritten(checkpoint.attempt, checkpoint.id, savepoint.path)
+            self._orders.give(*self._journal.append(written))
 
     def requested(self, event: SavepointRequested | CheckpointRequested, now_ms: int, *, runs: bool) -> None:
         """`runs`: all subtasks run, and nobody wants the job to end."""
@@ -194,17 +189,16 @@ class Checkpointing:
             self.savepoints.decided(record)
             self.tick(now_ms)
 
-    def savepoint_logged(self, record: SavepointTaken, now_ms: int) -> None:
-        """The job stops with it: what it holds is committed, and nothing else is."""
+    def savepoint_logged(self, record: SavepointTaken | SavepointWritten, now_ms: int) -> None:
+        """If the job stops with it, what it holds is committed, and nothing else is. Else nothing follows from it."""
         checkpoint = self.coordinator.find(record.attempt, record.checkpoint_id)
-        if checkpoint is None:
+        if checkpoint is None or checkpoint.savepoint is None:
             raise ProtocolError(f"{record} is logged, but the savepoint was given up")
-        self._orders.send(self._live_slots(), CheckpointCompleted, checkpoint.id)
-        self._orders.give(*self._commits.add(checkpoint.committables(), now_ms))
-        self._savepoint_taken(checkpoint, now_ms)
-
-    def _savepoint_taken(self, checkpoint: Checkpoint, now_ms: int) -> None:
-        assert checkpoint.savepoint is not None
+        if isinstance(record, SavepointTaken):
+            self._orders.send(self._live_slots(), CheckpointCompleted, checkpoint.id)
+            self._orders.give(*self._commits.add(checkpoint.committables(), now_ms))
+        else:
+            self._orders.send(self._live_slots(), AbortCheckpoint, checkpoint.id)
         self._written.pop(checkpoint.id, None)
         self._delete(self._files.abort(checkpoint.id))  # it keeps no file of theirs
         self._sources.released(checkpoint.id)
@@ -225,7 +219,6 @@ class Checkpointing:
         if checkpoint is None:
             raise ProtocolError(f"{record} is logged, but the checkpoint was given up")
         metadata = self._written.pop(record.checkpoint_id)
-        self.savepoint_is_newest = False
         self._sources.completed(checkpoint.id)
         self._orders.send(self._live_slots(), CheckpointCompleted, checkpoint.id)
         self._orders.give(*self._commits.add(checkpoint.committables(), now_ms))

@@ -181,14 +181,15 @@ class Ending:
         retained = list(parts.checkpointing.retained.values()) if parts.log.state.finished.retained else []
         parts.orders.give(RunProgram(("clear",), parts.store.clear(retained)))
         self._clearing = 1
-        aborted = self.target is not JobState.FINISHED and parts.checkpointing.savepoint_is_newest is False
-        if (parts.failover.left_pending or aborted) and parts.commits.idle:
+        finished = self.target is JobState.FINISHED
+        held = parts.log.state.savepoint_is_newest and not finished
+        if (parts.failover.left_pending or not finished) and parts.commits.idle and not held:
             self._clean_sinks()
 
     def _clean_sinks(self) -> None:
         """Nobody writes any more, and what counts is committed: what else is pending was left by dead subtasks, or by
-        those that were stopped before a checkpoint could hold it. (A savepoint that was taken since the last checkpoint
-        may hold it: then it stays.)"""
+        those that were stopped before a checkpoint could hold it. (Of a job that did not finish, a savepoint that was
+        taken since the last checkpoint may hold it: then it stays.)"""
         parts = self._parts
         for sink in parts.sinks.values():
             call = partial(sink.cleanup, parts.job_id, Attempt(parts.log.state.attempt + 1))

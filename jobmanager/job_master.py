@@ -272,6 +272,8 @@ class JobMaster:
                 self._parts.checkpointing.subsumption_logged(record)
             case job_log.StopDecided():
                 self._parts.checkpointing.stop_logged(record, now_ms)
+            case job_log.SavepointWritten():
+                self._parts.checkpointing.savepoint_logged(record, now_ms)
             case job_log.SavepointTaken():
                 self._parts.checkpointing.savepoint_logged(record, now_ms)
                 if self.state in (J.RUNNING, J.RESTARTING):

@@ -2,13 +2,15 @@
 
     IN_PROGRESS   asked for. A plain one waits for its turn between checkpoints; one with which the job stops is written
                   into the log first
-    COMPLETED     its document is in the store; of one with which the job stops the log says so, too
+    COMPLETED     its document is in the store, and the log says so
     FAILED        refused, declined, timed out, or the attempt failed, or the job is being ended: the job goes on
 
 A request id that is known already gets the same answer, and no second savepoint.
 
 A plain savepoint changes nothing in the job: no commits, nothing that later checkpoints may refer to. Slots hear of its
-end as of an aborted checkpoint's, because for them nothing follows from it: committables go on being handed out.
+end as of an aborted checkpoint's, because for them nothing follows from it: committables go on being handed out. Its
+entry SavepointWritten only keeps what it names in the sinks: should the job fail before its next checkpoint, or be
+ended, that output is in no other checkpoint, and must not be removed as that of a dead attempt.
 
 To stop with a savepoint is a decision that outlives the master (PROTOCOLS 11):
 

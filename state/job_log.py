@@ -98,6 +98,15 @@ class SavepointTaken(msgspec.Struct, frozen=True, tag=True):
     request: str
 
 
+class SavepointWritten(msgspec.Struct, frozen=True, tag=True):
+    """A savepoint after which the job goes on is in the store. Until a later checkpoint is completed it alone holds
+    what sinks have prepared since the last one."""
+
+    attempt: Attempt
+    checkpoint_id: CheckpointId
+    path: str
+
+
 class Finished(msgspec.Struct, frozen=True, tag=True):
     """The last entry. `retained`: the completed checkpoints are kept, a new job may start from them."""
 
@@ -107,7 +116,7 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
 
 LogRecord = (
     LeaderElected | AttemptStarted | CheckpointCompleted | SubsumedUpTo | StopDecided | StopWithdrawn | SavepointTaken
-    | Finished
+    | SavepointWritten | Finished
 )  # fmt: skip
 
 
@@ -123,6 +132,7 @@ class LogSummary:
     subsumed: CheckpointId
     stopping: StopDecided | None
     savepoint: SavepointTaken | None = None
+    written: CheckpointId = CheckpointId(0)  # noqa: RUF009 - an int
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +175,8 @@ class LogState:
     stopping: StopDecided | None = None
     savepoint: SavepointTaken | None = None
     """The one that the job stopped with."""
+    written: CheckpointId = CheckpointId(0)  # noqa: RUF009
+    """The newest savepoint that the job went on after."""
     finished: Finished | None = None
     history: tuple[LogEntry, ...] = field(default=(), compare=False)
     """The last entries that were read, for error messages."""
@@ -181,12 +193,18 @@ class LogState:
     def summary(self) -> LogSummary:
         return LogSummary(
             self.generation, self.leader, self.attempt, self.attempt_generation, self.completed, self.subsumed,
-            self.stopping, self.savepoint,
+            self.stopping, self.savepoint, self.written,
         )  # fmt: skip
 
     @property
     def last_completed(self) -> CheckpointCompleted | None:
         return self.completed[-1] if self.completed else None
+
+    @property
+    def savepoint_is_newest(self) -> bool:
+        """The job went on after a savepoint, and no later checkpoint is completed: what the savepoint alone holds of
+        sinks' output must stay for whoever starts from it."""
+        return self.written > (self.completed[-1].checkpoint_id if self.completed else 0)
 
     def apply(self, entry: LogEntry) -> LogState:
         """The state after the entry. ProtocolError with the history if it cannot stand here."""
@@ -213,6 +231,8 @@ class LogState:
                 return replace(state, stopping=None)
             case SavepointTaken() as savepoint:
                 return replace(state, savepoint=savepoint, stopping=None)
+            case SavepointWritten(checkpoint_id=written):
+                return replace(state, written=max(self.written, written))
             case Finished() as finished:
                 return replace(state, finished=finished)
 
@@ -227,7 +247,7 @@ class LogState:
         if entry.writer != self.leader:
             return f"{self.leader} leads"
         match record:
-            case AttemptStarted() | CheckpointCompleted() | StopWithdrawn() if self.savepoint is not None:
+            case AttemptStarted() | CheckpointCompleted() | StopWithdrawn() | SavepointWritten() if self.savepoint:
                 return f"the job has stopped with {self.savepoint}"
             case StopWithdrawn() if self.stopping is None or self.stopping.action != "savepoint":
                 return f"{self.stopping} is decided"
@@ -237,7 +257,7 @@ class LogState:
                 return f"the last attempt is {self.attempt}"
             case AttemptStarted() if self.stopping is not None and self.stopping.action == "cancel":
                 return "the job is being cancelled"
-            case CheckpointCompleted():
+            case CheckpointCompleted() | SavepointWritten():
                 return self._why_not_completed(record)
             case SubsumedUpTo(checkpoint_id=subsumed):
                 last = self.last_completed
@@ -251,11 +271,12 @@ class LogState:
         wanted = self.stopping is not None and self.stopping.action == "savepoint"
         return None if wanted and self.savepoint is None else f"{self.stopping} is decided"
 
-    def _why_not_completed(self, record: CheckpointCompleted) -> str | None:
+    def _why_not_completed(self, record: CheckpointCompleted | SavepointWritten) -> str | None:
         if (record.attempt, self.generation) != (self.attempt, self.attempt_generation):
             return f"attempt {self.attempt} of generation {self.attempt_generation} runs, {self.generation} leads"
         newest = max(self.subsumed, *(c.checkpoint_id for c in self.completed), 0)
-        return None if record.checkpoint_id > newest else f"checkpoint {newest} is completed"
+        late = isinstance(record, CheckpointCompleted) and record.checkpoint_id <= newest
+        return f"checkpoint {newest} is completed" if late else None
 
 
 class JobLog:

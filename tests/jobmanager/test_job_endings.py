@@ -219,7 +219,7 @@ def test_a_cancel_that_the_predecessor_did_not_finish_is_finished(new_world: New
     second.settle()
     second.pass_time(40_000)
     assert second.ended == events.EndJob(JobState.CANCELED)
-    assert trace == ["commit 1.0", "commit 1.1"]
+    assert trace == ["commit 1.0", "commit 1.1", "cleanup"]
     assert second.count(m.Deploy) == 0
     assert second.log()[-1] == Finished("CANCELED", retained=True)
 
