@@ -15,6 +15,9 @@ politeness, and no clock is compared with another process's:
 - A leader that has not managed to beat for half a lease stops by itself, before anybody may take over. One request
   that hangs does not depose it: after an eighth of a lease the next beat is begun beside it. At each beat it
   looks for the beat of a later generation, so it learns that it is deposed even if it has nothing to log.
+- A store that answers, and that it cannot serve now, cannot serve a candidate either, as far as it says: so long the
+  leader goes on (its checkpoints fail), though not without end. Should somebody have taken over after all, it learns so
+  with its next beat.
 - Time in which nobody ran this process (a breakpoint, a function of a user that takes long in a local job, a machine
   that slept) counts as no time: it says nothing about the store. The next beat tells whether somebody took over.
 
@@ -33,6 +36,7 @@ from ..state.errors import (
     DamagedCheckpointError,
     DeposedError,
     ObjectNotFound,
+    ObjectStoreNotServing,
     ObjectStoreUnavailable,
     ProtocolError,
 )
@@ -43,6 +47,9 @@ from .events import RunProgram, SetTimer, TimerFired, WorkDone, WorkFailed
 
 TAG = "leadership"
 BEAT_VERSION = 1
+MOST_LEASES_UNSERVED = 20
+"""So long (10 min by default) a leader goes on whose store answers that it cannot serve: without checkpoints all that
+it does may be for nothing."""
 
 
 class Phase(enum.Enum):
@@ -137,7 +144,12 @@ class Leadership:
         self._seen_ms = 0
         """When the leader last gave a sign of life: its beat or the log changed."""
         self._reached_ms = 0
-        """When the store last answered (watching), or when the last beat that succeeded was begun (leading)."""
+        """When the store last answered (watching), or when the last beat that succeeded was begun (leading), or, for a
+        while, the last one that the store itself refused."""
+        self._beaten_ms = 0
+        """When the last beat that succeeded was begun."""
+        self._why = ""
+        """What the last beat failed with."""
         self._due_ms = 0
         """When the next tick is to come."""
         self._counter = 0
@@ -223,7 +235,7 @@ class Leadership:
     def _lead(self, now_ms: int) -> list[LeadershipCommand]:
         self._move(Phase.LEADING)
         self.generation = self._log.state.generation
-        self._reached_ms = now_ms
+        self._reached_ms = self._beaten_ms = now_ms
         return [StartLeading(self.generation, self._lost), self._run_beat(now_ms), self._next_tick(now_ms)]
 
     def _run_beat(self, now_ms: int) -> RunProgram:
@@ -243,16 +255,21 @@ class Leadership:
         if began_ms is None:
             return []
         if isinstance(event, WorkFailed):
+            patience_ms = MOST_LEASES_UNSERVED * self._lease_ms
+            if isinstance(event.error, ObjectStoreNotServing) and now_ms - self._beaten_ms < patience_ms:
+                self._reached_ms = max(self._reached_ms, began_ms)
             return self._failed(event.error, now_ms)
         if event.result:
             return self._stop(DeposedError(f"Job {self._job_id}: generation {self.generation} was replaced."))
         self._reached_ms = max(self._reached_ms, began_ms)
+        self._beaten_ms = max(self._beaten_ms, began_ms)
         return []
 
     # both
 
     def _tick(self, now_ms: int) -> list[LeadershipCommand]:
-        self._reached_ms += max(0, now_ms - self._due_ms)  # we stood still so long
+        still_ms = max(0, now_ms - self._due_ms)
+        self._reached_ms, self._beaten_ms = self._reached_ms + still_ms, self._beaten_ms + still_ms
         if self.phase is Phase.LEADING:
             if now_ms - self._reached_ms >= self._lease_ms // 2:
                 return self._stop(self._silence("beat for half a lease"))
@@ -266,6 +283,7 @@ class Leadership:
             return self._stop(error)
         match self.phase:
             case Phase.LEADING:
+                self._why = str(error)
                 return []  # the next tick beats again, or gives up
             case Phase.CAMPAIGNING:
                 return self._watch_anew(now_ms)
@@ -274,7 +292,8 @@ class Leadership:
         return [self._next_tick(now_ms)]
 
     def _silence(self, what: str) -> Exception:
-        return ObjectStoreUnavailable(f"Job {self._job_id}: generation {self.generation} could not {what}.")
+        why = f": {self._why.rstrip('.')}" if self._why else ""
+        return ObjectStoreUnavailable(f"Job {self._job_id}: generation {self.generation} could not {what}{why}.")
 
     def _stop(self, reason: Exception) -> list[LeadershipCommand]:
         self._move(Phase.STOPPED)

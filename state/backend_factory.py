@@ -56,7 +56,7 @@ def create_keyed_backend(
     registry = StateRegistry(operator_name, max_parallelism)
     parts = [part for part in restored if len(_range_of(part[0]).intersection(key_groups))]
     if kind == "rocksdb":
-        store = _restored_rocksdb(directory, parts, key_groups, registry, reuse_files, options)
+        store = _restored_rocksdb(directory, parts, key_groups, registry, reuse_files, options, operator_name)
     else:
         store = HeapStore(compress=options.compress_snapshots)
         for part in parts:
@@ -86,13 +86,15 @@ def _restored_rocksdb(
     registry: StateRegistry,
     reuse_files: bool,
     options: BackendOptions,
+    operator_name: str,
 ) -> RowStore:
     from . import rocksdb  # loads the native library
 
     database, batch = _database_options(options), options.tuning.write_batch_bytes
+    operator = f"operator '{operator_name}'"
     own = [part for part in parts if part[0].backend == rocksdb.RocksStore.kind]
     if not own:
-        store = rocksdb.RocksStore(directory, database, batch_bytes=batch)
+        store = rocksdb.RocksStore(directory, database, batch_bytes=batch, operator=operator)
     else:
         base = max(own, key=lambda part: sum(file.size_bytes for file in part[0].files.values()))
         parts = [part for part in parts if part is not base]
@@ -100,7 +102,7 @@ def _restored_rocksdb(
         registry.merge(decode_meta(handle.meta))
         rocksdb.lay_out(fetched, directory)
         tables = {name: file for name, file in handle.files.items() if name.endswith(".sst") and reuse_files}
-        store = rocksdb.RocksStore(directory, database, tables, batch)
+        store = rocksdb.RocksStore(directory, database, tables, batch, operator)
         if _range_of(handle).intersection(key_groups) != _range_of(handle):
             store.keep_only(key_groups)
     for part in parts:

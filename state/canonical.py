@@ -20,6 +20,7 @@ from .backend_meta import BackendMeta, StateMeta, decode_meta
 from .errors import KeyTypeError
 from .key_encoding import key_class_of, key_fields
 from .key_groups import KeyGroupRange
+from .local_files import on_local_disk
 from .objects import Pause, Program
 from .parquet_files import GROUP_BYTES, GROUP_ROWS, KEY_GROUP, MOST_ROWS, open_writer, read_row_groups
 from .row_keys import group_of
@@ -56,7 +57,9 @@ class CanonicalCheckpoint:
         files: dict[str, FileHandle] = {}
         for state in meta.states:
             path = self._directory / local_name(state)
-            if (yield from self._write(path, meta, state)):
+            with on_local_disk(f"the savepoint's file of state '{state.name}' cannot be written", self._directory):
+                written = yield from self._write(path, meta, state)
+            if written:
                 files[path.name] = yield from uploads.put_file(path, name=self._place.file_name(state.name))
                 path.unlink()
         return files

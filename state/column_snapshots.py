@@ -34,6 +34,7 @@ from .column_store import ColumnStore
 from .errors import IncompatibleStateError, StateError
 from .ids import CheckpointId
 from .key_groups import KeyGroupRange, columns_key_groups, values_of
+from .local_files import on_local_disk
 from .objects import Program
 from .parquet_files import GROUP_ROWS, KEY_GROUP, open_writer, read_row_groups
 from .savepoint_store import StatePlace
@@ -194,7 +195,8 @@ class ColumnSnapshots:
             rows, groups = _sorted(pa.concat_batches(copied), len(self._layout.key_types), self._max_parallelism)
             path = directory / _WHOLE.name
             try:
-                _write_parquet(path, rows.rename_columns(self._layout.readable_names), groups)
+                with on_local_disk("the savepoint's file of windows cannot be written", directory):
+                    _write_parquet(path, rows.rename_columns(self._layout.readable_names), groups)
                 name = place.file_name(_STATE)
                 files[_WHOLE.name] = yield from self._uploads(checkpoint_id).put_file(path, name=name)
             finally:

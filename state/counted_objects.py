@@ -9,7 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import ObjectAlreadyExists, ObjectNotFound, ObjectStoreDenied, ObjectStoreUnavailable
+from .errors import (
+    ObjectAlreadyExists,
+    ObjectNotFound,
+    ObjectStoreDenied,
+    ObjectStoreNotServing,
+    ObjectStoreUnavailable,
+)
 from .objects import Get, GetFile, GetPart, GetRange, ObjectStore, Pause, Put, PutFile, StoreOp
 
 OK = "ok"
@@ -18,6 +24,7 @@ CODES: dict[type[Exception], str] = {
     ObjectAlreadyExists: "exists",
     ObjectStoreDenied: "denied",
     ObjectStoreUnavailable: "unavailable",
+    ObjectStoreNotServing: "unavailable",
 }
 _OPS = {"Put": "put", "PutFile": "put_file", "Get": "get", "GetRange": "get_range", "GetFile": "get_file",
         "GetPart": "get_range", "List": "list", "ListDetails": "list", "Delete": "delete"}  # fmt: skip

@@ -55,6 +55,11 @@ class ObjectStoreUnavailable(ObjectStoreError):
     """The store failed or did not answer; the operation may or may not have taken effect."""
 
 
+class ObjectStoreNotServing(ObjectStoreUnavailable):
+    """The store itself answered that it cannot do that now: it is overloaded, fails, or is full. As far as it says,
+    nobody else gets a better answer."""
+
+
 class ObjectStoreDenied(ObjectStoreError):
     """The store refuses (permissions, read-only, bad credentials); trying again is useless."""
 
@@ -65,6 +70,10 @@ class CheckpointError(PenstockError):
 
 class DamagedCheckpointError(CheckpointError):
     """An object of a checkpoint is missing, truncated or does not match its checksum. Names the object."""
+
+
+class LocalStateError(PenstockError):
+    """This machine's disk does not take files of state: it is full, say. Names the operator and the directory."""
 
 
 class ProtocolError(PenstockError):

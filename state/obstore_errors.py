@@ -33,8 +33,10 @@ from .errors import (
     ObjectNotFound,
     ObjectStoreDenied,
     ObjectStoreError,
+    ObjectStoreNotServing,
     ObjectStoreUnavailable,
 )
+from .local_files import FULL
 
 _FINAL_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 _FINAL_ERRORS = (PermissionDeniedError, UnauthenticatedError, InvalidPathError, NotSupportedError)
@@ -89,6 +91,12 @@ class Answer:
             return self.code is None
         return self.status >= 500 or self.status in (408, 425, 429)
 
+    @property
+    def error(self) -> type[ObjectStoreError]:
+        if not self.passing:
+            return ObjectStoreDenied
+        return ObjectStoreUnavailable if self.status in (None, 404) else ObjectStoreNotServing
+
 
 def answer_of(error: BaseException) -> Answer:
     text = str(error)
@@ -138,8 +146,7 @@ def translated(what: str, *, s3: bool) -> Iterator[None]:
     except (BaseError, OSError) as error:
         if s3 and not (isinstance(error, OSError) and error.errno is not None):
             raise _of_s3(what, error) from None
-        final = isinstance(error, _FINAL_ERRORS) or _errno(error) in _FINAL_ERRNOS
-        raise (ObjectStoreDenied if final else ObjectStoreUnavailable)(f"{what}: {local_reason(error)}.") from error
+        raise _of_directory(error)(f"{what}: {local_reason(error)}.") from error
 
 
 def _of_s3(what: str, error: Exception) -> ObjectStoreError:
@@ -148,7 +155,13 @@ def _of_s3(what: str, error: Exception) -> ObjectStoreError:
         return ObjectNotFound(f"{what}: there is no such object.")
     if isinstance(error, InvalidPathError | NotSupportedError):
         return ObjectStoreDenied(f"{what}: {first_line(error)}.")
-    return (ObjectStoreUnavailable if answer.passing else ObjectStoreDenied)(f"{what}: {answer.reason}.")
+    return answer.error(f"{what}: {answer.reason}.")
+
+
+def _of_directory(error: Exception) -> type[ObjectStoreError]:
+    if isinstance(error, _FINAL_ERRORS) or _errno(error) in _FINAL_ERRNOS:
+        return ObjectStoreDenied
+    return ObjectStoreNotServing if _errno(error) in FULL else ObjectStoreUnavailable
 
 
 def _errno(error: Exception) -> int | None:
@@ -160,7 +173,9 @@ def _errno(error: Exception) -> int | None:
 
 def local_reason(error: Exception) -> str:
     number = _errno(error)
-    return os.strerror(number).lower() if number is not None else first_line(error)
+    if number is None:
+        return first_line(error)
+    return os.strerror(number).lower() + (", make room there" if number in FULL else "")
 
 
 def first_line(error: Exception) -> str:

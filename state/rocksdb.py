@@ -13,9 +13,11 @@ Within one database a file's number is never used twice; across databases it is,
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from rocksdict import AccessType, Checkpoint, Options, Rdict, ReadOptions, Write
 from .errors import DamagedCheckpointError
 from .key_groups import KeyGroupRange
 from .local_copies import link_or_copy
+from .local_files import on_local_disk
 from .objects import Program
 from .row_keys import first_of_group, state_prefix
 from .row_store import Row, Uploads
@@ -36,6 +39,8 @@ from .tuning import RocksTuning
 
 SMALL_FILES = "rocksdb.meta"
 """One object for everything of a checkpoint that is not a table file: manifest, options, current."""
+
+logger = logging.getLogger(__name__)
 
 _ABOVE_ALL = b"\xff" * 8
 _PROPERTIES = (
@@ -103,17 +108,20 @@ class RocksStore:
         options: Options,
         uploaded: dict[str, FileHandle] | None = None,
         batch_bytes: int = RocksTuning().write_batch_bytes,
+        operator: str = "an operator",
     ) -> None:
         """Open or create the database in a directory. `uploaded`: its table files that a completed checkpoint has.
-        `batch_bytes`: rows are written in batches of about this size."""
-        directory.mkdir(parents=True, exist_ok=True)
+        `batch_bytes`: rows are written in batches of about this size. `operator`: whose state it is, for errors."""
         self._directory = directory
+        self._operator = operator
         self._options = options
         self._batch_bytes = batch_bytes
         self._without_log = WriteOptions()
         self._without_log.disable_wal = True  # type: ignore[method-assign,assignment]  # the stub says it is a method
         self._without_log.memtable_insert_hint_per_batch = True  # rows come sorted
-        self._database = Rdict(str(directory / "db"), options)
+        with self._on_disk():
+            directory.mkdir(parents=True, exist_ok=True)
+            self._database = Rdict(str(directory / "db"), options)
         self._database.set_write_options(self._without_log)
         self._completed: tuple[int, dict[str, FileHandle]] = (-1, uploaded or {})
         self._unresolved: dict[int, RocksCheckpoint] = {}
@@ -156,9 +164,16 @@ class RocksStore:
                 batch[key] = value
                 room -= len(value)
                 if room < 0:
-                    self._database.write(batch, self._without_log)
+                    self._write(batch)
                     batch, room = WriteBatch(raw_mode=True), self._batch_bytes
-        self._database.write(batch, self._without_log)
+        self._write(batch)
+
+    def _write(self, batch: WriteBatch) -> None:
+        with self._on_disk():
+            self._database.write(batch, self._without_log)
+
+    def _on_disk(self) -> AbstractContextManager[None]:
+        return on_local_disk(f"{self._operator}: its state cannot be written by RocksDB", self._directory)
 
     def keep_only(self, groups: KeyGroupRange) -> None:
         """Delete the rows of all other key groups; compaction frees their space later."""
@@ -176,10 +191,11 @@ class RocksStore:
 
     def _linked(self) -> Path:
         """A new directory with the files of this moment."""
-        self._database.flush()
         self._checkpoints += 1
         directory = self._directory / f"checkpoint-{self._checkpoints}"
-        Checkpoint(self._database).create_checkpoint(str(directory))
+        with self._on_disk():
+            self._database.flush()
+            Checkpoint(self._database).create_checkpoint(str(directory))
         return directory
 
     def _reusable(self, names: list[str]) -> dict[str, FileHandle]:
@@ -211,7 +227,13 @@ class RocksStore:
         self._unresolved.pop(checkpoint_id, None)
 
     def close(self) -> None:
-        self._database.close()
+        """Nothing in it is needed any more. (Closing flushes, which a full disk refuses. The files must be let go of all
+        the same: their room is free only then.)"""
+        try:
+            self._database.close()
+        except Exception as error:
+            logger.debug("%s was closed without its last rows: %s", self._directory, error)
+        del self._database
 
 
 def rows_between(
@@ -236,18 +258,19 @@ def _after(prefix: bytes) -> bytes:
 
 def lay_out(fetched: Path, directory: Path) -> None:
     """Make a database directory from fetched files, which stay as they are: table files are linked, or copied."""
-    target = directory / "db"
-    target.mkdir(parents=True, exist_ok=True)
-    for source in sorted(fetched.iterdir()):
-        if source.name.endswith(".sst"):
-            link_or_copy(source, target / source.name)
     packed = fetched / SMALL_FILES
     try:
         small = msgspec.msgpack.decode(packed.read_bytes(), type=dict[str, bytes])
     except (OSError, msgspec.DecodeError) as error:
         raise DamagedCheckpointError(f"the state file {SMALL_FILES} cannot be read: {error}") from error
-    for name, data in small.items():
-        (target / Path(name).name).write_bytes(data)
+    target = directory / "db"
+    with on_local_disk("fetched state cannot be opened", directory):
+        target.mkdir(parents=True, exist_ok=True)
+        for source in sorted(fetched.iterdir()):
+            if source.name.endswith(".sst"):
+                link_or_copy(source, target / source.name)
+        for name, data in small.items():
+            (target / Path(name).name).write_bytes(data)
 
 
 def read_rows(fetched: Path, scratch: Path, options: Options, wanted: KeyGroupRange) -> Iterator[tuple[bytes, bytes]]:

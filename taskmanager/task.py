@@ -29,6 +29,7 @@ from ..runtime.elements import Barrier, EndOfInput, LatencyMarker, Watermark, Wa
 from ..runtime.operators.operator import Firing, RestoredState
 from ..state.downloads import Downloads
 from ..state.ids import Attempt, CheckpointId, OperatorId, SlotId
+from ..state.local_files import as_local
 from ..state.objects import Program
 from ..state.packing import SubtaskUploads
 from ..state.snapshots import SplitSnapshot
@@ -117,7 +118,8 @@ class Task:
 
     def _restored(self, restored: RestoredSubtask | None, error: Exception | None) -> None:
         if error is not None or restored is None:
-            self.fail(error or RuntimeError("nothing restored"))
+            failure = error or RuntimeError("nothing restored")
+            self.fail(as_local(failure, "its state cannot be fetched", self.directory))
             return
         try:
             self._open_chain(restored.operators)

@@ -11,6 +11,7 @@ import pytest
 
 from penstock.jobmanager.events import RunProgram, SetTimer, TimerFired, WorkDone, WorkFailed
 from penstock.jobmanager.leadership import (
+    MOST_LEASES_UNSERVED,
     Leadership,
     LeadershipCommand,
     NothingToLead,
@@ -19,7 +20,13 @@ from penstock.jobmanager.leadership import (
     StopLeading,
     beat_name,
 )
-from penstock.state.errors import DeposedError, ObjectStoreDenied, ObjectStoreUnavailable, ProtocolError
+from penstock.state.errors import (
+    DeposedError,
+    ObjectStoreDenied,
+    ObjectStoreNotServing,
+    ObjectStoreUnavailable,
+    ProtocolError,
+)
 from penstock.state.ids import Attempt, Generation, JobId
 from penstock.state.job_log import AttemptStarted, Finished, JobLog, LeaderElected
 from penstock.state.objects import Pause, Put, StoreOp, run_program
@@ -235,6 +242,40 @@ def test_a_short_outage_is_borne(objects: ObstoreObjects) -> None:
     first.store.error = None
     run_all([first], LEASE // 2, 3 * LEASE)
     assert first.leads
+
+
+def test_a_store_that_answers_503_for_a_minute_deposes_nobody(objects: ObstoreObjects) -> None:
+    """Who takes over would have to write there, too."""
+    first = Candidate(objects)
+    run_all([first], 0, LEASE)
+    first.store.error = ObjectStoreNotServing("the store answers 503 SlowDown.")
+    run_all([first], LEASE, 11 * LEASE)
+    assert first.leads
+    first.store.error = None
+    second = Candidate(objects, 11 * LEASE)
+    run_all([first, second], 11 * LEASE, 14 * LEASE)
+    assert first.leads
+    assert second.heard == []
+
+
+def test_a_store_that_answers_503_for_ever_is_not_waited_for(objects: ObstoreObjects) -> None:
+    first = Candidate(objects)
+    first.store.error = ObjectStoreNotServing("the store answers 503 SlowDown.")
+    run_all([first], 0, (MOST_LEASES_UNSERVED + 1) * LEASE)
+    (stopped_ms, stop) = first.heard[-1]
+    assert stopped_ms >= MOST_LEASES_UNSERVED * LEASE
+    assert "could not beat for half a lease: the store answers 503 SlowDown." in str(stop.reason)
+
+
+def test_who_was_refused_and_replaced_meanwhile_stops_at_its_next_beat(objects: ObstoreObjects) -> None:
+    first, second = Candidate(objects), Candidate(objects)
+    first.store.error = ObjectStoreNotServing("only for us")
+    run_all([first, second], 0, 2 * LEASE)
+    assert second.leads
+    assert first.leads
+    first.store.error = None
+    first.until(2 * LEASE + BEAT)
+    assert isinstance(first.heard[-1][1].reason, DeposedError)
 
 
 @pytest.mark.parametrize("error", [ObjectStoreDenied("read-only"), ProtocolError("broken")])
