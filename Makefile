@@ -3,9 +3,10 @@ PYTHON ?= python3.11
 SEEDS ?= 300
 SEED ?= 1
 ROUNDS ?= 10
-# "-n 2 --dist loadfile" spreads the tests over two processes, file by file, because tests of a file share a cluster;
+# "-n 2 --dist loadfile" spreads the tests over two processes, file by file, because tests of a file share a cluster, and
+# in the order of tests/conftest.py;
 # "make test PYTEST_ARGS='-x tests/state'" runs a part.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 VENV := .venv
 BIN := $(VENV)/bin
