@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         ProcessWindowFunction,
         ReduceFunction,
         RuntimeContext,
+        WindowFunction,
     )
     from .runtime.operator_state import (
         CheckpointedFunction,
@@ -46,7 +47,29 @@ if TYPE_CHECKING:
         FunctionSnapshotContext,
     )
     from .runtime.watermarks import WatermarkStrategy
-    from .runtime.windows.assigners import TumblingEventTimeWindows
+    from .runtime.windows.all_windows import AllWindowFunction, ProcessAllWindowFunction
+    from .runtime.windows.assigner import MergingWindowAssigner, WindowAssigner
+    from .runtime.windows.calendar_windows import CalendarEventTimeWindows, CalendarProcessingTimeWindows
+    from .runtime.windows.count_triggers import CountTrigger, DeltaFunction, DeltaTrigger, NeverTrigger
+    from .runtime.windows.early_and_late import EarlyAndLateTrigger
+    from .runtime.windows.event_time_triggers import ContinuousEventTimeTrigger, EventTimeTrigger
+    from .runtime.windows.evictors import CountEvictor, DeltaEvictor, Evictor, TimeEvictor, TimestampedValue
+    from .runtime.windows.global_windows import GlobalWindows
+    from .runtime.windows.processing_time_triggers import ContinuousProcessingTimeTrigger, ProcessingTimeTrigger
+    from .runtime.windows.purging import PurgingTrigger
+    from .runtime.windows.session_windows import (
+        EventTimeSessionWindows,
+        ProcessingTimeSessionWindows,
+        SessionWindowTimeGapExtractor,
+    )
+    from .runtime.windows.time_windows import (
+        SlidingEventTimeWindows,
+        SlidingProcessingTimeWindows,
+        TumblingEventTimeWindows,
+        TumblingProcessingTimeWindows,
+    )
+    from .runtime.windows.trigger import Trigger, TriggerResult
+    from .runtime.windows.windows import GlobalWindow, TimeWindow
     from .state.descriptors import (
         AggregatingStateDescriptor,
         ListStateDescriptor,
@@ -65,6 +88,36 @@ __all__ = [
     "Configuration",
     "WatermarkStrategy",
     "TumblingEventTimeWindows",
+    "TumblingProcessingTimeWindows",
+    "SlidingEventTimeWindows",
+    "SlidingProcessingTimeWindows",
+    "EventTimeSessionWindows",
+    "ProcessingTimeSessionWindows",
+    "SessionWindowTimeGapExtractor",
+    "CalendarEventTimeWindows",
+    "CalendarProcessingTimeWindows",
+    "GlobalWindows",
+    "WindowAssigner",
+    "MergingWindowAssigner",
+    "TimeWindow",
+    "GlobalWindow",
+    "Trigger",
+    "TriggerResult",
+    "EventTimeTrigger",
+    "ProcessingTimeTrigger",
+    "ContinuousEventTimeTrigger",
+    "ContinuousProcessingTimeTrigger",
+    "CountTrigger",
+    "DeltaTrigger",
+    "DeltaFunction",
+    "PurgingTrigger",
+    "EarlyAndLateTrigger",
+    "NeverTrigger",
+    "Evictor",
+    "CountEvictor",
+    "TimeEvictor",
+    "DeltaEvictor",
+    "TimestampedValue",
     "MapFunction",
     "FlatMapFunction",
     "FilterFunction",
@@ -73,6 +126,9 @@ __all__ = [
     "ProcessFunction",
     "KeyedProcessFunction",
     "ProcessWindowFunction",
+    "WindowFunction",
+    "ProcessAllWindowFunction",
+    "AllWindowFunction",
     "CoMapFunction",
     "CoFlatMapFunction",
     "CoProcessFunction",
@@ -121,10 +177,33 @@ _HOMES = {
         "ProcessWindowFunction",
         "ReduceFunction",
         "RuntimeContext",
+        "WindowFunction",
     ),
     ".runtime.operator_state": ("CheckpointedFunction", "FunctionInitializationContext", "FunctionSnapshotContext"),
     ".runtime.watermarks": ("WatermarkStrategy",),
-    ".runtime.windows.assigners": ("TumblingEventTimeWindows",),
+    ".runtime.windows.all_windows": ("AllWindowFunction", "ProcessAllWindowFunction"),
+    ".runtime.windows.assigner": ("MergingWindowAssigner", "WindowAssigner"),
+    ".runtime.windows.calendar_windows": ("CalendarEventTimeWindows", "CalendarProcessingTimeWindows"),
+    ".runtime.windows.count_triggers": ("CountTrigger", "DeltaFunction", "DeltaTrigger", "NeverTrigger"),
+    ".runtime.windows.early_and_late": ("EarlyAndLateTrigger",),
+    ".runtime.windows.event_time_triggers": ("ContinuousEventTimeTrigger", "EventTimeTrigger"),
+    ".runtime.windows.evictors": ("CountEvictor", "DeltaEvictor", "Evictor", "TimeEvictor", "TimestampedValue"),
+    ".runtime.windows.global_windows": ("GlobalWindows",),
+    ".runtime.windows.processing_time_triggers": ("ContinuousProcessingTimeTrigger", "ProcessingTimeTrigger"),
+    ".runtime.windows.purging": ("PurgingTrigger",),
+    ".runtime.windows.session_windows": (
+        "EventTimeSessionWindows",
+        "ProcessingTimeSessionWindows",
+        "SessionWindowTimeGapExtractor",
+    ),
+    ".runtime.windows.time_windows": (
+        "SlidingEventTimeWindows",
+        "SlidingProcessingTimeWindows",
+        "TumblingEventTimeWindows",
+        "TumblingProcessingTimeWindows",
+    ),
+    ".runtime.windows.trigger": ("Trigger", "TriggerResult"),
+    ".runtime.windows.windows": ("GlobalWindow", "TimeWindow"),
     ".state.descriptors": (
         "AggregatingStateDescriptor",
         "ListStateDescriptor",

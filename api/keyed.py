@@ -15,7 +15,7 @@ from .steps import Upstream
 from .streams import DataStream, check_field, check_function, named, yielded_type
 
 if TYPE_CHECKING:
-    from ..runtime.windows.assigners import WindowAssigner
+    from ..runtime.windows.assigner import WindowAssigner
     from .windowed import WindowedStream
 
 
@@ -78,6 +78,14 @@ class KeyedStream(DataStream):
         from .windowed import WindowedStream
 
         return WindowedStream(self, assigner)
+
+    def count_window(self, size: int, slide: int | None = None) -> WindowedStream:
+        """Windows of `size` records of a key; with a slide, after every `slide` records the last `size` of them. What
+        does not fill a window is not given out, at the end of the input neither (as in Flink)."""
+        from ..runtime.windows.global_windows import GlobalWindows
+        from .windowed import count_windows
+
+        return count_windows(self.window(GlobalWindows()), size, slide)
 
     def _running(self, kind: str, field: int | str, name: str | None) -> DataStream:
         from ..runtime.operators.running import RunningAggregateOperator

@@ -32,11 +32,13 @@ from .steps import Configurable, Step, Upstream
 if TYPE_CHECKING:
     from ..runtime.connector import Sink
     from ..runtime.watermarks import WatermarkStrategy
+    from ..runtime.windows.assigner import WindowAssigner
     from ..state.descriptors import MapStateDescriptor
     from .collected import Collected
     from .connected import BroadcastConnectedStream, BroadcastStream, ConnectedStreams
     from .environment import StreamExecutionEnvironment
     from .keyed import KeyedStream
+    from .windowed import AllWindowedStream
 
 _BATCH_FACES = ("arrow", "polars", "numpy")
 _NO_RECORDS = (str, bytes, dict)
@@ -179,6 +181,19 @@ class DataStream(Configurable):
         from .keyed import keyed_stream
 
         return keyed_stream(self, key, key_type)
+
+    def window_all(self, assigner: WindowAssigner) -> AllWindowedStream:
+        """Windows over all records, without keys, in one subtask."""
+        from .windowed import AllWindowedStream
+
+        return AllWindowedStream(self, assigner)
+
+    def count_window_all(self, size: int, slide: int | None = None) -> AllWindowedStream:
+        """Like count_window of a keyed stream, over all records."""
+        from ..runtime.windows.global_windows import GlobalWindows
+        from .windowed import count_windows
+
+        return count_windows(self.window_all(GlobalWindows()), size, slide)
 
     def union(self, *others: DataStream) -> DataStream:
         """All records of these streams, in no particular order."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ..runtime.functions import OutputTag
+from ..runtime.keys import KeyByFunction
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import RecordType
 from ..runtime.units import parse_duration_ms
@@ -16,9 +17,13 @@ from .streams import DataStream, check_function, named, returned_type, yielded_t
 if TYPE_CHECKING:
     from ..runtime.aggregates import Aggregate
     from ..runtime.options import Duration
-    from ..runtime.windows.assigners import WindowAssigner
+    from ..runtime.windows.assigner import WindowAssigner
     from ..runtime.windows.evaluations import Evaluation
-    from ..runtime.windows.triggers import Trigger
+    from ..runtime.windows.evictors import Evictor
+    from ..runtime.windows.trigger import Trigger
+
+
+AnyWindowed = TypeVar("AnyWindowed", bound="WindowedStream")
 
 
 class WindowedStream:
@@ -30,40 +35,46 @@ class WindowedStream:
         self._allowed_lateness_ms = 0
         self._late_tag: OutputTag[Any] | None = None
         self._trigger: Trigger | None = None
+        self._evictor: Evictor | None = None
 
-    def trigger(self, trigger: Trigger) -> WindowedStream:
+    def trigger(self, trigger: Trigger) -> Self:
         """When windows give out results; without one, when the assigner's own trigger says."""
         self._trigger = trigger
         return self
 
-    def allowed_lateness(self, lateness: Duration) -> WindowedStream:
+    def evictor(self, evictor: Evictor) -> Self:
+        """Which records the function does not see, or not again. All of a window's records are kept for that."""
+        self._evictor = evictor
+        return self
+
+    def allowed_lateness(self, lateness: Duration) -> Self:
         """A record that is late by no more than this still counts: its window fires again."""
         self._allowed_lateness_ms = parse_duration_ms(lateness)
         return self
 
-    def side_output_late_data(self, tag: OutputTag[Any]) -> WindowedStream:
+    def side_output_late_data(self, tag: OutputTag[Any]) -> Self:
         """Records whose window is over go to this side output instead of being dropped."""
         self._late_tag = tag
         return self
 
     def reduce(self, function: Any, process_function: Any = None, *, name: str | None = None) -> DataStream:
-        """The combination of all records of a window; with a process function, what that makes of it."""
+        """The combination of all records of a window; with a process (or window) function, what that makes of it."""
         from ..runtime.windows.evaluations import Reduce
 
         def make() -> Operator:
             check_function(function, "reduce")
             result = self._stream.record_type
             if process_function is not None:
-                check_function(process_function, "process")
-                result = yielded_type(process_function, "process", None)
-            return self._operator(Reduce(function, process_function), result, process_function)
+                result = _results_of(process_function, None)
+            return self._operator(Reduce(function, self._called(process_function)), result, process_function)
 
         return self._add("window reduce", make, name or named("window reduce", function))
 
     def aggregate(
         self, function: Any, process_function: Any = None, output_type: Any = None, *, name: str | None = None
     ) -> DataStream:
-        """An AggregateFunction's result per key and window; with a process function, what that makes of it."""
+        """An AggregateFunction's result per key and window; with a process (or window) function, what that makes of
+        it."""
         from ..runtime.windows.evaluations import Aggregate
 
         def make() -> Operator:
@@ -71,9 +82,8 @@ class WindowedStream:
             if process_function is None:
                 result = returned_type(function, "get_result", output_type)
             else:
-                check_function(process_function, "process")
-                result = yielded_type(process_function, "process", output_type)
-            return self._operator(Aggregate(function, process_function), result, process_function)
+                result = _results_of(process_function, output_type)
+            return self._operator(Aggregate(function, self._called(process_function)), result, process_function)
 
         return self._add("window aggregate", make, name or named("window aggregate", function))
 
@@ -83,24 +93,26 @@ class WindowedStream:
 
         def make() -> Operator:
             check_function(function, "process")
-            return self._operator(Process(function), yielded_type(function, "process", output_type), function)
+            result = yielded_type(function, "process", output_type)
+            return self._operator(Process(self._called(function)), result, function)
 
         return self._add("window process", make, name or named("window process", function))
 
     def apply(self, function: Any, output_type: Any = None, *, name: str | None = None) -> DataStream:
         """All records of a window to a WindowFunction: (key, window, elements)."""
-        from ..runtime.windows.evaluations import Apply
 
         def make() -> Operator:
             check_function(function, "apply")
-            return self._operator(Apply(function), yielded_type(function, "apply", output_type), function)
+            result = yielded_type(function, "apply", output_type)
+            return self._operator(self._applied(function), result, function)
 
         return self._add("window apply", make, name or named("window apply", function))
 
     def agg(self, *, name: str | None = None, **aggregates: Aggregate) -> DataStream:
         """Named aggregates, `agg(clicks=ps.count(), longest=ps.max("duration_ms"))`, vectorised where that is possible.
 
-        The result has the key columns, window_start and window_end (ms), and a column for each aggregate.
+        The result has the key columns, window_start and window_end (ms; not of windows without a time), and a column
+        for each aggregate.
         """
 
         def make() -> Operator:
@@ -108,40 +120,92 @@ class WindowedStream:
 
             if not aggregates:
                 raise PipelineError("agg needs at least one aggregate, for example agg(n=ps.count())")
-            if self._trigger is not None:
-                raise PipelineError(
-                    "agg gives a window's result when the watermark passes it; use aggregate(…) with a trigger"
-                )
             return window_agg_operator(
-                self._stream, self._assigner, aggregates, self._allowed_lateness_ms, self._late_name()
+                self._stream, self._assigner, aggregates, self._trigger, self._evictor, **self._options()
             )
 
         return self._add("window agg", make, name)
 
     def _operator(self, evaluation: Evaluation, result: RecordType, function: Any) -> Operator:
-        from ..runtime.windows.window_operator import WindowOperator
+        from ..runtime.windows.building import window_operator
 
-        tags = frozenset() if function is None else output_tags(function, "process")
-        return WindowOperator(
+        return window_operator(
             self._stream.selector,
             self._assigner,
             evaluation,
             result,
             trigger=self._trigger,
-            allowed_lateness_ms=self._allowed_lateness_ms,
-            late_tag=self._late_name(),
-            side_tags=tags,
-            input_type=self._stream.record_type,
+            evictor=self._evictor,
+            side_tags=frozenset() if function is None else output_tags(function, "process"),
+            **self._options(),
         )
 
-    def _late_name(self) -> str | None:
-        return None if self._late_tag is None else self._late_tag.name
+    def _options(self) -> dict[str, Any]:
+        return {
+            "allowed_lateness_ms": self._allowed_lateness_ms,
+            "late_tag": None if self._late_tag is None else self._late_tag.name,
+            "input_type": self._stream.record_type,
+        }
+
+    def _called(self, function: Any) -> Any:
+        """A window function as the operator calls it: with the key."""
+        return function
+
+    def _applied(self, function: Any) -> Evaluation:
+        from ..runtime.windows.evaluations import Apply
+
+        return Apply(function)
 
     def _add(self, kind: str, make: Any, name: str | None) -> DataStream:
         stream = self._stream._add(kind, make, name)
         if self._late_tag is not None and stream._step is not None:
             stream._step.tag_types[self._late_tag.name] = self._stream.record_type
         return stream
+
+
+class AllWindowedStream(WindowedStream):
+    """A stream without keys cut into windows (Flink's AllWindowedStream): one subtask sees all records. Functions are
+    given no key: process(context, elements), apply(window, elements)."""
+
+    def __init__(self, stream: DataStream, assigner: WindowAssigner) -> None:
+        from ..runtime.windows.all_windows import no_key
+
+        super().__init__(KeyedStream(stream, KeyByFunction(no_key, type(None)), type(None)), assigner)
+
+    def _called(self, function: Any) -> Any:
+        from ..runtime.windows.all_windows import WithoutKey
+
+        return None if function is None else WithoutKey(function, "process")
+
+    def _applied(self, function: Any) -> Evaluation:
+        from ..runtime.windows.all_windows import WithoutKey
+        from ..runtime.windows.evaluations import Process
+
+        return Process(WithoutKey(function, "apply"))
+
+    def _add(self, kind: str, make: Any, name: str | None) -> DataStream:
+        stream = super()._add(kind, make, name)
+        return stream.set_parallelism(1).set_max_parallelism(1)
+
+
+def count_windows(windows: AnyWindowed, size: int, slide: int | None) -> AnyWindowed:
+    """Global windows that fire by count. PipelineError for what cannot be a size or a slide."""
+    from ..runtime.windows.evictors import CountEvictor
+    from ..runtime.windows.triggers import CountTrigger, PurgingTrigger
+
+    for what, count in (("size", size), ("slide", slide or 1)):
+        if type(count) is not int or count < 1:
+            raise PipelineError(f"the {what} of a count window is an int of at least 1, not {count!r}")
+    if not slide:
+        return windows.trigger(PurgingTrigger(CountTrigger(size)))
+    return windows.trigger(CountTrigger(slide)).evictor(CountEvictor(size))
+
+
+def _results_of(window_function: Any, output_type: Any) -> RecordType:
+    """Of a ProcessWindowFunction, a WindowFunction, or a callable like that of the first."""
+    method = "apply" if callable(getattr(window_function, "apply", None)) else "process"
+    check_function(window_function, method)
+    return yielded_type(window_function, method, output_type)
 
 
 def _check_aggregate(function: Any) -> None:

@@ -50,5 +50,14 @@ class FoldedAggregatingState(AggregatingState[V, R], Generic[V, R]):
             accumulator = self._function.create_accumulator()
         self._accumulators.update(self._function.add(value, accumulator))
 
+    def accumulator(self) -> Any:
+        """As it is in state; None when nothing was added."""
+        return self._accumulators.value()
+
+    def merge(self, accumulator: Any) -> None:
+        """Take in what was aggregated elsewhere."""
+        own = self._accumulators.value()
+        self._accumulators.update(accumulator if own is None else self._function.merge(own, accumulator))
+
     def clear(self) -> None:
         self._accumulators.clear()

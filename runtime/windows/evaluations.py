@@ -2,11 +2,13 @@
 
 Reduce and Aggregate keep one value per key and window, folded batch by batch; Process and Apply keep the elements.
 A window function (process or apply) then makes results of what was kept; without one it is the result itself.
-All methods work in the backend's current namespace, which is the window's.
+All methods work in the backend's current namespace, which is that of the window's contents (or of a slice of windows
+that share slices).
 """
 
 from __future__ import annotations
 
+import copy
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -14,15 +16,16 @@ from typing import Any
 
 from ...state.backend import KeyedStateBackend, ListState, ValueState
 from ...state.descriptors import ListStateDescriptor, ValueStateDescriptor
-from ..functions import RuntimeContext, WindowContext, callable_of, close_function, open_function
+from ..functions import AggregateFunction, RuntimeContext, WindowContext, callable_of, close_function, open_function
 from ..operators.running import state_type
+from ..operators.user_code import is_immutable
 from ..record_types import RecordType, record_type_of
-
-_CONTENTS = "window-contents"
 
 
 class Evaluation(ABC):
     """State and function of a window operator's windows. Picklable until it is opened."""
+
+    state_name = "window-contents"
 
     def __init__(self, function: Any, window_function: Any = None) -> None:
         """`window_function`: a ProcessWindowFunction, WindowFunction, or callable(key, context, elements)."""
@@ -30,7 +33,12 @@ class Evaluation(ABC):
         self.window_function = window_function
 
     def open(self, context: RuntimeContext, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
+        self._set_namespace = backend.set_namespace
+        self._set_key = backend.set_current_key
         self.create_state(backend, input_type)
+        self.open_functions(context)
+
+    def open_functions(self, context: RuntimeContext) -> None:
         open_function(self.function, context)
         if self.window_function is not None:
             self._call = _window_call(self.window_function)
@@ -40,8 +48,8 @@ class Evaluation(ABC):
     def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None: ...
 
     @abstractmethod
-    def add(self, keys: Sequence[Any], rows: Sequence[Any]) -> list[int]:
-        """Elements of the current namespace's window, each with its key. Leaves no current key.
+    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
+        """Elements of the current namespace, each with its key and own timestamp. Leaves no current key.
 
         Positions of the elements that may be the first of their key and window; the first one is among them."""
 
@@ -50,13 +58,26 @@ class Evaluation(ABC):
         """What the window function is given; empty when there is nothing. For the current key."""
 
     @abstractmethod
+    def kept_of(self, elements: Sequence[Any]) -> list[Any]:
+        """The same of these elements, whatever is in state. Where an evictor has left none, an aggregate has a result
+        all the same, and a reduction has not (as in Flink)."""
+
+    @abstractmethod
     def clear(self) -> None:
         """Forget what was kept. For the current key."""
+
+    @abstractmethod
+    def merge(self, target: int, sources: Sequence[int]) -> None:
+        """What the source namespaces have of the current key comes to that of the target, behind it; nothing is left
+        of it there. Leaves the target as the current namespace."""
 
     def results(self, key: Any, context: WindowContext) -> Iterable[Any] | None:
         """The user's iterable may be a generator: drain it before the key changes."""
         kept = self.kept()
-        if self.window_function is None or not kept:
+        return self.results_of(key, context, kept) if kept else None
+
+    def results_of(self, key: Any, context: WindowContext, kept: list[Any]) -> Iterable[Any] | None:
+        if self.window_function is None:
             return kept
         produced: Iterable[Any] | None = self._call(key, context, kept)
         return produced
@@ -79,15 +100,73 @@ def _window_call(function: Any) -> Callable[[Any, WindowContext, list[Any]], Any
     return callable_of(function, "process")
 
 
-class Reduce(Evaluation):
+class Folding(Evaluation):
+    """Keeps one value for all elements: of contents that can be combined with others'."""
+
+    _state: ValueState[Any]
+
+    @property
+    @abstractmethod
+    def can_merge(self) -> bool:
+        """Contents can be combined."""
+
+    @abstractmethod
+    def combined(self, one: Any, other: Any) -> Any:
+        """Of two contents; either may be changed."""
+
+    @abstractmethod
+    def finished(self, contents: Any) -> Any:
+        """What contents give, or a function is given."""
+
+    def contents(self) -> Any:
+        """Of the current key and namespace, as they are in state; None when there are none."""
+        return self._state.value()
+
+    def kept(self) -> list[Any]:
+        contents = self._state.value()
+        return [] if contents is None else [self.finished(contents)]
+
+    def kept_of_parts(self, parts: Sequence[Any]) -> list[Any]:
+        """Of the contents of several namespaces, which are left as they are."""
+        total: Any = None
+        for part in parts:
+            own = _own(part)
+            total = own if total is None else self.combined(total, own)
+        return [] if total is None else [self.finished(total)]
+
+    def clear(self) -> None:
+        self._state.clear()
+
+    def merge(self, target: int, sources: Sequence[int]) -> None:
+        parts = []
+        for namespace in sources:
+            self._set_namespace(namespace)
+            part = self._state.value()
+            if part is not None:
+                self._state.clear()
+                parts.append(part)
+        self._set_namespace(target)
+        if parts:
+            total = self._state.value()
+            for part in parts:
+                total = part if total is None else self.combined(total, part)
+            self._state.update(total)
+
+
+class Reduce(Folding):
     """Keeps the combination of all elements: a ReduceFunction or callable(a, b)."""
+
+    can_merge = True
 
     def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
         kind = None if input_type is None else state_type(input_type)
-        self._state: ValueState[Any] = backend.value_state(ValueStateDescriptor(_CONTENTS, kind))
+        self._state = backend.value_state(ValueStateDescriptor(self.state_name, kind))
+
+    def open_functions(self, context: RuntimeContext) -> None:
+        super().open_functions(context)
         self._reduce = callable_of(self.function, "reduce")
 
-    def add(self, keys: Sequence[Any], rows: Sequence[Any]) -> list[int]:
+    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
         reduce = self._reduce
         first: list[int] = []
 
@@ -100,22 +179,34 @@ class Reduce(Evaluation):
         self._state.fold(keys, range(len(rows)), step)
         return first
 
-    def kept(self) -> list[Any]:
-        value = self._state.value()
-        return [] if value is None else [value]
+    def combined(self, one: Any, other: Any) -> Any:
+        return self._reduce(one, other)
 
-    def clear(self) -> None:
-        self._state.clear()
+    def finished(self, contents: Any) -> Any:
+        return contents
+
+    def kept_of(self, elements: Sequence[Any]) -> list[Any]:
+        if not elements:
+            return []
+        total = elements[0]
+        for element in elements[1:]:
+            total = self._reduce(total, element)
+        return [total]
 
 
-class Aggregate(Evaluation):
+class Aggregate(Folding):
     """With an AggregateFunction. The state is typed if create_accumulator says what it returns."""
 
     def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
         kind = _returned_type(self.function.create_accumulator)
-        self._state: ValueState[Any] = backend.value_state(ValueStateDescriptor(_CONTENTS, kind))
+        self._state = backend.value_state(ValueStateDescriptor(self.state_name, kind))
 
-    def add(self, keys: Sequence[Any], rows: Sequence[Any]) -> list[int]:
+    @property
+    def can_merge(self) -> bool:
+        own = getattr(type(self.function), "merge", None) or getattr(self.function, "merge", None)
+        return callable(own) and own is not AggregateFunction.merge
+
+    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
         create, add = self.function.create_accumulator, self.function.add
         first: list[int] = []
 
@@ -128,12 +219,17 @@ class Aggregate(Evaluation):
         self._state.fold(keys, range(len(rows)), step)
         return first
 
-    def kept(self) -> list[Any]:
-        accumulator = self._state.value()
-        return [] if accumulator is None else [self.function.get_result(accumulator)]
+    def combined(self, one: Any, other: Any) -> Any:
+        return self.function.merge(one, other)
 
-    def clear(self) -> None:
-        self._state.clear()
+    def finished(self, contents: Any) -> Any:
+        return self.function.get_result(contents)
+
+    def kept_of(self, elements: Sequence[Any]) -> list[Any]:
+        accumulator = self.function.create_accumulator()
+        for element in elements:
+            accumulator = self.function.add(element, accumulator)
+        return [self.function.get_result(accumulator)]
 
 
 class Process(Evaluation):
@@ -144,38 +240,71 @@ class Process(Evaluation):
 
     def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
         kind = None if input_type is None else state_type(input_type)
-        self._state: ListState[Any] = backend.list_state(ListStateDescriptor(_CONTENTS, kind))
-        self._set_key = backend.set_current_key
+        self._state: ListState[Any] = backend.list_state(ListStateDescriptor(self.state_name, kind))
 
-    def add(self, keys: Sequence[Any], rows: Sequence[Any]) -> list[int]:
-        elements: dict[Any, list[Any]] = {}
-        first: list[int] = []
-        for position, (key, row) in enumerate(zip(keys, rows, strict=True)):
-            own = elements.get(key)
-            if own is None:
-                elements[key] = [row]
-                first.append(position)
-            else:
-                own.append(row)
-        for key, own in elements.items():
-            self._set_key(key)
-            self._state.add_all(own)
-        return first
+    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
+        return add_to_lists(self._state, self._set_key, keys, rows)
 
     def kept(self) -> list[Any]:
         return self._state.get()
 
+    def kept_of(self, elements: Sequence[Any]) -> list[Any]:
+        return list(elements)
+
     def clear(self) -> None:
         self._state.clear()
+
+    def merge(self, target: int, sources: Sequence[int]) -> None:
+        merge_lists(self._state, self._set_namespace, target, sources)
 
 
 class Apply(Process):
     """All elements of the window to a WindowFunction or callable(key, window, elements)."""
 
-    def open(self, context: RuntimeContext, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
-        super().open(context, backend, input_type)
+    def open_functions(self, context: RuntimeContext) -> None:
+        super().open_functions(context)
         apply = callable_of(self.window_function, "apply")
         self._call = lambda key, window_context, elements: apply(key, window_context.window(), elements)
+
+
+def add_to_lists(
+    state: ListState[Any], set_key: Callable[[Any], None], keys: Sequence[Any], rows: Sequence[Any]
+) -> list[int]:
+    """Every row to its key's list. Positions of each key's first row."""
+    elements: dict[Any, list[Any]] = {}
+    first: list[int] = []
+    for position, (key, row) in enumerate(zip(keys, rows, strict=True)):
+        own = elements.get(key)
+        if own is None:
+            elements[key] = [row]
+            first.append(position)
+        else:
+            own.append(row)
+    for key, own in elements.items():
+        set_key(key)
+        state.add_all(own)
+    return first
+
+
+def merge_lists(
+    state: ListState[Any], set_namespace: Callable[[int], None], target: int, sources: Sequence[int]
+) -> None:
+    moved: list[Any] = []
+    for namespace in sources:
+        set_namespace(namespace)
+        elements = state.get()
+        if elements:
+            moved += elements
+            state.clear()
+    set_namespace(target)
+    state.add_all(moved)
+
+
+def _own(value: Any) -> Any:
+    """A copy, where it can change."""
+    if type(value) is list:
+        return [_own(item) for item in value]
+    return value if is_immutable(value) else copy.deepcopy(value)
 
 
 def _returned_type(function: Any) -> Any:

@@ -1,9 +1,13 @@
 """Windows on rows: contents per key and window in state, triggers that say when they are given out.
 
-A window's state lives in the namespace of its start. A timer at its *cleanup time* (its last ms, plus the allowed
-lateness) removes it; an element that comes after that is late: counted, and given to the late side output if there
-is one. Lateness is judged against the watermark before the batch (PROTOCOLS 20). An element that comes after its
-window has fired, but before cleanup, makes it fire again.
+A window's state lies in the namespace of its number: of aligned windows, which are what this file handles, their
+start. Windows that need more are handled by operators derived from this one: custom_windows.py (a user's assigner,
+windows that merge), session_operator.py and slices.py (sessions and sliding windows with the trigger they come with).
+
+A timer at a window's *cleanup time* (its last ms, plus the allowed lateness) removes it. An element whose windows are
+all over is late: counted, and given to the late side output if there is one; one that has no window, because it falls
+between sliding windows, only if its time has passed as well. Lateness is judged against the watermark before the
+batch (PROTOCOLS 20). An element that comes after its window has fired, but before cleanup, makes it fire again.
 
 The elements of a batch are folded into state window by window, all keys at once, where the trigger treats them all
 alike; otherwise, and for windows that are due already (each element fires again), one by one. What comes out is the
@@ -11,34 +15,42 @@ same for every way the stream is cut into batches.
 
 Timers, and so results, come in the order of time; of one time, in the order of registration. Results carry the last
 ms of their window.
+
+At the end of the input the last watermark fires what event time can fire. Timers of the clock fire no more: windows of
+processing time give out nothing then, and what global windows hold is given out only by a trigger of event time.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
-from ...state.backend import VOID_NAMESPACE, KeyedStateBackend, Timers
-from ...state.descriptors import StateDescriptor
+from ...state.backend import KeyedStateBackend
 from ...state.errors import RecordTypeError
 from ..batch import NO_TIMESTAMP, Batch, Int64Array
 from ..elements import Watermark
-from ..functions import KeyedStateStore, OutputTag, RuntimeContext, WindowContext
+from ..functions import RuntimeContext
 from ..keys import KeySelector
 from ..operators.keyed import ROWS_AT_ONCE, TIMERS_AT_ONCE, KeyedOperator
 from ..operators.operator import Firing, OperatorContext, RestoredState
 from ..operators.user_code import Collector, raise_user_error, shown
 from ..record_types import RecordType
-from .assigners import AlignedWindows, WindowAssigner
+from .assigner import NO_WINDOW, AlignedWindows, WindowAssigner
+from .contexts import AtHand, ForTrigger, GlobalState
 from .evaluations import Aggregate, Apply, Evaluation, Process, Reduce
-from .triggers import TimeWindow, Trigger, TriggerContext, TriggerResult
+from .incoming import Incoming, by_start
+from .trigger import Trigger, TriggerResult
+from .windows import MAX_TIMESTAMP
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 class WindowOperator(KeyedOperator):
-    """Any assigner whose windows do not merge, any trigger, any evaluation."""
+    """Aligned windows with any trigger and any evaluation; building.py knows which operator windows need."""
+
+    windows_merge = False
 
     def __init__(
         self,
@@ -67,9 +79,10 @@ class WindowOperator(KeyedOperator):
         super().open(context, restored)
         self._late = context.metrics.counter("records_late_total")
         self._timers = {True: self.backend.timers("event"), False: self.backend.timers("processing")}
-        self._at_hand = _AtHand(self, self.backend)
-        self._trigger_context = _ForTrigger(self._at_hand, self._timers[True], self._timers[False])
-        global_state = cast(KeyedStateBackend, _GlobalState(self.backend, self._at_hand))
+        self._own_timers = self._timers[self.assigner.is_event_time]
+        self._at_hand = AtHand(self, self.backend, self.windows_merge)
+        self._for_trigger = ForTrigger(self._at_hand, self.backend, self._timers[True], self._timers[False])
+        global_state = cast(KeyedStateBackend, GlobalState(self.backend, self._at_hand))
         try:
             self.evaluation.open(RuntimeContext(context, global_state), self.backend, self.input_type)
         except Exception as error:
@@ -80,20 +93,18 @@ class WindowOperator(KeyedOperator):
     def process_batch(self, batch: Batch, input_index: int) -> None:
         if not len(batch):
             return
-        keys, rows = self.keys(batch), batch.rows()
         at_hand = self._at_hand
         at_hand.now_ms = self.context.clock.now_ms()
         at_hand.collector = collector = Collector(self.output_type, self.output, self._tagged)
-        timestamps = self._timestamps(batch)
-        if isinstance(self.assigner, AlignedWindows) and self.trigger.same_for_all_elements:
-            accepted = self._add_by_window(self.assigner, keys, rows, timestamps)
-        else:
-            accepted = self._add_one_by_one(keys, rows, timestamps)
+        incoming = Incoming(self.keys(batch), batch.rows(), batch.timestamp_list(), self._times(batch))
+        accepted = self._add_all(incoming)
         collector.emit()
-        if not accepted.all():
-            self._give_out_late(batch, np.flatnonzero(~accepted).tolist())
+        if self.assigner.is_event_time and not accepted.all():
+            passed = incoming.times + self.allowed_lateness_ms <= self.current_watermark
+            self._give_out_late(batch, np.flatnonzero(passed & ~accepted).tolist())
 
-    def _timestamps(self, batch: Batch) -> Int64Array:
+    def _times(self, batch: Batch) -> Int64Array:
+        """What windows are assigned by."""
         if not self.assigner.is_event_time:
             return np.full(len(batch), self._at_hand.now_ms, np.int64)
         if not batch.has_timestamps or (batch.timestamps() == NO_TIMESTAMP).any():
@@ -104,70 +115,92 @@ class WindowOperator(KeyedOperator):
             )
         return batch.timestamps()
 
-    def _add_by_window(self, assigner: AlignedWindows, keys: list[Any], rows: list[Any], timestamps: Int64Array) -> Any:
-        accepted = np.zeros(len(rows), np.bool_)
-        for starts in assigner.starts(timestamps):
-            for start, positions in _by_start(starts):
+    def _add_all(self, incoming: Incoming) -> BoolArray:
+        """Which elements belong to a window that is not over."""
+        assigner = cast(AlignedWindows, self.assigner)
+        try:
+            starts = assigner.starts(incoming.times)
+        except Exception as error:
+            raise_user_error(self.context, error, f"in the assigner, {assigner}")
+        add = self._add_by_window if self.trigger.same_for_all_elements else self._add_one_by_one
+        return add(assigner, incoming, starts)
+
+    def _add_by_window(self, assigner: AlignedWindows, incoming: Incoming, starts: list[Int64Array]) -> BoolArray:
+        accepted = np.zeros(len(incoming), np.bool_)
+        for of_each in starts:
+            for start, positions in by_start(of_each):
+                if start == NO_WINDOW:
+                    continue
                 window = assigner.window_at(start)
                 if self._is_over(window):
                     continue
                 accepted[positions] = True
-                whole = len(positions) == len(rows)
-                own_keys = keys if whole else [keys[i] for i in positions]
-                own_rows = rows if whole else [rows[i] for i in positions]
-                own_timestamps = timestamps[positions].tolist()
-                if window.max_timestamp() <= self.current_watermark:
-                    for key, row, timestamp in zip(own_keys, own_rows, own_timestamps, strict=True):
-                        self._add_one(key, row, timestamp, window)
+                if self._is_due(window):
+                    for position in positions.tolist():
+                        self._add_one(incoming, position, window, start, start)
                 else:
-                    self._add_alike(own_keys, own_rows, own_timestamps[0], window)
+                    self._add_alike(incoming.at(positions), window, start)
         return accepted
 
-    def _add_alike(self, keys: list[Any], rows: list[Any], timestamp: int, window: TimeWindow) -> None:
+    def _add_alike(self, elements: Incoming, window: Any, number: int) -> None:
         """Elements of a window that is not due yet, when the trigger does the same for each of them: it is asked at
         the first of each key, and its timers are there for the others."""
-        for position in self._add(keys, rows, window):
-            self._ask_trigger(keys[position], rows[position], timestamp, window)
+        for position in self._add(elements, number):
+            self._at_hand.move_to(elements.keys[position], window, number, number)
+            self._ask_trigger(elements.rows[position], elements.own_timestamps[position])
 
-    def _add_one_by_one(self, keys: list[Any], rows: list[Any], timestamps: Int64Array) -> Any:
-        accepted = np.zeros(len(rows), np.bool_)
-        for i, (key, row, timestamp) in enumerate(zip(keys, rows, timestamps.tolist(), strict=True)):
-            for window in self.assigner.assign_windows(row, timestamp):
-                if not self._is_over(window):
-                    accepted[i] = True
-                    self._add_one(key, row, timestamp, window)
+    def _add_one_by_one(self, assigner: AlignedWindows, incoming: Incoming, starts: list[Int64Array]) -> BoolArray:
+        accepted = np.zeros(len(incoming), np.bool_)
+        windows = {int(start): assigner.window_at(int(start)) for start in np.unique(starts) if start != NO_WINDOW}
+        for position, of_element in enumerate(zip(*[each.tolist() for each in starts], strict=True)):
+            for start in of_element:
+                if start != NO_WINDOW and not self._is_over(windows[start]):
+                    accepted[position] = True
+                    self._add_one(incoming, position, windows[start], start, start)
         return accepted
 
-    def _add_one(self, key: Any, row: Any, timestamp: int, window: TimeWindow) -> None:
-        self._add([key], [row], window)
-        result = self._ask_trigger(key, row, timestamp, window)
-        self._act(result, over=False)
+    def _add_one(self, incoming: Incoming, position: int, window: Any, number: int, contents: int) -> None:
+        self._add(incoming.one(position), contents)
+        self._at_hand.move_to(incoming.keys[position], window, number, contents)
+        self._act(self._ask_trigger(incoming.rows[position], incoming.own_timestamps[position]), over=False)
 
-    def _add(self, keys: list[Any], rows: list[Any], window: TimeWindow) -> list[int]:
-        self.backend.set_namespace(window.start)
+    def _add(self, elements: Incoming, contents: int) -> list[int]:
+        self.backend.set_namespace(contents)
         try:
-            return self.evaluation.add(keys, rows)
+            return self.evaluation.add(elements.keys, elements.rows, elements.own_timestamps)
         except Exception as error:
-            raise_user_error(self.context, error, f"in a batch that begins with {shown(rows[0])}")
+            raise_user_error(self.context, error, f"in a batch that begins with {shown(elements.rows[0])}")
 
-    def _ask_trigger(self, key: Any, row: Any, timestamp: int, window: TimeWindow) -> TriggerResult:
-        self._at_hand.move_to(key, window)
+    def _ask_trigger(self, row: Any, timestamp: int) -> TriggerResult:
+        """About an element of the window at hand."""
+        at_hand = self._at_hand
+        window = at_hand.window()
+        self.backend.set_namespace(at_hand.number)
         try:
-            result = self.trigger.on_element(row, timestamp, window, self._trigger_context)
+            result = self.trigger.on_element(row, timestamp, window, self._for_trigger)
         except Exception as error:
             raise_user_error(self.context, error, f"in the trigger, on the record {shown(row)}")
-        self._timers[self.assigner.is_event_time].register_for(key, self._cleanup_time(window), window.start)
+        self._register_cleanup(at_hand.key, window, at_hand.number)
         return result
 
-    def _cleanup_time(self, window: TimeWindow) -> int:
-        return window.max_timestamp() + self.allowed_lateness_ms
+    def _register_cleanup(self, key: Any, window: Any, number: int) -> None:
+        time = self._cleanup_time(window)
+        if time < MAX_TIMESTAMP:
+            self._own_timers.register_for(key, time, number)
 
-    def _is_over(self, window: TimeWindow) -> bool:
+    def _cleanup_time(self, window: Any) -> int:
+        last: int = window.max_timestamp()
+        return min(last + self.allowed_lateness_ms, MAX_TIMESTAMP)
+
+    def _is_over(self, window: Any) -> bool:
         return self.assigner.is_event_time and self._cleanup_time(window) <= self.current_watermark
+
+    def _is_due(self, window: Any) -> bool:
+        return self.assigner.is_event_time and window.max_timestamp() <= self.current_watermark
 
     def _give_out_late(self, batch: Batch, positions: list[int]) -> None:
         self._late.inc(len(positions))
-        if self.late_tag is not None:
+        if positions and self.late_tag is not None:
             self.output.emit_side(self.late_tag, batch.keep(positions))
 
     # time
@@ -190,22 +223,30 @@ class WindowOperator(KeyedOperator):
         at_hand.collector = collector = self._firing = Collector(self.output_type, self.output, self._tagged)
         fired = 0
         while (due := timers.pop_due(up_to)) is not None:
-            timestamp, key, start = due
-            window = self.assigner.window_at(start)
-            at_hand.move_to(key, window)
-            self._on_timer(timestamp, window, event_time)
+            timestamp, key, number = due
+            self._on_timer(timestamp, key, number, event_time)
             fired += 1
             if fired % TIMERS_AT_ONCE == 0:
                 if collector.held >= ROWS_AT_ONCE:
                     collector.emit()
                 self.backend.between_batches()
                 yield
+                at_hand.collector = collector
         collector.emit()
 
-    def _on_timer(self, timestamp: int, window: TimeWindow, event_time: bool) -> None:
+    def _on_timer(self, timestamp: int, key: Any, number: int, event_time: bool) -> None:
+        window = cast(AlignedWindows, self.assigner).window_at(number)
+        self._at_hand.move_to(key, window, number, number)
+        self._time_has_come(timestamp, event_time)
+
+    def _time_has_come(self, timestamp: int, event_time: bool) -> None:
+        """For the window at hand."""
+        at_hand = self._at_hand
+        window = at_hand.window()
         on_time = self.trigger.on_event_time if event_time else self.trigger.on_processing_time
+        self.backend.set_namespace(at_hand.number)
         try:
-            result = on_time(timestamp, window, self._trigger_context)
+            result = on_time(timestamp, window, self._for_trigger)
         except Exception as error:
             raise_user_error(self.context, error, f"in the trigger of {window}")
         over = event_time == self.assigner.is_event_time and timestamp == self._cleanup_time(window)
@@ -214,22 +255,32 @@ class WindowOperator(KeyedOperator):
     def _act(self, result: TriggerResult, over: bool) -> None:
         """What the trigger said about the window at hand, and the end of it when it is over."""
         at_hand = self._at_hand
-        purge = over or TriggerResult.PURGE in result
         try:
+            if not isinstance(result, TriggerResult):
+                raise TypeError(f"the trigger ({self.trigger}) answered {result!r}, which is no TriggerResult")
+            purge = over or TriggerResult.PURGE in result
             if TriggerResult.FIRE in result:
                 self._give_out(keep=not purge)
             if purge:
+                self.backend.set_namespace(at_hand.home)
                 self.evaluation.clear()
             if over:
-                self.trigger.clear(at_hand.window(), self._trigger_context)
-                self.evaluation.window_over(at_hand)
+                self.backend.set_namespace(at_hand.number)
+                self.trigger.clear(at_hand.window(), self._for_trigger)
+                self._window_over()
         except Exception as error:
             raise_user_error(self.context, error, f"in {at_hand.window()} of key {shown(at_hand.key)}")
+
+    def _window_over(self) -> None:
+        """The one at hand: nothing of it must be left."""
+        self.backend.set_namespace(self._at_hand.home)
+        self.evaluation.window_over(self._at_hand)
 
     def _give_out(self, keep: bool) -> None:
         """keep: the window goes on with its contents, so what is handed out must not be the contents themselves. Nor
         may it be other state that a window function has."""
         at_hand = self._at_hand
+        self.backend.set_namespace(at_hand.home)
         produced = self.evaluation.results(at_hand.key, at_hand)
         if produced is None:
             return
@@ -241,156 +292,6 @@ class WindowOperator(KeyedOperator):
             self.evaluation.close()
         finally:
             super().close()
-
-
-def _by_start(starts: Int64Array) -> Iterator[tuple[int, Any]]:
-    """(start, positions of its elements in order), in the order of time."""
-    first = int(starts[0])
-    if (starts == first).all():
-        yield first, np.arange(len(starts))
-        return
-    order = np.argsort(starts, kind="stable")
-    borders = np.flatnonzero(np.diff(starts[order])) + 1
-    for positions in np.split(order, borders):
-        yield int(starts[positions[0]]), positions
-
-
-class _AtHand(WindowContext):
-    """The key and window at hand: one object for all calls."""
-
-    collector: Collector
-
-    def __init__(self, operator: WindowOperator, backend: KeyedStateBackend) -> None:
-        self._operator = operator
-        self._backend = backend
-        self._window = TimeWindow(0, 0)
-        self.key: Any = None
-        self.now_ms = 0
-        self._window_state = _Store(backend, "window.")
-        self._global_state = _Store(cast(KeyedStateBackend, _GlobalState(backend, self)), "")
-
-    def move_to(self, key: Any, window: TimeWindow) -> None:
-        self.key, self._window = key, window
-        self._backend.set_current_key(key)
-        self._backend.set_namespace(window.start)
-
-    def window(self) -> TimeWindow:
-        return self._window
-
-    def current_processing_time(self) -> int:
-        return self.now_ms
-
-    def current_watermark(self) -> int:
-        return self._operator.current_watermark
-
-    def window_state(self) -> KeyedStateStore:
-        return self._window_state
-
-    def global_state(self) -> KeyedStateStore:
-        return self._global_state
-
-    def output(self, tag: OutputTag[Any], value: Any) -> None:
-        self.collector.side(tag, value, self._window.max_timestamp(), apart=True)
-
-
-class _ForTrigger(TriggerContext):
-    def __init__(self, at_hand: _AtHand, event_timers: Timers, processing_timers: Timers) -> None:
-        self._at_hand = at_hand
-        self._event_timers = event_timers
-        self._processing_timers = processing_timers
-        self._state = _Store(at_hand._backend, "trigger.")
-
-    def get_current_watermark(self) -> int:
-        return self._at_hand.current_watermark()
-
-    def get_current_processing_time(self) -> int:
-        return self._at_hand.now_ms
-
-    def register_event_time_timer(self, time: int) -> None:
-        self._event_timers.register_for(self._at_hand.key, time, self._at_hand.window().start)
-
-    def register_processing_time_timer(self, time: int) -> None:
-        self._processing_timers.register_for(self._at_hand.key, time, self._at_hand.window().start)
-
-    def delete_event_time_timer(self, time: int) -> None:
-        self._event_timers.delete_for(self._at_hand.key, time, self._at_hand.window().start)
-
-    def delete_processing_time_timer(self, time: int) -> None:
-        self._processing_timers.delete_for(self._at_hand.key, time, self._at_hand.window().start)
-
-    def get_partitioned_state(self, state_descriptor: Any) -> Any:
-        return self._state.of(state_descriptor)
-
-
-class _Store(KeyedStateStore):
-    """State of the current namespace, under names that do not meet the operator's own."""
-
-    def __init__(self, backend: KeyedStateBackend, prefix: str) -> None:
-        self._backend = backend
-        self._prefix = prefix
-
-    def get_state(self, descriptor: Any) -> Any:
-        return self._backend.value_state(self._named(descriptor))
-
-    def get_list_state(self, descriptor: Any) -> Any:
-        return self._backend.list_state(self._named(descriptor))
-
-    def get_map_state(self, descriptor: Any) -> Any:
-        return self._backend.map_state(self._named(descriptor))
-
-    def get_reducing_state(self, descriptor: Any) -> Any:
-        return self._backend.reducing_state(self._named(descriptor))
-
-    def get_aggregating_state(self, descriptor: Any) -> Any:
-        return self._backend.aggregating_state(self._named(descriptor))
-
-    def of(self, descriptor: StateDescriptor) -> Any:
-        return getattr(self._backend, f"{descriptor.kind}_state")(self._named(descriptor))
-
-    def _named(self, descriptor: Any) -> Any:
-        return dataclasses.replace(descriptor, name=self._prefix + descriptor.name)
-
-
-class _GlobalState:
-    """State of the key over all windows: each access leaves the window's namespace and comes back to it."""
-
-    def __init__(self, backend: KeyedStateBackend, at_hand: _AtHand) -> None:
-        self._backend = backend
-        self._at_hand = at_hand
-
-    def value_state(self, descriptor: Any) -> Any:
-        return _OutsideWindow(self._backend.value_state(descriptor), self._backend, self._at_hand)
-
-    def list_state(self, descriptor: Any) -> Any:
-        return _OutsideWindow(self._backend.list_state(descriptor), self._backend, self._at_hand)
-
-    def map_state(self, descriptor: Any) -> Any:
-        return _OutsideWindow(self._backend.map_state(descriptor), self._backend, self._at_hand)
-
-    def reducing_state(self, descriptor: Any) -> Any:
-        return _OutsideWindow(self._backend.reducing_state(descriptor), self._backend, self._at_hand)
-
-    def aggregating_state(self, descriptor: Any) -> Any:
-        return _OutsideWindow(self._backend.aggregating_state(descriptor), self._backend, self._at_hand)
-
-
-class _OutsideWindow:
-    def __init__(self, handle: Any, backend: KeyedStateBackend, at_hand: _AtHand) -> None:
-        self._handle = handle
-        self._backend = backend
-        self._at_hand = at_hand
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._handle, name)
-
-        def outside(*arguments: Any, **named: Any) -> Any:
-            self._backend.set_namespace(VOID_NAMESPACE)
-            try:
-                return method(*arguments, **named)  # an iterator stays in the namespace that it was made in
-            finally:
-                self._backend.set_namespace(self._at_hand.window().start)
-
-        return outside
 
 
 __all__ = ["Aggregate", "Apply", "Evaluation", "Process", "Reduce", "WindowOperator"]

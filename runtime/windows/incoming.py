@@ -1,0 +1,56 @@
+"""A batch as window operators take it apart: parallel lists of keys, rows and timestamps, and what windows go by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..batch import Int64Array
+
+Positions = npt.NDArray[np.intp]
+
+
+class Incoming:
+    """Elements in order."""
+
+    __slots__ = ("keys", "own_timestamps", "rows", "times")
+
+    def __init__(self, keys: list[Any], rows: list[Any], own_timestamps: list[int], times: Int64Array) -> None:
+        self.keys = keys
+        self.rows = rows
+        self.own_timestamps = own_timestamps
+        """The elements' own; NO_TIMESTAMP where one has none."""
+        self.times = times
+        """The same, or the clock's for windows of processing time."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def at(self, positions: Positions) -> Incoming:
+        """The elements at these positions, which are in order."""
+        if len(positions) == len(self.rows):
+            return self
+        chosen = positions.tolist()
+        keys, rows, timestamps = self.keys, self.rows, self.own_timestamps
+        return Incoming(
+            [keys[i] for i in chosen], [rows[i] for i in chosen], [timestamps[i] for i in chosen], self.times[positions]
+        )
+
+    def one(self, position: int) -> Incoming:
+        at = slice(position, position + 1)
+        return Incoming(self.keys[at], self.rows[at], self.own_timestamps[at], self.times[at])
+
+
+def by_start(starts: Int64Array) -> Iterator[tuple[int, Positions]]:
+    """(start, positions of its elements in order), in the order of time."""
+    first = int(starts[0])
+    if (starts == first).all():
+        yield first, np.arange(len(starts))
+        return
+    order = np.argsort(starts, kind="stable")
+    borders = np.flatnonzero(np.diff(starts[order])) + 1
+    for positions in np.split(order, borders):
+        yield int(starts[positions[0]]), positions

@@ -1,0 +1,124 @@
+"""Sliding windows that share slices: an element is folded once, not once for every window that it belongs to.
+
+All windows are made of slices, of the greatest length that divides size and slide. An element is folded into its slice,
+whose namespace is its start; a window that fires combines the contents of its slices, and leaves them as they are. This
+is done for reduce and aggregate with the trigger that the windows come with; contents of a window are combined in the
+order of its slices.
+
+Timers are a chain: a key's first element in a slice registers a timer for the end of the first window that is still to
+fire, and a window that fires registers the next one, as long as that has something in it. With a window the slices go
+that no later one has (with allowed lateness at its cleanup time, for which every window that fires has a timer).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..operators.operator import OperatorContext, RestoredState
+from .evaluations import Folding
+from .incoming import Incoming, by_start
+from .time_windows import SlidingWindows
+from .trigger import TriggerResult
+from .window_operator import BoolArray, WindowOperator
+
+
+class SlicedWindowOperator(WindowOperator):
+    """Sliding windows of event time or of the clock, with contents that can be combined."""
+
+    assigner: SlidingWindows
+    evaluation: Folding
+    _latest_slice = 0
+    """Of the window that fired last."""
+
+    def open(self, context: OperatorContext, restored: RestoredState) -> None:
+        self.evaluation.state_name = "slice-contents"
+        super().open(context, restored)
+
+    # elements
+
+    def _add_all(self, incoming: Incoming) -> BoolArray:
+        accepted = np.ones(len(incoming), np.bool_)
+        sliding = self.assigner
+        for slice_start, positions in by_start(sliding.slices(incoming.times)):
+            first = sliding.first_start(slice_start)
+            ends = sliding.window_at(first).max_timestamp()
+            if self._is_due(sliding.window_at(first)):
+                for position in positions.tolist():
+                    accepted[position] = self._add_alone(incoming, position, slice_start)
+                continue
+            elements = incoming.at(positions)
+            for position in self._add(elements, slice_start):
+                self._own_timers.register_for(elements.keys[position], ends, first)
+        return accepted
+
+    def _add_alone(self, incoming: Incoming, position: int, slice_start: int) -> bool:
+        """An element of windows that have fired, or are over: whether some are not over."""
+        sliding, key = self.assigner, incoming.keys[position]
+        last = slice_start - (slice_start - sliding.offset_ms) % sliding.slide_ms
+        if self._is_over(sliding.window_at(last)):
+            return False
+        self._add(incoming.one(position), slice_start)
+        next_to_fire: int | None = None
+        for start in range(last, sliding.first_start(slice_start) - 1, -sliding.slide_ms):
+            window = sliding.window_at(start)
+            if not self._is_due(window):
+                next_to_fire = start
+            elif not self._is_over(window):
+                self._at_hand.move_to(key, window, start, start)
+                self._act(TriggerResult.FIRE, over=False)
+                self._register_cleanup(key, window, start)
+        if next_to_fire is not None:
+            self._own_timers.register_for(key, sliding.window_at(next_to_fire).max_timestamp(), next_to_fire)
+        return True
+
+    # time
+
+    def _on_timer(self, timestamp: int, key: Any, number: int, event_time: bool) -> None:
+        sliding = self.assigner
+        window = sliding.window_at(number)
+        fires, over = timestamp == window.max_timestamp(), timestamp == self._cleanup_time(window)
+        if not (fires or over):
+            return
+        self._at_hand.move_to(key, window, number, number)
+        self._act(TriggerResult.FIRE if fires else TriggerResult.CONTINUE, over)
+        if fires:
+            if not over:
+                self._register_cleanup(key, window, number)
+            following = number + sliding.slide_ms
+            if self._latest_slice >= following:
+                self._own_timers.register_for(key, sliding.window_at(following).max_timestamp(), following)
+
+    def _give_out(self, keep: bool) -> None:
+        at_hand, evaluation = self._at_hand, self.evaluation
+        window = at_hand.window()
+        set_namespace, contents = self.backend.set_namespace, evaluation.contents
+        parts = []
+        self._latest_slice = window.start
+        for slice_start in range(window.start, window.end, self.assigner.slice_ms):
+            set_namespace(slice_start)
+            part = contents()
+            if part is not None:
+                parts.append(part)
+                self._latest_slice = slice_start
+        kept = evaluation.kept_of_parts(parts)
+        set_namespace(at_hand.home)
+        produced = evaluation.results_of(at_hand.key, at_hand, kept) if kept else None
+        if produced is not None:
+            apart = evaluation.window_function is not None
+            at_hand.collector.take(produced, window.max_timestamp(), apart=apart)
+
+    def _window_over(self) -> None:
+        """Its first slice went as its contents; here go others that only it and earlier windows have."""
+        start, sliding = self._at_hand.number, self.assigner
+        for slice_start in range(start + sliding.slice_ms, start + sliding.slide_ms, sliding.slice_ms):
+            self.backend.set_namespace(slice_start)
+            self.evaluation.clear()
+        super()._window_over()
+
+
+def can_share(assigner: SlidingWindows) -> bool:
+    """Slices are worth it: windows overlap, and do not consist of many more slices than windows overlap."""
+    overlapping = -(-assigner.size_ms // assigner.slide_ms)
+    return overlapping > 1 and assigner.size_ms // assigner.slice_ms <= 2 * overlapping
