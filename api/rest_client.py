@@ -29,6 +29,7 @@ from ..jobmanager.gateway import (
     GraphRequest,
     RefusedError,
     RunRequest,
+    StateQuestion,
     UnavailableError,
     UnknownError,
 )
@@ -218,6 +219,18 @@ class RestClient:
         failure = None if cause is None else str(cause["stack-trace"]).removeprefix(f"{cause['class']}: ")
         ended = answer["status"]["id"] == "COMPLETED"
         return Outcome(ended, told.get("location", ""), told.get("checkpointId", NEVER), failure)
+
+    def states(self, job_id: str) -> list[dict[str, Any]]:
+        """Which can be asked for; under the names of REST."""
+        return self._json("GET", f"/jobs/{_part(job_id)}/state", dict[str, list[dict[str, Any]]])["states"]
+
+    def state(self, job_id: str, question: StateQuestion) -> dict[str, Any]:
+        """What a key has in a state now; likewise. While the job restarts it is asked again."""
+        params: dict[str, Any] = {"key": question.key, "namespace": question.namespace}
+        if question.entry is not None:
+            params["map-key"] = question.entry
+        path = f"/jobs/{_part(job_id)}/state/{_part(question.operator)}/{_part(question.state)}"
+        return self._json("GET", path, dict[str, Any], params=params)
 
     def collected(self, job_id: str, collector: str, after: int, wait_s: float) -> CollectedRows:
         """Records of execute_and_collect that follow number `after`: those before it have arrived."""

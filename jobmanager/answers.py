@@ -1,4 +1,5 @@
 """Answers of store programs, blocking calls and timers: each goes to the part that waits for it, found by its tag.
+And what slots say that concerns one part alone.
 
 An answer that comes too late, for an attempt or a checkpoint that is over, is recognised by the tag and dropped.
 """
@@ -8,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..state.job_log import LogRecord
+from ..taskmanager import messages
+from . import state_queries
 from .attempt_setup import AttemptSetup, Step
 from .ending import Ending
 from .events import Tag
@@ -45,6 +48,20 @@ class Answers:
                 self._ending.cleared()
         return None
 
+    def told(self, message: messages.FromSlot, now_ms: int) -> None:
+        parts = self._parts
+        match message:
+            case messages.TaskReport():
+                parts.reports.received(message, now_ms)
+            case messages.SplitRequest(subtask=subtask, operator_id=operator_id):
+                parts.sources.request(subtask, operator_id)
+            case messages.BarrierInjected():
+                parts.checkpointing.injected(message)
+            case messages.Decline():
+                parts.checkpointing.declined(message, now_ms)
+            case messages.StateRead():
+                parts.queries.answered(message)
+
     def due(self, tag: Tag, now_ms: int) -> None:
         """The time of something that was to be looked at again."""
         parts = self._parts
@@ -59,6 +76,8 @@ class Answers:
                 parts.sources.discover(operator_id)
             case ("clear",):
                 self._ending.cleared(overdue=True)
+            case (state_queries.TAG, number):
+                parts.queries.overdue(number)
 
     def failed(self, tag: Tag, error: Exception, now_ms: int) -> Exception | None:
         """Why the entry will never be in the log, if it was one."""

@@ -13,6 +13,7 @@ at a time, with the time, and carries out the commands it answers, in their orde
 | ReleaseSlots | takes the slots back; they are idle and may serve again          |                                |
 | DiscardSlot  | kills the slot: it did not obey, nothing may be heard of it again |                               |
 | EndJob       | stops feeding: this is the last command                          |                                |
+| AnswerState  | hands it to whoever asked, in StateRequested                     |                                |
 
 `WorkDone` and the others carry the tag of their command. Tags tell attempts and checkpoints apart, so an answer that
 comes too late is recognised by its tag alone. For every RunProgram and RunBlocking there is exactly one answer.
@@ -27,9 +28,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..runtime.elements import MIN_WATERMARK
+from ..state.errors import PenstockError
 from ..state.ids import Attempt, CheckpointId, SlotId, VertexId
 from ..state.objects import Program
 from ..taskmanager.messages import FromSlot, SlotAddress, ToSlot
+from .gateway import StateAnswer, StateQuestion
 from .job_states import JobState as JobState
 
 Tag = tuple[Any, ...]
@@ -118,9 +121,17 @@ class CheckpointRequested:
     request: str
 
 
+@dataclass(frozen=True, slots=True)
+class StateRequested:
+    """Somebody asks what a key has in a state (state_queries.py); `number`: for the answer."""
+
+    number: int
+    question: StateQuestion
+
+
 Event = (
     SlotMessage | WorkDone | WorkFailed | SlotOffered | SlotsDenied | SlotLost | TimerFired | CancelRequested
-    | StopRequested | SavepointRequested | CheckpointRequested
+    | StopRequested | SavepointRequested | CheckpointRequested | StateRequested
 )  # fmt: skip
 
 # commands ---------------------------------------------------------------------------------------------------------
@@ -178,8 +189,14 @@ class EndJob:
     failure: Exception | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerState:
+    number: int
+    answer: StateAnswer | PenstockError
+
+
 Command = (
-    SendToSlot | RunProgram | RunBlocking | SetTimer | AcquireSlots | ReleaseSlots | DiscardSlot | EndJob
+    SendToSlot | RunProgram | RunBlocking | SetTimer | AcquireSlots | ReleaseSlots | DiscardSlot | EndJob | AnswerState
 )  # fmt: skip
 
 # what can be seen from outside ------------------------------------------------------------------------------------

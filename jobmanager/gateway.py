@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..state.backend import VOID_NAMESPACE
+from ..state.cell_reads import CellRows
 from ..state.counted_objects import ObjectCounts
 from ..state.errors import PenstockError
-from ..state.ids import JobId
+from ..state.ids import JobId, OperatorId
 from .views import DisposalOperation, JobOverview, JobView, LogFile, TaskManagerView
 
 
@@ -121,6 +123,30 @@ class CollectedRows:
 
 
 @dataclass(frozen=True, slots=True)
+class StateQuestion:
+    """What a key has in a state of a job that runs."""
+
+    operator: str
+    """Its uid or id, or its name if no other has it."""
+    state: str
+    key: str
+    """As state/written_keys.py reads it."""
+    entry: str | None = None
+    """Of a map: only what stands under this key."""
+    namespace: int = VOID_NAMESPACE
+    """Of a window's state: its start, ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateAnswer:
+    """What it has, by the subtask that owns the key."""
+
+    operator: OperatorId
+    subtask: int
+    cell: CellRows
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterInfo:
     cluster_id: str
     versions: dict[str, str]
@@ -172,6 +198,11 @@ class Gateway(Protocol):
 
     def disposal(self, request: str) -> DisposalOperation:
         """What became of that."""
+        ...
+
+    def read_state(self, job_id: str, question: StateQuestion) -> StateAnswer:
+        """Now, between two slices of what the subtask does. UnavailableError: it does not run at the moment, or does
+        not answer; ConflictError: the job has ended; UnknownError, and PenstockErrors that say what is wrong."""
         ...
 
     def collected(self, job_id: str, collector: str, after: int, wait_s: float) -> CollectedRows:

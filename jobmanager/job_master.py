@@ -165,6 +165,8 @@ class JobMaster:
             case events.SavepointRequested() | events.CheckpointRequested():
                 runs = self.state is J.RUNNING and self._requests.target is None
                 parts.checkpointing.requested(event, now_ms, runs=runs)
+            case events.StateRequested():
+                parts.queries.ask(event, now_ms)
             case events.StopRequested(remember):
                 target = J.SUSPENDED if parts.options.checkpoints is not None else J.CANCELED
                 self._requests.ask(target, now_ms, remember=remember)
@@ -172,19 +174,11 @@ class JobMaster:
     def _slot_says(self, message: messages.FromSlot, now_ms: int) -> None:
         parts, graph = self._parts, self._parts.graph
         match message:
-            case messages.TaskReport():
-                self._observer.reports.received(message, now_ms)
-            case messages.SplitRequest(subtask=subtask, operator_id=operator_id):
-                parts.sources.request(subtask, operator_id)
-            case messages.BarrierInjected():
-                parts.checkpointing.injected(message)
             case messages.Acknowledge():
                 collected = parts.checkpointing.acknowledged(message, now_ms)
                 if collected is not None:
                     parts.orders.give(*parts.commits.add(collected.committables(), now_ms))
                     self._complete(collected, now_ms)
-            case messages.Decline():
-                parts.checkpointing.declined(message, now_ms)
             case messages.Initialized(subtask=subtask):
                 graph.report(subtask, SubtaskState.INITIALIZING)
                 starting = parts.failover.ordered()
@@ -204,6 +198,8 @@ class JobMaster:
             case messages.Failed(subtask=subtask):
                 if graph.report(subtask, SubtaskState.FAILED, message.message):
                     self._attempt_failed(error_of(message), now_ms, [subtask], message)
+            case _:
+                self._answers.told(message, now_ms)
 
     def _subtask_ended(self, message: messages.Finished | messages.Canceled, now_ms: int) -> None:
         graph, subtask = self._parts.graph, message.subtask
@@ -311,6 +307,7 @@ class JobMaster:
         self._heed_request(now_ms)
         if self.state.is_terminal:
             return
+        self._parts.queries.look()
         graph = self._parts.graph
         if self.state is J.STARTING:
             self._setup.advance()
@@ -328,7 +325,7 @@ class JobMaster:
 
     def _begin_attempt(self, now_ms: int) -> None:
         self._move(J.STARTING)
-        self._observer.reports.forget(self._parts.failover.scope)
+        self._parts.reports.forget(self._parts.failover.scope)
         self._setup.begin(now_ms)
 
     def _complete(self, checkpoint: Checkpoint, now_ms: int) -> None:

@@ -19,7 +19,6 @@ from .history import Timeline
 from .job_states import JobState
 from .parts import Parts
 from .restarts import describe_strategy
-from .task_reports import TaskReports
 from .views import (
     NEVER,
     CheckpointConfigView,
@@ -42,7 +41,6 @@ class JobObserver:
     def __init__(self, parts: Parts, failures: Failures) -> None:
         self._parts = parts
         self._failures = failures
-        self.reports = TaskReports()
         self.timeline = Timeline()
 
     def overview(self, state: JobState) -> JobOverview:
@@ -84,7 +82,7 @@ class JobObserver:
             savepoints=parts.checkpointing.savepoints.operations(),
             requested_checkpoints=parts.checkpointing.on_request.operations(),
             as_of_ms=now_ms,
-            objects=self.reports.objects(),
+            objects=parts.reports.objects(),
         )
 
     def status(self, state: JobState) -> JobStatus:
@@ -97,7 +95,7 @@ class JobObserver:
             state=state,
             attempt=parts.graph.attempt,
             restarts=failures.restarts,
-            vertices=self.reports.vertices(parts.graph),
+            vertices=parts.reports.vertices(parts.graph),
             checkpoints=parts.checkpointing.status(),
             last_failure=failures.last,
             failed_operator=subtask.operator if subtask else None,
@@ -129,7 +127,7 @@ class JobObserver:
             state=graph.state(subtask).value,
             attempt=graph.attempt_of(subtask),
             timestamps=graph.timeline(subtask).entered(),
-            metrics=self.reports.metrics(subtask),
+            metrics=self._parts.reports.metrics(subtask),
             slot=slot or "",
             task_manager=address.task_manager if address else "",
             endpoint=f"{address.host}:{address.port}" if address else "",

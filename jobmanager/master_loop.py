@@ -21,6 +21,7 @@ from ..state.objects import ObjectStore
 from ..taskmanager.executor import ThreadExecutor
 from ..taskmanager.messages import ToSlot
 from . import events, leadership
+from .gateway import StateAnswer, StateQuestion, UnavailableError
 from .job_master import JobMaster
 
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class MasterLoop:
         self._events: deque[events.Event] = deque()
         self._told: list[tuple[events.Event, Future[None]]] = []
         """What was posted by whom waits until the job master has heard it."""
+        self._queries: dict[int, Future[StateAnswer]] = {}
         self._timers: list[tuple[int, int, events.Tag]] = []
         self._numbers = 0
         self._programs = ThreadExecutor(objects, self._mail.put)
@@ -113,6 +115,22 @@ class MasterLoop:
         self._mail.put(compute)
         return _awaited(answer, timeout_s)
 
+    def query(self, question: StateQuestion, timeout_s: float) -> StateAnswer:
+        """What a key has in a state, asked from another thread. Raises the error that is the answer, UnavailableError if
+        there is none."""
+        answer: Future[StateAnswer] = Future()
+
+        def put() -> None:
+            self._numbers += 1
+            self._queries[self._numbers] = answer
+            self._events.append(events.StateRequested(self._numbers, question))
+
+        self._mail.put(put)
+        try:
+            return answer.result(timeout_s)
+        except TimeoutError:
+            raise UnavailableError(f"the job master has not answered within {timeout_s:g} s; try again") from None
+
     # on the loop's thread
 
     def start(self) -> None:
@@ -132,7 +150,14 @@ class MasterLoop:
         while self._events and self.ended is None:
             self._carry_out(self.master.handle(self._events.popleft(), self.now_ms()))
         self._answer_told()
+        if self.ended is not None:
+            self._end_queries()
         return progressed
+
+    def _end_queries(self) -> None:
+        while self._queries:
+            _number, answer = self._queries.popitem()
+            answer.set_exception(UnavailableError("the job has ended, or is left to another master; try again"))
 
     def _answer_told(self) -> None:
         while self._told:
@@ -191,6 +216,8 @@ class MasterLoop:
                     self._slots.release(slots)
                 case events.DiscardSlot(slot, reason):
                     self._slots.discard(slot, reason)
+                case events.AnswerState(number, answer):
+                    _settle(self._queries.pop(number), answer)
                 case events.EndJob():
                     self.ended = command
 
@@ -199,6 +226,13 @@ class MasterLoop:
             self._events.append(events.WorkDone(tag, result) if error is None else events.WorkFailed(tag, error))
 
         return answer
+
+
+def _settle(asked: Future[StateAnswer], answer: StateAnswer | PenstockError) -> None:
+    if isinstance(answer, PenstockError):
+        asked.set_exception(answer)
+    else:
+        asked.set_result(answer)
 
 
 def _awaited(answer: Future[T], timeout_s: float) -> T:

@@ -21,6 +21,8 @@ from .options import JobMasterOptions
 from .orders import Orders
 from .slot_pool import SlotPool
 from .sources import Sources
+from .state_queries import StateQueries
+from .task_reports import TaskReports
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Parts:
     sinks: dict[OperatorId, Sink]
     commits: Commits
     checkpointing: Checkpointing
+    reports: TaskReports
+    queries: StateQueries
 
 
 def make_parts(job_graph: JobGraph, job_id: JobId, options: JobMasterOptions, new_name: Callable[[], str]) -> Parts:
@@ -45,7 +49,7 @@ def make_parts(job_graph: JobGraph, job_id: JobId, options: JobMasterOptions, ne
     graph, log, store = ExecutionGraph(job_graph), JobLog(job_id, new_name), CheckpointStore(job_id, new_name)
     orders, journal = Orders(graph), Journal(log, LogCare(job_id, options.log_kept_ms), new_name)
     failover = Failover(graph, by_region=options.failover_by_region)
-    sources = Sources(job_graph, graph, orders)
+    sources, reports = Sources(job_graph, graph, orders), TaskReports()
     names = {operator.id: operator.name for vertex in job_graph.vertices for operator in vertex.operators}
     sinks: dict[OperatorId, Sink] = {
         operator_id: pickling.loads(pickled) for operator_id, pickled in job_graph.pickled_sinks.items()
@@ -55,5 +59,5 @@ def make_parts(job_graph: JobGraph, job_id: JobId, options: JobMasterOptions, ne
     checkpointing = Checkpointing(job_id, options, graph, orders, store, journal, sources, commits, new_name)
     return Parts(
         job_id, options, graph, failover, orders, log, store, journal, SlotPool(), sources, sinks, commits,
-        checkpointing,
+        checkpointing, reports, StateQueries(graph, orders, reports),
     )  # fmt: skip

@@ -10,16 +10,17 @@ What slots ask of the object store is counted per process, over all attempts: th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ..runtime.elements import MIN_WATERMARK
 from ..runtime.graph.job_graph import Vertex
 from ..state.counted_objects import ObjectCounts, summed
 from ..state.ids import SlotId
+from ..state.statistics import StateStatistics
 from ..taskmanager.messages import SubtaskId, TaskReport
 from .events import VertexStatus
 from .execution_graph import ExecutionGraph
-from .views import SubtaskMetrics
+from .views import NEVER, SubtaskMetrics
 
 SHORTEST_INTERVAL_NS = 500_000_000
 """A rate over less is noise: reports that follow closer on another (at a subtask's end) are measured from further
@@ -103,6 +104,16 @@ class TaskReports:
         """Zeros for one that has not reported yet."""
         reported = self._reports.get(subtask)
         return SubtaskMetrics() if reported is None else reported.metrics()
+
+    def received_ms(self, subtask: SubtaskId) -> int:
+        """When it was heard last; -1: never."""
+        reported = self._reports.get(subtask)
+        return NEVER if reported is None else reported.received_ms
+
+    def states(self, subtask: SubtaskId) -> Mapping[str, StateStatistics]:
+        """By operator id; none for one that has not reported yet."""
+        reported = self._reports.get(subtask)
+        return {} if reported is None else reported.last.details.states
 
     def objects(self) -> ObjectCounts:
         """What all slots of the job have asked of the object store."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .descriptors import (
     AggregatingStateDescriptor,
@@ -31,6 +31,9 @@ from .key_groups import KeyGroupRange
 from .objects import Program
 from .snapshots import KeyedHandle
 from .statistics import StateStatistics
+
+if TYPE_CHECKING:
+    from .cell_reads import CellRead, CellRows
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -234,6 +237,11 @@ class KeyedStateBackend(ABC):
         """For all state handles of this backend, until the next call. VOID_NAMESPACE at the start."""
 
     @abstractmethod
+    @abstractmethod
+    def read(self, asked: CellRead) -> CellRows:
+        """What a key has in a state, for whoever asks from outside, at no matter which key is the current one; changes
+        nothing. StateError, NoSuchStateError, KeyTypeError."""
+
     def between_batches(self) -> None:
         """Trickle dirty cells out, so that the dirty set stays within its cap (PROTOCOLS 15); remove some of what has
         expired."""

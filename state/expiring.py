@@ -164,6 +164,12 @@ def _take_changes(cell: ListCell) -> None:
 
 
 class _ExpiringListTable(ListTable):
+    def rows_of(self, key: Any, entry: bytes | None, most: int) -> list[tuple[bytes, bytes]]:
+        cell = self.known(key)
+        if cell is not MISSING:
+            _take_changes(cell)
+        return super().rows_of(key, entry, most)
+
     def _write(self, cells: dict[Any, ListCell], *where: Any) -> None:
         for cell in cells.values():
             _take_changes(cell)

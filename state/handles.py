@@ -62,10 +62,17 @@ class Handle(Generic[AnyTable]):
         namespace = self._cursor.namespace
         table = self._tables.get(namespace)
         if table is None:
-            queue, state_id, max_parallelism = self._place
-            table = self._new_table(queue, state_id, namespace, max_parallelism, self._where)
-            self._tables[namespace] = table
+            table = self._tables[namespace] = self._table_of(namespace)
         return table
+
+    def _table_of(self, namespace: int) -> AnyTable:
+        queue, state_id, max_parallelism = self._place
+        return self._new_table(queue, state_id, namespace, max_parallelism, self._where)
+
+    def rows_of(self, key: Any, namespace: int, entry: bytes | None, most: int) -> list[tuple[bytes, bytes]]:
+        """What a key has, for whoever asks from outside (cell_reads.py): as in Table.rows_of."""
+        table = self._tables.get(namespace) or self._table_of(namespace)
+        return table.rows_of(key, entry, most)
 
     @abstractmethod
     def _new_table(self, *place: Any) -> AnyTable: ...

@@ -360,6 +360,24 @@ def decode_plain(encoded: bytes) -> Any:
     return key
 
 
+def encode_plain(key: Any, signature: Any) -> bytes:
+    """What `encode_key` gives for the key that `decode_plain` shows so. Its classes are named in the signature
+    (key_signatures.py); KeyTypeError."""
+    return _encode_plain_element(key, signature) if isinstance(signature, dict) else encode_key(key)
+
+
+def _encode_plain_element(key: Any, signature: Any) -> bytes:
+    if key is None or not isinstance(signature, dict):
+        return _element_encoder(type(key))(key)
+    (kind, name), *_ = signature.items()
+    if kind == "enum":
+        return _ENUM + _escaped(name.encode()) + _escaped(utf8(key))
+    if kind == "tuple":
+        return _TUPLE + b"".join(map(_encode_plain_element, key, name)) + _END
+    head = (_NAMED_TUPLE if kind == "named tuple" else _DATACLASS) + _escaped(name.encode())
+    return head + b"".join(map(_encode_plain_element, key, signature["fields"])) + _END
+
+
 def _plain_element(encoded: bytes, at: int) -> tuple[Any, int]:
     tag, start = encoded[at : at + 1], at + 1
     if tag in (_ENUM, _NAMED_TUPLE, _DATACLASS):

@@ -18,7 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from .errors import IncompatibleStateError
-from .key_encoding import key_fields
+from .key_encoding import key_fields, register_key_class
 
 Signature = Any
 """A JSON tree, as above."""
@@ -83,6 +83,7 @@ def _record_kind(kind: type) -> str:
 
 
 def _name(kind: type) -> str:
+    register_key_class(kind)  # who asks for such a key by its encoding shall find it
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
@@ -123,6 +124,14 @@ def show(signature: Signature) -> str:
         return f"tuple[{', '.join(map(show, detail))}]"
     name = str(detail).partition(":")[2]
     return f"{name}({', '.join(map(show, signature['fields']))})" if "fields" in signature else name
+
+
+def merged(several: Iterable[Iterable[Signature]]) -> list[Signature]:
+    """What is known of keys by all who know something."""
+    known = KeySignatures()
+    for signatures in several:
+        known.restore(signatures)
+    return known.known
 
 
 class KeySignatures:

@@ -19,6 +19,7 @@ from .backend import AggregatingState, KeyedStateBackend, ListState, MapState, R
 from .backend_meta import StateRegistry
 from .cell_cache import MISSING
 from .cell_weight import CacheShares, Generation
+from .cell_reads import CellRead, CellRows, NoSuchStateError, cell_rows
 from .descriptors import (
     AggregatingStateDescriptor,
     ListStateDescriptor,
@@ -46,6 +47,7 @@ from .sweeper import Sweeper
 from .timers import StoredTimers
 from .ttl import DeadRows, Expiry
 from .tuning import RocksTuning
+from .type_evolution import show
 from .write_queue import WriteQueue
 
 K = TypeVar("K")
@@ -173,7 +175,7 @@ class RowBackend(KeyedStateBackend):
         state_id = registry.declare(name, descriptor.kind, serializer.description, annotated_signature(key_type))
         since_ms, were_stamped = registry.declare_ttl(name, None if descriptor.ttl is None else self._now_ms())
         expiry = None if descriptor.ttl is None else Expiry(descriptor.ttl, since_ms, self._now_ms)
-        self._survey.add(name, state_id)
+        self._survey.add(name, state_id, descriptor.kind, show(serializer.description), registry.map_keys(name))
         place = (self._cursor, self._queue, state_id, self.max_parallelism, where)
         reading = serializer.reading(registry.written_as(name))
         handle, state = handles_of(descriptor, Rows(place, reading, registry.map_keys(name), expiry, were_stamped))
@@ -191,12 +193,7 @@ class RowBackend(KeyedStateBackend):
         return any(handle.changes_in_place for handle in self._handles())
 
     def timers(self, name: str) -> Timers:
-        timers = self._timers.get(name)
-        if timers is None:
-            state_id = self._registry.declare(f"timers/{name}", "timers")
-            timers = self._timers[name] = StoredTimers(self._cursor, state_id, self.max_parallelism)
-            timers.restore(self._store.rows_of_state(state_id, self.key_groups))
-        return timers
+        return self._timers.of(name)
 
     # ---- where the handles stand
 
@@ -230,6 +227,15 @@ class RowBackend(KeyedStateBackend):
 
     def set_namespace(self, namespace: int) -> None:
         self._cursor.namespace = namespace
+    def read(self, asked: CellRead) -> CellRows:
+        known = self._declared.get(asked.state)
+        if known is None:
+            there = ", ".join(f"'{name}'" for name in sorted(self._declared))
+            raise NoSuchStateError(f"operator '{self._operator}' has no state '{asked.state}', only {there or 'none'}")
+        last_dead = None if known.expiry is None else known.expiry.last_dead(self._now_ms())
+        written_as = self._registry.written_as(asked.state)
+        return cell_rows(known.handle, asked, known.descriptor.kind, written_as, last_dead)
+
 
     # ---- what leaves the cache
 
@@ -304,6 +310,7 @@ class RowBackend(KeyedStateBackend):
         return replace(
             rows,
             entries=rows.entries + changed,
+            keys=tuple(self._keys.known),
             timers=timers,
             growth=self._growth.rate(now_ms, rows.bytes),
             states=self._survey.states(now_ms),

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from .cell_cache import Table
+from .cell_cache import MISSING, Table
 from .cell_weight import weight_of
 from .errors import StateError
 from .layers import Layer
@@ -23,6 +23,8 @@ from .row_keys import encode_word
 from .serializers import Serializer
 
 _UNENCODABLE = (OverflowError, UnicodeEncodeError)
+_LAST = b"\xff" * 8
+"""Behind all suffixes of chunks."""
 
 
 class Chunks(Protocol):
@@ -139,6 +141,17 @@ class ListTable(Table[ListCell]):
         cell.rewrite = True
         self.mark(key, cell)
         return values
+
+    def rows_of(self, key: Any, entry: bytes | None, most: int) -> list[tuple[bytes, bytes]]:
+        cell, rows = self.known(key), {}
+        values = self.tails.get(key, []) if cell is MISSING else cell.tail
+        if cell is not MISSING and cell.values is not None:
+            values = cell.values
+        else:
+            rows = self.queue.scan_list(self, key, self.prefix(key), most)
+        if values:
+            rows[_LAST] = self._encode(values[:most])
+        return list(rows.items())
 
     def replace(self, key: Any, cell: ListCell, values: list[Any]) -> None:
         cell.values, cell.tail, cell.rewrite, cell.given = values, [], True, None

@@ -189,6 +189,20 @@ class MapTable(Table[MapCell]):
             for suffix, (user_key, row) in sorted(merged.items(), key=_BY_SUFFIX)
         ], after
 
+    def rows_of(self, key: Any, entry: bytes | None, most: int) -> list[tuple[bytes, bytes]]:
+        cell = self.known(key)
+        if cell is MISSING:
+            cell = MapCell()
+        if entry is None:
+            part, _position = self.part(key, cell, b"", None, most)
+            found = [(encode_key(user_key), user_key, row) for user_key, row in part[:most]]
+        else:
+            below = None if cell.complete else self.queue.get_in_cell(self.prefix(key), entry)
+            found = [(entry, decode_key(entry), below)]
+        known = ((suffix, row, cell.entries.get(user_key, UNKNOWN)) for suffix, user_key, row in found)
+        rows = ((suffix, row if value is UNKNOWN else self._encode(value)) for suffix, row, value in known)
+        return [(suffix, row) for suffix, row in rows if row is not None]
+
     def complete(self, key: Any, cell: MapCell) -> None:
         """Read the rest of a map that is small."""
         if not cell.complete:

@@ -13,6 +13,7 @@ import decimal
 import io
 import pickle
 import uuid
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -173,19 +174,22 @@ def read_pickle(data: bytes) -> Any:
 
 
 def as_json(tree: Any) -> str:
-    """What is no JSON becomes a string; a dict with keys of other types a list of its entries."""
-    return msgspec.json.encode(_jsonable(tree)).decode()
+    return msgspec.json.encode(as_tree(tree)).decode()
 
 
-def _jsonable(tree: Any) -> Any:
+def as_tree(tree: Any) -> Any:
+    """For JSON: what it does not have becomes a string (bytes as base64), a dict with keys of other types a list of its
+    entries."""
     if isinstance(tree, PickledObject):
-        return _jsonable(tree.as_tree())
+        return as_tree(tree.as_tree())
     if isinstance(tree, dict):
         if all(type(key) is str for key in tree):
-            return {key: _jsonable(value) for key, value in tree.items()}
-        return [[_jsonable(key), _jsonable(value)] for key, value in tree.items()]
+            return {key: as_tree(value) for key, value in tree.items()}
+        return [[as_tree(key), as_tree(value)] for key, value in tree.items()]
     if isinstance(tree, list | tuple | set | frozenset | collections.deque):
-        return list(map(_jsonable, tree))
+        return list(map(as_tree, tree))
     if tree is None or isinstance(tree, bool | int | float | str):
         return tree
+    if isinstance(tree, bytes | bytearray):
+        return b64encode(tree).decode()
     return tree.isoformat() if hasattr(tree, "isoformat") else str(tree)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,12 @@ class NamedState:
     """Bytes per second, over about the last minute; 0 until all key groups were looked through once."""
     largest: tuple[tuple[str, int], ...] = ()
     """Keys that hold most, shortened, and their bytes: largest first."""
+    kind: str = ""
+    """As descriptors call it."""
+    type: str = ""
+    """Of its values or elements, as one would write it."""
+    keys: tuple[Any, ...] = ()
+    """Of a map: what is known of its keys (key_signatures.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +43,5 @@ class StateStatistics:
     """Of `bytes`, per second, over about the last minute; None: it is not known."""
     states: dict[str, NamedState] = field(default_factory=dict)
     """By their names; empty where they have none."""
+    keys: tuple[Any, ...] = ()
+    """What is known of the stream's keys (key_signatures.py)."""

@@ -21,6 +21,7 @@ from operator import itemgetter
 from typing import Any
 
 from .key_groups import KeyGroupRange
+from .key_signatures import KeySignatures
 from .row_keys import key_of, prefix_length, state_prefix
 from .statistics import NamedState
 from .write_queue import WriteQueue
@@ -69,8 +70,11 @@ class _Tally:
 class _Surveyed:
     """One state: what every key group had when it was looked through last."""
 
-    def __init__(self, state_id: int) -> None:
+    def __init__(self, state_id: int, kind: str, type_shown: str, keys: KeySignatures) -> None:
         self.state_id = state_id
+        self._kind = kind
+        self._type = type_shown
+        self._keys = keys
         self.group = _Tally()
         self._sizes: dict[int, tuple[int, int]] = {}
         self._rows = self._bytes = 0
@@ -100,6 +104,9 @@ class _Surveyed:
             entries=self._rows * groups // known,
             growth=self._growth.rate(now_ms, nbytes) if known == groups else 0.0,
             largest=tuple((repr(key_of(prefix))[:_KEY_CHARACTERS], size) for prefix, size in largest.items()),
+            kind=self._kind,
+            type=self._type,
+            keys=tuple(self._keys.known),
         )
 
 
@@ -114,8 +121,9 @@ class Survey:
         self._index = 0
         self._position: Any = None
 
-    def add(self, name: str, state_id: int) -> None:
-        self._states[name] = _Surveyed(state_id)
+    def add(self, name: str, state_id: int, kind: str, type_shown: str, keys: KeySignatures) -> None:
+        """`keys`: of a map."""
+        self._states[name] = _Surveyed(state_id, kind, type_shown, keys)
 
     def states(self, now_ms: int) -> dict[str, NamedState]:
         return {name: state.shown(now_ms, len(self._groups)) for name, state in self._states.items()}

@@ -86,10 +86,11 @@ class WriteQueue:
         layers = self._layers
         return merged(prefix, self._store.scan(prefix), layers)
 
-    def scan_list(self, table: TailEncoder, key: Any, prefix: bytes) -> dict[bytes, bytes]:
-        """The same for a list, of which elements may be here that are not encoded yet."""
+    def scan_list(self, table: TailEncoder, key: Any, prefix: bytes, most: int | None = None) -> dict[bytes, bytes]:
+        """The same for a list, of which elements may be here that are not encoded yet. `most`: chunks from the store,
+        the first; then what follows is not all."""
         layers = tuple(map(partial(with_tails, table, key, prefix), self._layers))
-        return merged(prefix, self._store.scan(prefix), layers)
+        return merged(prefix, self._store.scan(prefix, most), layers)
 
     def scan_if_small(self, prefix: bytes, most: int) -> dict[bytes, bytes] | None:
         """The same, if the store has no more than `most` rows of the cell."""

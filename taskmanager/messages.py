@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from ..runtime.elements import Savepoint
 from ..runtime.graph.job_graph import Vertex
 from ..runtime.graph.partitioning import Partitioning
+from ..state.cell_reads import CellRead, CellRows
 from ..state.counted_objects import ObjectCounts
 from ..state.ids import Attempt, CheckpointId, Generation, JobId, OperatorId, SlotId, VertexId
 from ..state.snapshots import InFlightHandle, OperatorSnapshot, SplitSnapshot, SubtaskSnapshot
@@ -188,8 +189,22 @@ class FinishTasks:
     attempt: Attempt
 
 
+@dataclass(frozen=True, slots=True)
+class ReadState:
+    """Somebody asks what a key has in a state of this subtask: answer StateRead."""
+
+    generation: Generation
+    attempt: Attempt
+    subtask: SubtaskId
+    number: int
+    """Of the question."""
+    operator_id: OperatorId
+    read: CellRead
+
+
 ToSlot = (
     Deploy | Start | Cancel | TriggerCheckpoint | AbortCheckpoint | CheckpointCompleted | AssignSplits | FinishTasks
+    | ReadState
 )  # fmt: skip
 
 # slot -> master ------------------------------------------------------------------------------------------------
@@ -304,7 +319,20 @@ class TaskReport:
     """Put in where the slot has a process of its own."""
 
 
+@dataclass(frozen=True, slots=True)
+class StateRead:
+    """The answer to ReadState."""
+
+    attempt: Attempt
+    subtask: SubtaskId
+    number: int
+    found: CellRows | str
+    """Or why there is no answer."""
+    unknown: bool = False
+    """Because there is no such state."""
+
+
 FromSlot = (
     Initialized | Running | Drained | Finished | Canceled | Failed | BarrierInjected | Acknowledge | Decline
-    | SplitRequest | TaskReport
+    | SplitRequest | TaskReport | StateRead
 )  # fmt: skip

@@ -30,6 +30,7 @@ from .messages import ChannelId
 from .reporting import restore_report
 from .snapshotting import dropping
 from .source_input import SourceInput
+from .state_reads import read_state
 from .task import Task, log_context
 from .task_state import TaskState
 from .transport import Frame
@@ -90,6 +91,8 @@ class Slot:
             case messages.FinishTasks():
                 for task in self._each():
                     task.finish()
+            case messages.ReadState():
+                read_state(message, self.tasks, self._services.send)
         self._forget_closed()
 
     def _each(self) -> Iterator[Task]:

@@ -1,4 +1,5 @@
-"""`state list`, `state cat`: what a savepoint or a checkpoint holds (state/stored_state.py)."""
+"""`state list`, `state cat`: what a savepoint or a checkpoint holds (state/stored_state.py). `state show`, `state get`:
+what a job that runs has (jobmanager/rest/state.py)."""
 
 from __future__ import annotations
 
@@ -8,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from .. import session
 from . import common
-from .common import ConfigFlag, Output, OutputFlag, UsageError, telling
+from .common import AddressFlag, ConfigFlag, JobArgument, Output, OutputFlag, UsageError, telling
 
 if TYPE_CHECKING:
     from ...state.stored_state import StoredSnapshot, StoredState
 
-app = typer.Typer(name="state", help="Look into savepoints and checkpoints.", no_args_is_help=True)
+app = typer.Typer(name="state", help="Look into savepoints, checkpoints and jobs that run.", no_args_is_help=True)
 
 PathArgument = Annotated[
     str, typer.Argument(help="Directory or URL of a savepoint or a checkpoint.", metavar="PATH", show_default=False)
@@ -57,6 +59,58 @@ def cat(
         return
     for number, (each, rows) in enumerate(found):
         _print_state(each, rows, limit, heading=len(found) > 1, first=number == 0)
+
+
+@app.command("show", no_args_is_help=True)
+@telling
+def show(job: JobArgument, address: AddressFlag = None, output: OutputFlag = Output.TEXT) -> None:
+    """List the states of a job that runs, which `get` can ask for."""
+    with common.cluster(address) as client:
+        states = client.states(common.live_job(client, job).id)
+    if output is Output.JSON:
+        common.print_json(states)
+        return
+    cells = [
+        [each["operator"], each["name"], each["kind"], _key(each), each["type"], _size(each["bytes"])]
+        for each in states
+    ]
+    common.print_table(("OPERATOR", "STATE", "KIND", "KEY", "TYPE", "BYTES"), cells)
+
+
+def _key(state: dict[str, Any]) -> str:
+    key, map_key = state["key"] or "-", state["map-key"]
+    return f"{key}, of the map {map_key}" if map_key else key
+
+
+@app.command("get", no_args_is_help=True)
+@telling
+def get(
+    job: JobArgument,
+    operator: Annotated[str, typer.Argument(help="Its uid or id, or its name.", show_default=False)],
+    state: Annotated[str, typer.Argument(help="The state's name.", metavar="STATE", show_default=False)],
+    key: Annotated[
+        str, typer.Argument(help="As JSON; tuples as lists. What is no JSON is a string.", show_default=False)
+    ],
+    map_key: Annotated[
+        str | None, typer.Option("--map-key", "-k", help="Of a map only what is under this key.")
+    ] = None,
+    namespace: Annotated[int, typer.Option("--namespace", help="Of a window's state: its start, ms.")] = 0,
+    address: AddressFlag = None,
+    output: OutputFlag = Output.TEXT,
+) -> None:
+    """Print what a key has in a state of a job that runs, now, as JSON: ahead of the last checkpoint."""
+    from ...jobmanager.gateway import StateQuestion
+
+    with common.cluster(address) as client:
+        found = common.live_job(client, job)
+        answer = client.state(found.id, StateQuestion(operator, state, key, map_key, namespace))
+    common.print_json(answer if output is Output.JSON else answer["value"])
+    if output is Output.JSON:
+        return
+    if not answer["found"]:
+        session.say("the key has nothing there")
+    elif answer["truncated"]:
+        session.say("(there is more: this is the beginning)")
 
 
 def _open(path: str, config: list[str] | None) -> StoredSnapshot:

@@ -27,7 +27,9 @@ from ...state.cluster_store import JobSubmission
 from ...state.counted_objects import CountedObjects, ObjectCounter
 from ...state.errors import ConfigurationError, PenstockError
 from ...state.obstore_objects import ObstoreObjects
+from ..gateway import StateAnswer, StateQuestion
 from ..startup.cluster_state import ClusterFiles
+from ..state_queries import MOST_OPEN
 from ..views import JobOverview, JobView
 from .job_process import JobProcess, JobProcessSettings
 from .patient_store import PatientStore
@@ -109,6 +111,10 @@ class JobMasterProcess:
     def checkpoint(self, request: str) -> None:
         self._process.checkpoint(request)
 
+    @ray.method(concurrency_group="read")
+    def read_state(self, question: StateQuestion) -> StateAnswer:
+        return self._process.read_state(question)
+
 
 class DispatcherProcess:
     """Of the cluster: jobs, REST, nodes. What only it needs is imported here: masters must start fast.
@@ -169,7 +175,7 @@ class DispatcherProcess:
 
 _remote: Any = ray.remote
 """Its types do not know concurrency groups."""
-JobMasterActor = _remote(concurrency_groups={"wait": 4, "ask": 8})(JobMasterProcess)
+JobMasterActor = _remote(concurrency_groups={"wait": 4, "ask": 8, "read": 2 * MOST_OPEN})(JobMasterProcess)
 DispatcherActor = _remote(concurrency_groups={"ask": 4})(DispatcherProcess)
 
 

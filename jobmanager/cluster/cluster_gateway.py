@@ -28,6 +28,8 @@ from ..gateway import (
     GraphRequest,
     RefusedError,
     RunRequest,
+    StateAnswer,
+    StateQuestion,
     Submitted,
     UnavailableError,
     UnknownError,
@@ -182,6 +184,16 @@ class ClusterGateway:
         if found is None:
             raise UnknownError(f"there is no disposal {request}: it was asked for long ago, or never")
         return found
+
+    def read_state(self, job_id: str, question: StateQuestion) -> StateAnswer:
+        known = self._known(job_id)
+        ended = self._service.ended(known)
+        if ended is not None:
+            raise ConflictError(
+                f"job {job_id} has ended as {ended.state}: only of one that runs can state be asked for; what "
+                "savepoints and checkpoints hold is shown by `penstock state cat`"
+            )
+        return self._service.processes.read_state(known, self._master_of(known), question)
 
     def collected(self, job_id: str, collector: str, after: int, wait_s: float) -> CollectedRows:
         known = self._known(job_id)

@@ -32,7 +32,7 @@ from ...state.ids import JobId, new_nonce
 from ...state.job_log import JobLog
 from ...state.objects import ObjectStore, run_program
 from ...state.obstore_objects import ObstoreObjects
-from ..gateway import UnavailableError
+from ..gateway import StateAnswer, StateQuestion, UnavailableError
 from ..job_states import JobState
 from ..leadership import is_abandoned
 from ..process_identity import is_dead
@@ -87,6 +87,8 @@ class Processes(Protocol):
     def savepoint(self, job_id: JobId, number: int, request: str, target: str, *, stop: bool, drain: bool) -> None: ...
 
     def checkpoint(self, job_id: JobId, number: int, request: str) -> None: ...
+
+    def read_state(self, job_id: JobId, number: int, question: StateQuestion) -> StateAnswer: ...
 
     def tend_nodes(self) -> None:
         """A task manager on every node, and none for nodes that are gone."""

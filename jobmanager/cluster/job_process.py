@@ -46,7 +46,7 @@ from ...state.obstore_objects import ObstoreObjects
 from ...taskmanager.leases import JobLease
 from ...taskmanager.user_code import UserCode, set_up
 from ..events import CancelRequested, CheckpointRequested, SavepointRequested, StopRequested
-from ..gateway import UnavailableError
+from ..gateway import StateAnswer, StateQuestion, UnavailableError
 from ..job_master import JobMaster
 from ..job_states import JobState
 from ..leadership import Leadership
@@ -152,6 +152,10 @@ class JobProcess:
     def checkpoint(self, request: str) -> None:
         """Take one now; likewise."""
         self._own_loop().tell(CheckpointRequested(request), ANSWER_TIMEOUT_S)
+
+    def read_state(self, question: StateQuestion) -> StateAnswer:
+        """The gateway's errors, and others that say what is wrong with the question."""
+        return self._own_loop().query(question, ANSWER_TIMEOUT_S)
 
     def _own_loop(self) -> MasterLoop:
         """UnavailableError: the job is not this master's, as far as is known."""

@@ -29,7 +29,7 @@ from ...state.cluster_store import JobSubmission
 from ...state.errors import PenstockError
 from ...state.ids import JobId
 from ...taskmanager.actor import SLOT_PREFIX, TaskManagerActor
-from ..gateway import UnavailableError, UnknownError
+from ..gateway import StateAnswer, StateQuestion, UnavailableError, UnknownError
 from ..startup.cluster_state import say_stopped
 from ..views import JobOverview, JobView, LogFile, TaskManagerView
 from .ray_slots import TASK_MANAGER_PREFIX, ActorHandle
@@ -154,6 +154,10 @@ class RayProcesses:
 
     def checkpoint(self, job_id: JobId, number: int, request: str) -> None:
         self._ask_master(job_id, number, "checkpoint", request)
+
+    def read_state(self, job_id: JobId, number: int, question: StateQuestion) -> StateAnswer:
+        answer: StateAnswer = self._ask_master(job_id, number, "read_state", question)
+        return answer
 
     def _ask_master(self, job_id: JobId, number: int, question: str, *arguments: object) -> Any:
         handle = self._master(job_id, number)

@@ -5,9 +5,9 @@
     body_limit.py    how much a request may send
     errors.py        exceptions -> status and {"errors": [...]}
     parameters.py    ids and filters as OpenAPI knows them; what handlers are given
-    cluster.py, jobs.py, vertices.py, checkpoints.py, savepoints.py, exceptions.py, metrics.py, taskmanagers.py,
-    jobmanager.py, artefacts.py, submission.py, unsupported.py, prometheus.py      the paths of one resource: they ask
-                                                                    the gateway and call pure functions
+    cluster.py, jobs.py, vertices.py, checkpoints.py, savepoints.py, state.py, exceptions.py, metrics.py,
+    taskmanagers.py, jobmanager.py, artefacts.py, submission.py, unsupported.py, prometheus.py
+                     the paths of one resource: they ask the gateway and call pure functions
     wire_*.py, metric_ids.py    those: from views to the wire's objects, and their types
 
 Handlers are plain functions: the framework runs each on one of 40 threads, because the gateway blocks. The types that
@@ -38,6 +38,7 @@ from . import (
     metrics,
     prometheus,
     savepoints,
+    state,
     submission,
     taskmanagers,
     unsupported,
@@ -62,8 +63,8 @@ DURATIONS = "http_request_duration_seconds"
 # metrics before those whose paths take anything in that place
 ROUTERS = (
     cluster.router, prometheus.router, metrics.router, artefacts.router, submission.router, unsupported.router,
-    jobs.router, vertices.router, checkpoints.router, savepoints.router, exceptions.router, taskmanagers.router,
-    jobmanager.router,
+    jobs.router, vertices.router, checkpoints.router, savepoints.router, state.router, exceptions.router,
+    taskmanagers.router, jobmanager.router,
 )  # fmt: skip
 
 
@@ -80,8 +81,8 @@ def create_app(gateway: Gateway, options: RestOptions | None = None) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
     )
-    polls, scripts = BoundedSemaphore(options.max_waiting_polls), BoundedSemaphore(options.max_scripts)
-    app.state.serving = Serving(gateway, options, registry, polls, scripts)
+    limits = (options.max_waiting_polls, options.max_scripts, options.max_questions)
+    app.state.serving = Serving(gateway, options, registry, *map(BoundedSemaphore, limits))
     install(app, options.upload_limit_bytes)
     registry.register(ClusterCollector(gateway, options.now_ms))
     for router in ROUTERS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from threading import BoundedSemaphore
@@ -64,6 +64,8 @@ class RestOptions:
     is answered at once with what there is."""
     max_scripts: int = 8
     """Submitted scripts that may build their pipelines at a time; one more is asked to try again (503)."""
+    max_questions: int = 16
+    """For keyed state, that may wait for their slots at a time; likewise."""
     allowed_origins: tuple[str, ...] = ()
     """Whose web pages, besides this server's own, may change something."""
     now_ms: Callable[[], int] = _now_ms
@@ -78,19 +80,28 @@ class Serving:
     registry: CollectorRegistry
     polls: BoundedSemaphore = field(repr=False)
     scripts: BoundedSemaphore = field(repr=False)
+    questions: BoundedSemaphore = field(repr=False)
 
     def now_ms(self) -> int:
         return self.options.now_ms()
 
-    @contextmanager
-    def place_for_a_script(self) -> Iterator[None]:
+    def place_for_a_script(self) -> AbstractContextManager[None]:
         """UnavailableError: all are taken. Each holds a thread for as long as its script takes."""
-        if not self.scripts.acquire(blocking=False):
-            raise UnavailableError(f"{self.options.max_scripts} submitted scripts are being run already; try again")
-        try:
-            yield
-        finally:
-            self.scripts.release()
+        return _place(self.scripts, f"{self.options.max_scripts} submitted scripts are being run already")
+
+    def place_for_a_question(self) -> AbstractContextManager[None]:
+        """UnavailableError: all are taken. Each holds a thread until its slot has answered."""
+        return _place(self.questions, f"{self.options.max_questions} questions for keyed state wait already")
+
+
+@contextmanager
+def _place(places: BoundedSemaphore, taken: str) -> Iterator[None]:
+    if not places.acquire(blocking=False):
+        raise UnavailableError(f"{taken}; try again")
+    try:
+        yield
+    finally:
+        places.release()
 
 
 async def _serving(request: Request) -> Serving:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...state.backend import KeyedStateBackend
+from ...state.cell_reads import CellRead, CellRows
 from ...state.ids import CheckpointId
 from ...state.objects import Program
 from ...state.snapshots import OperatorSnapshot
@@ -87,6 +88,9 @@ class KeyedOperator(Operator):
         return self.backend.statistics()
 
     def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:
+    def read_state(self, asked: CellRead) -> CellRows:
+        return self.backend.read(asked)
+
         self.backend.checkpoint_completed(checkpoint_id)
 
     def checkpoint_aborted(self, checkpoint_id: CheckpointId) -> None:

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...state.errors import StateError
 from ...state.ids import Attempt, CheckpointId, OperatorId
 from ...state.objects import Program
 from ...state.operator_state import RestoredElements
@@ -38,6 +39,7 @@ from ..record_types import RecordType
 
 if TYPE_CHECKING:
     from ...state.backend import KeyedStateBackend
+    from ...state.cell_reads import CellRead, CellRows
     from ...state.checkpoint_store import Uploads
     from ..metrics import MetricGroup
     from ..operator_state import OperatorState
@@ -180,6 +182,14 @@ class Operator(ABC):
     def state_statistics(self) -> StateStatistics | None:
         """How much it remembers per key; asked once a second, while it is open. None: nothing."""
         return None
+
+    def read_state(self, asked: CellRead) -> CellRows:
+        """What one key has in a state now, for whoever asks from outside. StateError, KeyTypeError: that cannot be
+        answered."""
+        how = "keeps its state in columns: a savepoint shows it (penstock state cat)"
+        if self.state_statistics() is None:
+            how = "keeps nothing by key"
+        raise StateError(f"operator '{self.context.operator_name}' {how}")
 
     def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None: ...
 

@@ -27,6 +27,8 @@ from penstock.jobmanager.gateway import (
     GraphRequest,
     RefusedError,
     RunRequest,
+    StateAnswer,
+    StateQuestion,
     Submitted,
     UnknownError,
 )
@@ -124,6 +126,9 @@ class LocalGateway:
 
     def checkpoint(self, job_id: str, request: str) -> None:
         self._live(job_id).cluster.loop.tell(CheckpointRequested(request), PATIENCE_S)
+
+    def read_state(self, job_id: str, question: StateQuestion) -> StateAnswer:
+        return self._live(job_id).cluster.loop.query(question, PATIENCE_S)
 
     def dispose(self, path: str, request: str) -> None:
         self.disposals.begin(path, request)

@@ -9,14 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from fastapi.testclient import TestClient
 
 from penstock.jobmanager import gateway as gw
 from penstock.jobmanager import views
 from penstock.jobmanager.rest.app import RestOptions, create_app
+from penstock.state.cell_reads import CellRows
 from penstock.state.counted_objects import ObjectCounts
-from penstock.state.ids import JobId
+from penstock.state.ids import JobId, OperatorId
 from penstock.state.savepoint_store import is_savepoint
 from penstock.state.statistics import NamedState, StateStatistics
 
@@ -75,13 +77,13 @@ def source_vertex() -> views.VertexView:
 
 def sink_vertex() -> views.VertexView:
     counters = {"write.records_late_total": 3.0, "write.latency": 0.5}
-    totals = NamedState(700, 9, 2.5, (("'a.b'", 300), ("7", 20)))
+    totals = NamedState(700, 9, 2.5, (("'a.b'", 300), ("7", 20)), "list", "int")
     rocksdb = {"block-cache-usage": 5_000, "is-write-stopped": 0, "size-of-the-moon": 1}
     details = views.SubtaskDetails(
         batches_in=3,
         queued_in_bytes=70,
         record_latency_ms=250,
-        states={"op-3": StateStatistics(900, 12, 5, rocksdb, 1.5, {"all sums": totals})},
+        states={"op-3": StateStatistics(900, 12, 5, rocksdb, 1.5, {"all sums": totals}, ("str",))},
     )
     subtasks = (
         subtask(
@@ -186,6 +188,7 @@ class ViewsGateway:
         self.failure: Exception | None = None
         self.savepoints: list[tuple[str, str, str | None, bool, bool]] = []
         self.disposals: dict[str, views.DisposalOperation] = {}
+        self.questions: list[gw.StateQuestion] = []
 
     def info(self) -> gw.ClusterInfo:
         if self.failure is not None:
@@ -232,6 +235,15 @@ class ViewsGateway:
         view = self.job(job_id)
         done = views.CheckpointOperation(request, views.OperationState.COMPLETED, checkpoint_id=7)
         self.views[job_id] = replace(view, requested_checkpoints=(*view.requested_checkpoints, done))
+
+    def read_state(self, job_id: str, question: gw.StateQuestion) -> gw.StateAnswer:
+        """Every key has a list of numbers in the state "all sums" of the operator that writes."""
+        self.job(job_id)
+        self.questions.append(question)
+        if (question.operator, question.state) != ("op-3", "all sums"):
+            raise gw.UnknownError(f"there is no state {question.state}")
+        rows = ((b"", msgspec.msgpack.encode([1, 2, 3])),)
+        return gw.StateAnswer(OperatorId("op-3"), 1, CellRows("list", rows, ("int",)))
 
     def dispose(self, path: str, request: str) -> None:
         if not is_savepoint(path):

@@ -35,6 +35,8 @@ KNOWN = {
     "task_manager": "node-1",
     "file": "penstock.log",
     "collector": "numbers",
+    "operator": "op-3",
+    "state": "all sums",
     "trigger": "c" * 32,
     "artefact": f"{'0' * 64}_job.py",
 }
