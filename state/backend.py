@@ -233,15 +233,15 @@ class KeyedStateBackend(ABC):
         Writes out what is changed, then reads the state's rows: for rare use. Leaves no current key."""
 
     @abstractmethod
-    def set_namespace(self, namespace: int) -> None:
-        """For all state handles of this backend, until the next call. VOID_NAMESPACE at the start."""
-
-    @abstractmethod
-    @abstractmethod
     def read(self, asked: CellRead) -> CellRows:
         """What a key has in a state, for whoever asks from outside, at no matter which key is the current one; changes
         nothing. StateError, NoSuchStateError, KeyTypeError."""
 
+    @abstractmethod
+    def set_namespace(self, namespace: int) -> None:
+        """For all state handles of this backend, until the next call. VOID_NAMESPACE at the start."""
+
+    @abstractmethod
     def between_batches(self) -> None:
         """Trickle dirty cells out, so that the dirty set stays within its cap (PROTOCOLS 15); remove some of what has
         expired."""

@@ -99,8 +99,6 @@ class Table(ABC, Generic[Cell]):
         self.young[key] = cell
         return cell
 
-    def mark(self, key: Any, cell: Cell) -> None:
-        """A cell of the young generation changes."""
     def known(self, key: Any) -> Cell:
         """The cell of a key, which stays where it is; MISSING if it is not in the cache."""
         cell: Cell = MISSING
@@ -115,6 +113,8 @@ class Table(ABC, Generic[Cell]):
         """The cell as rows, by suffix, in order, as they would be written now; nothing moves in the cache. Of a list at
         least its first `most` elements, of a map at most its first `most` entries, or that under an encoded key."""
 
+    def mark(self, key: Any, cell: Cell) -> None:
+        """A cell of the young generation changes."""
         if self.changed.get(key, MISSING) is not cell:
             self.changed[key] = cell
             self.young.pop(key, None)
@@ -226,12 +226,12 @@ class ValueTable(Table[Any]):
         found.update(zip(unknown, values, strict=True))
         return [found[key] for key in keys]
 
-    def _write(self, cells: dict[Any, Any], layer: Layer, generation: int) -> None:
     def rows_of(self, key: Any, entry: bytes | None, most: int) -> list[tuple[bytes, bytes]]:
         value = self.known(key)
         ((_prefix, row),) = self.encode_rows([(key, self._fetch(key) if value is MISSING else value)])
         return [] if row is None else [(b"", row)]
 
+    def _write(self, cells: dict[Any, Any], layer: Layer, generation: int) -> None:
         if self.mutable:
             layer.rows.update(self.encode_rows(list(cells.items())))
         else:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 from .backend import AggregatingState, KeyedStateBackend, ListState, MapState, ReducingState, Timers, ValueState
 from .backend_meta import StateRegistry
 from .cell_cache import MISSING
-from .cell_weight import CacheShares, Generation
 from .cell_reads import CellRead, CellRows, NoSuchStateError, cell_rows
+from .cell_weight import CacheShares, Generation
 from .descriptors import (
     AggregatingStateDescriptor,
     ListStateDescriptor,
@@ -225,8 +225,6 @@ class RowBackend(KeyedStateBackend):
         finally:
             self.clear_current_key()
 
-    def set_namespace(self, namespace: int) -> None:
-        self._cursor.namespace = namespace
     def read(self, asked: CellRead) -> CellRows:
         known = self._declared.get(asked.state)
         if known is None:
@@ -236,6 +234,8 @@ class RowBackend(KeyedStateBackend):
         written_as = self._registry.written_as(asked.state)
         return cell_rows(known.handle, asked, known.descriptor.kind, written_as, last_dead)
 
+    def set_namespace(self, namespace: int) -> None:
+        self._cursor.namespace = namespace
 
     # ---- what leaves the cache
 
@@ -310,10 +310,10 @@ class RowBackend(KeyedStateBackend):
         return replace(
             rows,
             entries=rows.entries + changed,
-            keys=tuple(self._keys.known),
             timers=timers,
             growth=self._growth.rate(now_ms, rows.bytes),
             states=self._survey.states(now_ms),
+            keys=tuple(self._keys.known),
         )
 
     # ---- snapshots

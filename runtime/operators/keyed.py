@@ -87,10 +87,10 @@ class KeyedOperator(Operator):
     def state_statistics(self) -> StateStatistics:
         return self.backend.statistics()
 
-    def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:
     def read_state(self, asked: CellRead) -> CellRows:
         return self.backend.read(asked)
 
+    def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:
         self.backend.checkpoint_completed(checkpoint_id)
 
     def checkpoint_aborted(self, checkpoint_id: CheckpointId) -> None:
