@@ -24,6 +24,7 @@ from typing import NoReturn
 import msgspec
 
 from ..jobmanager.cluster.capture import OUTCOME, REQUEST, CaptureOutcome, CaptureRequest
+from ..jobmanager.cluster.user_process import end, put
 from ..runtime.config import Configuration
 from ..runtime.graph.describe import describe, plan
 from ..runtime.graph.job_graph import JobGraph
@@ -83,13 +84,7 @@ class _Capture:
 
 def _put(exchange: Path, outcome: CaptureOutcome) -> None:
     """The first one counts."""
-    draft = exchange / f"{OUTCOME}.{os.getpid()}"
-    draft.write_bytes(msgspec.msgpack.encode(outcome))
-    try:
-        os.link(draft, exchange / OUTCOME)
-    except FileExistsError:
-        pass
-    draft.unlink()
+    put(exchange / OUTCOME, msgspec.msgpack.encode(outcome))
 
 
 def _execute(request: CaptureRequest) -> CaptureOutcome:
@@ -150,17 +145,7 @@ def _failed(script: Path, error: BaseException) -> CaptureOutcome:
     return CaptureOutcome(error=message, traceback=user_traceback(error))
 
 
-def _end() -> NoReturn:
-    """At once: threads of the script are not waited for, and it has had its chance to clean up."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            continue
-    os._exit(0)
-
-
 if __name__ == "__main__":
     faulthandler.enable()
     main(Path(sys.argv[1]))
-    _end()
+    end()

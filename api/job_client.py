@@ -67,6 +67,8 @@ class JobClient:
         self._reported_ms = 0
         self._reported_restarts = 0
         self._told_waiting = False
+        for note in self._job.notes:
+            session.say(f"note: {note}")
         if self._job.continued:
             session.say(f"continuing job {self.job_id}")
 

@@ -13,10 +13,11 @@ from ..runtime.graph.job_graph import JobGraph
 from ..state.errors import JobFailedError
 from ..state.ids import new_nonce
 from ..state.located_objects import LocatedObjects
+from ..state.objects import ObjectStore
 from ..state.obstore_objects import ObstoreObjects
 from ..state.savepoint_store import located
 from .events import CancelRequested, JobState, JobStatus, SavepointRequested, StopRequested
-from .identity import identify
+from .identity import identify, restored_metadata
 from .job_master import JobMaster
 from .local_cluster import LocalCluster
 from .options import RestoreRequest
@@ -31,12 +32,14 @@ class LocalJob:
     """`run` drives it on the calling thread, so a breakpoint in a user's function works. Close it in the end."""
 
     def __init__(self, graph: JobGraph, config: Configuration) -> None:
-        """ConfigurationError, CheckpointError: where it cannot start at all."""
+        """ConfigurationError, CheckpointError, IncompatibleStateError: where it cannot start at all."""
         self.graph = graph
         self.location = _location(config)
         root = ObstoreObjects(self.location, config.to_dict())
         root.probe()
         store = LocatedObjects(root, lambda location: ObstoreObjects(location, config.to_dict()))
+        self.notes = _checked_restore(graph, config, store, self.location)
+        """What its user should know."""
         identity = identify(graph.job_name, config, store, self.location)
         self.job_id, self.continued = identity.job_id, identity.continued
         self._master = JobMaster(
@@ -103,6 +106,15 @@ class LocalJob:
 
     def close(self) -> None:
         self.cluster.close()
+
+
+def _checked_restore(graph: JobGraph, config: Configuration, store: ObjectStore, location: str) -> list[str]:
+    if config.get(options.RESTORE) is None:
+        return []
+    from .restore_check import require_fit  # with what all operators need
+
+    metadata = restored_metadata(graph.job_name, config, store, location)
+    return [] if metadata is None else require_fit(metadata, graph, config)
 
 
 def _location(config: Configuration) -> str:

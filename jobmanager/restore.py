@@ -23,7 +23,7 @@ state of an operator that no longer exists, unless that is allowed explicitly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..runtime.graph.job_graph import JobGraph, Vertex, edge_name
@@ -62,16 +62,29 @@ class _OldOperator:
 
 def plan_restore(metadata: CheckpointMetadata, job_graph: JobGraph, *, allow_non_restored_state: bool) -> RestorePlan:
     """IncompatibleStateError lists everything that does not fit."""
+    plan, problems = plan_and_problems(metadata, job_graph)
+    lost = not_in_job(metadata, job_graph)
+    if lost and not allow_non_restored_state:
+        problems.insert(0, refused_to_drop(lost))
+    if problems:
+        raise IncompatibleStateError(
+            f"checkpoint {metadata.checkpoint_id} of job {metadata.job_name!r} does not fit: {'; '.join(problems)}"
+        )
+    return plan
+
+
+def refused_to_drop(operators: Iterable[object]) -> str:
+    return (
+        f"it holds state of operators that the job does not have: {', '.join(map(str, operators))}; "
+        "give operators the uids they had, or allow non-restored state (-n) to drop it"
+    )
+
+
+def plan_and_problems(metadata: CheckpointMetadata, job_graph: JobGraph) -> tuple[RestorePlan, list[str]]:
+    """What of a checkpoint goes where if what the job does not have is dropped, and what does not fit even then."""
     old = _by_operator(metadata)
-    plan = RestorePlan(metadata.checkpoint_id, committables=_committables(metadata))
+    plan = RestorePlan(metadata.checkpoint_id, committables=all_committables(metadata))
     problems: list[str] = []
-    if not allow_non_restored_state:
-        lost = not_in_job(metadata, job_graph)
-        if lost:
-            problems.append(
-                f"it holds state of operators that the job does not have: {', '.join(lost)}; "
-                "give operators the uids they had, or allow non-restored state (-n) to drop it"
-            )
     for vertex in job_graph.vertices:
         for operator in vertex.operators:
             if operator.id in metadata.enumerators:
@@ -87,16 +100,12 @@ def plan_restore(metadata: CheckpointMetadata, job_graph: JobGraph, *, allow_non
                 continue
             _distribute(plan, vertex, operator.id, found)
     problems += _send_again(plan, metadata, job_graph)
-    if problems:
-        raise IncompatibleStateError(
-            f"checkpoint {metadata.checkpoint_id} of job {metadata.job_name!r} does not fit: {'; '.join(problems)}"
-        )
-    return plan
+    return plan, problems
 
 
 def held_committables(metadata: CheckpointMetadata) -> frozenset[bytes]:
     """What was perhaps not committed yet when the checkpoint was taken."""
-    return frozenset(each for committables in _committables(metadata).values() for each in committables)
+    return frozenset(each for committables in all_committables(metadata).values() for each in committables)
 
 
 def keeping_committables(metadata: CheckpointMetadata, kept: frozenset[bytes]) -> CheckpointMetadata:
@@ -145,7 +154,8 @@ def _holding_something(old: dict[OperatorId, _OldOperator], metadata: Checkpoint
     return holding | set(metadata.enumerators) | pending
 
 
-def _committables(metadata: CheckpointMetadata) -> dict[OperatorId, tuple[bytes, ...]]:
+def all_committables(metadata: CheckpointMetadata) -> dict[OperatorId, tuple[bytes, ...]]:
+    """By sink, those of earlier checkpoints first."""
     found: dict[OperatorId, dict[bytes, None]] = {}
     for name, committables in metadata.pending_commits.items():
         found.setdefault(OperatorId(name), {}).update(dict.fromkeys(committables))

@@ -1,12 +1,17 @@
-"""Whether a savepoint or checkpoint fits a job, before anything of the job runs.
+"""Whether a savepoint or checkpoint fits a job, before anything of the job runs: the one check there is.
+
+    penstock savepoint check     asks for all of it (api/commands/savepoint_check.py)
+    a job in this process        before it exists (local_job.py)
+    a submission to a cluster    before it exists, in a process of its own (cluster/restore_process.py)
 
 Two things are looked at. Where its parts would go (restore.py): operators that are gone, another max parallelism. And
 whether the state that the job's functions declare can be read: every operator that is found in the savepoint is opened
 here, in this process, over the descriptions of its state and none of the rows, so that its declarations meet them by
-the rules, and in the words, of a real restore. What functions declare later than in `open`, nobody knows before.
+the rules, and in the words, of a real restore. What functions declare later than in `open`, nobody knows before; and
+what has changed between the check and the restore is found by the restore, in the same words.
 
-Opening calls the functions' own `open`. One that cannot be opened here (it needs a service, say) is no reason to
-refuse: the check says which state it does not know of.
+Opening calls the functions' own `open`, and `close` after it. One that cannot be opened here (it needs a service, say)
+is no reason to refuse: the check says which state it does not know of.
 """
 
 from __future__ import annotations
@@ -26,44 +31,106 @@ from ..runtime.metrics import MetricGroup
 from ..runtime.operator_state import OperatorState
 from ..runtime.operators.operator import Operator, OperatorContext, RestoredState
 from ..state.backend_factory import BackendOptions, create_keyed_backend
+from ..state.backend_meta import StateRegistry
 from ..state.column_snapshots import without_rows
 from ..state.errors import IncompatibleStateError, ProtocolError, UserCodeError
 from ..state.ids import Attempt, CheckpointId, OperatorId
 from ..state.key_groups import KeyGroupRange
+from ..state.key_signatures import Signature
 from ..state.operator_state import RestoredElements
 from ..state.pickling import loads
 from ..state.snapshots import CANONICAL, CheckpointMetadata, KeyedHandle, OperatorSnapshot
-from .restore import not_in_job, plan_restore
+from ..state.stored_state import states_of
+from ..state.type_descriptions import Description
+from .restore import all_committables, not_in_job, plan_and_problems, refused_to_drop
 
 _ROW_BACKENDS = ("heap", "rocksdb", CANONICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """An operator that the job does not have, and what is in the savepoint of it."""
+
+    operator: OperatorId
+    states: tuple[str, ...]
+    """Names of states."""
+    more: tuple[str, ...]
+    """What else, in words."""
+
+    def __str__(self) -> str:
+        held = [f"state {', '.join(map(repr, self.states))}"] if self.states else []
+        return f"{self.operator} ({', '.join((*held, *self.more)) or 'no rows'})"
 
 
 @dataclass(slots=True)
 class Fit:
     """What a check has found."""
 
+    checkpoint: str
+    """Which one, in words."""
     problems: list[str] = field(default_factory=list)
     """Why it cannot be restored, whatever is allowed."""
-    dropped: list[OperatorId] = field(default_factory=list)
-    """Operators that the job does not have: their state is dropped with -n, and without it the restore is refused."""
+    dropped: list[Dropped] = field(default_factory=list)
+    """What -n drops; without it the restore is refused."""
     empty: list[str] = field(default_factory=list)
     """Operators with state that begin without any, because the savepoint does not know them."""
     unknown: list[str] = field(default_factory=list)
     """Of which operators the state could not be compared, and why."""
 
+    def refusal(self, *, may_drop: bool) -> str | None:
+        """Why it is not restored, all reasons at once; None: it is."""
+        reasons = list(self.problems)
+        if self.dropped and not may_drop:
+            reasons.append(refused_to_drop(self.dropped))
+        if not reasons:
+            return None
+        told = f" {reasons[0]}" if len(reasons) == 1 else "".join(f"\n  {reason}" for reason in reasons)
+        return f"{self.checkpoint} does not fit:{told}"
+
+    def notes(self) -> list[str]:
+        """For who restores it nevertheless, or can."""
+        return [
+            *(f"dropped of {self.checkpoint}: operator {each}" for each in self.dropped),
+            *(f"not compared with {self.checkpoint} before the start: {reason}" for reason in self.unknown),
+        ]
+
+
+def require_fit(metadata: CheckpointMetadata, job_graph: JobGraph, config: Configuration) -> list[str]:
+    """What its user should know. IncompatibleStateError: the job cannot go on from it, and why."""
+    fit = check_restore(metadata, job_graph, open_functions=config.get(options.CHECK_FUNCTIONS))
+    refusal = fit.refusal(may_drop=config.get(options.ALLOW_NON_RESTORED))
+    if refusal is not None:
+        raise IncompatibleStateError(refusal)
+    return fit.notes()
+
 
 def check_restore(metadata: CheckpointMetadata, job_graph: JobGraph, *, open_functions: bool = True) -> Fit:
     """`open_functions` False: only ids and parallelism are compared."""
-    fit = Fit(dropped=not_in_job(metadata, job_graph))
-    try:
-        plan_restore(metadata, job_graph, allow_non_restored_state=True)
-    except IncompatibleStateError as error:
-        fit.problems.append(str(error))
+    fit = Fit(f"checkpoint {metadata.checkpoint_id} of job '{metadata.job_name}'")
+    fit.problems += plan_and_problems(metadata, job_graph)[1]
+    fit.dropped += [_dropped(metadata, operator_id) for operator_id in not_in_job(metadata, job_graph)]
     config = Configuration(dict(job_graph.config))
     for vertex in job_graph.vertices:
         for described in vertex.operators:
             _check_operator(metadata, vertex, described, config, fit, open_functions=open_functions)
     return fit
+
+
+def _dropped(metadata: CheckpointMetadata, operator_id: OperatorId) -> Dropped:
+    found = _written(metadata, operator_id)
+    states = tuple(state.name for state in states_of(metadata) if state.operator == operator_id)
+    splits = sum(len(each.splits) for each in found)
+    commits = len(all_committables(metadata).get(operator_id, ()))
+    more = {
+        "how far its source was read": splits or operator_id in metadata.enumerators,
+        "watermarks": any(each.operator_state is not None for each in found),
+        f"{commits} commits of its sink, which may not be done": commits,
+    }
+    return Dropped(operator_id, states, tuple(what for what, there in more.items() if there))
+
+
+def _written(metadata: CheckpointMetadata, operator_id: OperatorId) -> list[OperatorSnapshot]:
+    return [each for subtask in metadata.subtasks for each in subtask.operators if each.operator_id == operator_id]
 
 
 def _check_operator(
@@ -75,8 +142,13 @@ def _check_operator(
     *,
     open_functions: bool,
 ) -> None:
-    written = [each for subtask in metadata.subtasks for each in subtask.operators if each.operator_id == described.id]
-    operator: Operator = loads(described.pickled)
+    written = _written(metadata, described.id)
+    try:
+        operator: Operator = loads(described.pickled)
+    except Exception as error:  # whatever its modules raise
+        if written:
+            fit.unknown.append(f"{described.name}: it cannot be loaded here: {type(error).__name__}: {error}")
+        return
     if not written and operator.stateful:
         fit.empty.append(described.name)
     if described.is_source or described.is_sink or not any(each.keyed or each.lists for each in written):
@@ -86,15 +158,17 @@ def _check_operator(
     if not open_functions:
         fit.unknown.append(f"{described.name}: its functions were not opened")
         return
+    misfits: list[str] = []
     try:
-        _open(operator, vertex, described, written, config)
+        _open(operator, vertex, described, written, config, misfits)
     except Exception as error:  # whatever a user's function needs
         cause = error.__cause__ if isinstance(error, UserCodeError) else error
         if isinstance(cause, IncompatibleStateError):
             where = "" if f"'{described.name}'" in str(cause) else f"operator '{described.name}': "
-            fit.problems.append(f"{where}{cause}")
+            misfits.append(f"{where}{cause}")
         else:
             fit.unknown.append(f"{described.name}: it cannot be opened here: {type(cause).__name__}: {cause}")
+    fit.problems += misfits
 
 
 def _max_parallelism(metadata: CheckpointMetadata, operator_id: OperatorId) -> int | None:
@@ -108,11 +182,13 @@ def _open(
     described: ChainedOperator,
     written: Sequence[OperatorSnapshot],
     config: Configuration,
+    misfits: list[str],
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="penstock-check-") as name:
         directory = Path(name)
         restored = RestoredState(keyed=[(_described(h), directory) for each in written for h in each.keyed])
-        context = _context(vertex, described, written, restored, config, directory)
+        registry = _Noting(described.name, vertex.max_parallelism, misfits)
+        context = _context(vertex, described, written, restored, config, directory, registry)
         try:
             operator.open(context, restored)
         finally:
@@ -137,6 +213,7 @@ def _context(
     restored: RestoredState,
     config: Configuration,
     directory: Path,
+    registry: StateRegistry,
 ) -> OperatorContext:
     """Of the only subtask, which has all key groups."""
     clock, generic_types = SystemClock(), config.get(options.GENERIC_TYPES)
@@ -164,6 +241,7 @@ def _context(
             now_ms=clock.now_ms,
             restored=restored.keyed,
             options=BackendOptions(generic_types=generic_types),
+            registry=registry,
         ),
         new_name=lambda: "check",
         work_directory=directory,
@@ -171,6 +249,22 @@ def _context(
         operator_state=OperatorState(described.name, 0, elements, _no_uploads, generic_types=generic_types),
         job_parameters=config.get(options.JOB_PARAMETERS),
     )
+
+
+class _Noting(StateRegistry):
+    """Notes what does not fit and goes on as if that state were new, so that all misfits are found at once."""
+
+    def __init__(self, operator_name: str, max_parallelism: int, misfits: list[str]) -> None:
+        super().__init__(operator_name, max_parallelism)
+        self._misfits = misfits
+
+    def declare(self, name: str, kind: str, description: Description = None, keys: Signature = None) -> int:
+        try:
+            return super().declare(name, kind, description, keys)
+        except IncompatibleStateError as error:
+            self._misfits.append(str(error))
+            self.forget(name)
+            return super().declare(name, kind, description, keys)
 
 
 def _no_uploads(checkpoint: CheckpointId) -> NoReturn:

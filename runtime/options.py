@@ -122,6 +122,11 @@ ALLOW_NON_RESTORED = Option(
     "Start even when the checkpoint holds state of operators that the job no longer has. The flag -n.",
     ("execution.savepoint.ignore-unclaimed-state",),
 )  # fmt: skip
+CHECK_FUNCTIONS = Option(
+    "execution.state-recovery.check-functions", BOOL, True,
+    "Before a job starts from a checkpoint or savepoint, its functions are opened once, elsewhere, to compare the "
+    "state they declare. False: only operators' ids and parallelism are compared then, types when the job restores.",
+)  # fmt: skip
 
 # state ---------------------------------------------------------------------------------------------------------
 

@@ -190,6 +190,11 @@ class KeyedStateBackend(ABC):
     max_parallelism: int
 
     @abstractmethod
+    def declare_keys(self, key_type: Any) -> None:
+        """Of which type the keys to come are, as far as it is known. IncompatibleStateError: restored ones are of
+        another."""
+
+    @abstractmethod
     def value_state(self, descriptor: ValueStateDescriptor[V]) -> ValueState[V]: ...
 
     @abstractmethod

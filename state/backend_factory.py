@@ -48,12 +48,13 @@ def create_keyed_backend(
     reuse_files: bool = True,
     options: BackendOptions | None = None,
     place: StatePlace | None = None,
+    registry: StateRegistry | None = None,
 ) -> KeyedStateBackend:
     """`directory` is this attempt's own and new. `now_ms`: processing time, by which state expires. `reuse_files`: what
     is restored is this job's, so snapshots may refer to its files. `place`: what its files in savepoints are called.
-    DamagedCheckpointError, IncompatibleStateError."""
+    `registry`: for a special one. DamagedCheckpointError, IncompatibleStateError."""
     options = options or BackendOptions()
-    registry = StateRegistry(operator_name, max_parallelism)
+    registry = registry or StateRegistry(operator_name, max_parallelism)
     parts = [part for part in restored if len(_range_of(part[0]).intersection(key_groups))]
     if kind == "rocksdb":
         store = _restored_rocksdb(directory, parts, key_groups, registry, reuse_files, options, operator_name)

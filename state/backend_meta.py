@@ -5,7 +5,7 @@ evolves; all of them must be readable by the descriptor a restore declares (type
 their types, which cannot change (key_signatures.py). States that are in a snapshot and not declared any more are kept,
 with their rows and their description.
 
-The meta of a snapshot says the same to whoever has only the metadata of a checkpoint (compatibility.py).
+The meta of a snapshot says the same to whoever has only the metadata of a checkpoint (jobmanager/restore_check.py).
 """
 
 from __future__ import annotations
@@ -144,14 +144,18 @@ class StateRegistry:
             raise IncompatibleStateError(
                 self._text(name, f"it was a {state.kind} state and is now declared as a {kind} state")
             )
-        for written in state.written_as:
-            reason = None if description is None else incompatibility(written, description)
-            if reason:
-                raise IncompatibleStateError(self._text(name, reason))
+        reason = None if description is None else incompatibility(state.written_as, description)
+        if reason:
+            raise IncompatibleStateError(self._text(name, reason))
         self.map_keys(name).declare(keys)
         if description is not None:
             self._note(state, description)
         return state.state_id
+
+    def forget(self, name: str) -> None:
+        """What snapshots say of a state; its rows stay where they are."""
+        self._states.pop(name, None)
+        self._map_keys.pop(name, None)
 
     def declare_ttl(self, name: str, now_ms: int | None) -> tuple[int, bool]:
         """Of a declared state: since when its TTL counts, and whether rows may have stamps. now_ms: None turns the TTL

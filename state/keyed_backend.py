@@ -134,6 +134,9 @@ class RowBackend(KeyedStateBackend):
 
     # ---- states
 
+    def declare_keys(self, key_type: Any) -> None:
+        self._keys.declare(annotated_signature(key_type))
+
     def value_state(self, descriptor: ValueStateDescriptor[V]) -> ValueState[V]:
         return self._state(descriptor)  # type: ignore[no-any-return]
 

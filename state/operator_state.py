@@ -332,7 +332,7 @@ def _write_out(
 def _misfit(part: RestoredElements, mode: str, serializer: Serializer) -> str | None:
     if part.mode != mode:
         return f"it was a {_KINDS.get(part.mode, part.mode)} state and is now declared as a {_KINDS[mode]} state"
-    return incompatibility(part.written_as, serializer.description)
+    return incompatibility([part.written_as], serializer.description)
 
 
 def _know_classes(annotation: Any, within: tuple[Any, ...] = ()) -> None:

@@ -93,25 +93,7 @@ class StoredSnapshot:
         return StoredSnapshot(run_program(CheckpointStore.read_metadata(f"{found['name']}/{METADATA}"), store), store)
 
     def states(self) -> list[StoredState]:
-        """In the order of operators' ids and states' names."""
-        found: dict[tuple[str, str], StoredState] = {}
-        for operator, state in self._parts():
-            known = found.get((operator, state.name))
-            if known is not None:
-                key = known.key or state.key  # of a subtask that had no keys they are not known
-                size = None if known.bytes is None or state.bytes is None else known.bytes + state.bytes
-                state = replace(state, key=key, bytes=size)
-            found[operator, state.name] = state
-        return [found[place] for place in sorted(found)]
-
-    def _parts(self) -> Iterator[tuple[str, StoredState]]:
-        for snapshot in (each for subtask in self.metadata.subtasks for each in subtask.operators):
-            for handle in snapshot.keyed:
-                yield from ((snapshot.operator_id, state) for state in _described(snapshot.operator_id, handle))
-            for part in snapshot.lists:
-                size = len(part.inline) if part.file is None else part.file.size_bytes
-                kind = show(part.written_as)
-                yield snapshot.operator_id, StoredState(snapshot.operator_id, part.name, part.mode, "", kind, size)
+        return states_of(self.metadata)
 
     def rows(self, state: StoredState) -> Iterator[Shown]:
         """Of all subtasks. ConfigurationError if they cannot be shown; DamagedCheckpointError names the file."""
@@ -164,6 +146,28 @@ class StoredSnapshot:
 
     def _run(self, program: Program[Any]) -> Any:
         return run_program(program, self._objects)
+
+
+def states_of(metadata: CheckpointMetadata) -> list[StoredState]:
+    """In the order of operators' ids and states' names."""
+    found: dict[tuple[str, str], StoredState] = {}
+    for state in _parts(metadata):
+        known = found.get((state.operator, state.name))
+        if known is not None:
+            key = known.key or state.key  # of a subtask that had no keys they are not known
+            size = None if known.bytes is None or state.bytes is None else known.bytes + state.bytes
+            state = replace(state, key=key, bytes=size)
+        found[state.operator, state.name] = state
+    return [found[place] for place in sorted(found)]
+
+
+def _parts(metadata: CheckpointMetadata) -> Iterator[StoredState]:
+    for snapshot in (each for subtask in metadata.subtasks for each in subtask.operators):
+        for handle in snapshot.keyed:
+            yield from _described(snapshot.operator_id, handle)
+        for part in snapshot.lists:
+            size = len(part.inline) if part.file is None else part.file.size_bytes
+            yield StoredState(snapshot.operator_id, part.name, part.mode, "", show(part.written_as), size)
 
 
 def _described(operator: str, handle: KeyedHandle) -> Iterator[StoredState]:

@@ -9,7 +9,7 @@ there ints do not become floats and fields are not removed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +69,10 @@ def differences(written: Description, declared: Description) -> list[Difference]
     return list(_between(_Side(written), _Side(declared), "", False, frozenset()))
 
 
-def incompatibility(written: Description, declared: Description) -> str | None:
-    """The first of the differences, in words; None if there is none."""
-    return next(map(str, _between(_Side(written), _Side(declared), "", False, frozenset())), None)
+def incompatibility(written: Iterable[Description], declared: Description) -> str | None:
+    """All differences from what values were written under, in words, each once; None if there are none."""
+    found = dict.fromkeys(str(each) for description in written for each in differences(description, declared))
+    return "; and ".join(found) or None
 
 
 Found = Iterator[Difference]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import runpy
 import sys
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -23,7 +22,7 @@ from .state import PathArgument
 if TYPE_CHECKING:
     from ...jobmanager.restore_check import Fit
     from ...runtime.graph.job_graph import JobGraph
-    from ...state.stored_state import StoredSnapshot
+    from ...state.snapshots import CheckpointMetadata
 
 
 class _Captured(BaseException):
@@ -58,12 +57,11 @@ def check(
         raise UsageError(f"there is no file {script}")
     snapshot = StoredSnapshot.open(path, common.configuration(common.checked(flags)).to_dict())
     fit = check_restore(snapshot.metadata, _graph_of(script, arguments or [], flags), open_functions=open_functions)
-    fits = not fit.problems and (allow_non_restored or not fit.dropped)
-    document = _as_document(fit, snapshot, fits=fits)
+    fits = fit.refusal(may_drop=allow_non_restored) is None
     if output is Output.JSON:
-        common.print_json(document)
+        common.print_json(_as_document(fit, fits=fits))
     else:
-        typer.echo(_as_text(document, snapshot, script))
+        typer.echo(_as_text(fit, snapshot.metadata, script, fits=fits))
     raise typer.Exit(0 if fits else FAILED)
 
 
@@ -90,30 +88,22 @@ def _capture(graph: JobGraph, _config: Any, _code: Any, _steps: Any) -> NoReturn
     raise _Captured(graph)
 
 
-def _as_document(fit: Fit, snapshot: StoredSnapshot, *, fits: bool) -> dict[str, Any]:
-    states = defaultdict(list)
-    for state in snapshot.states():
-        states[state.operator].append(state.name)
+def _as_document(fit: Fit, *, fits: bool) -> dict[str, Any]:
+    dropped = [{"operator": each.operator, "states": each.states, "more": each.more} for each in fit.dropped]
     return {
         "fits": fits,
         "problems": fit.problems,
-        "dropped": [{"operator": each, "states": states.get(each, [])} for each in fit.dropped],
+        "dropped": dropped,
         "empty": fit.empty,
         "unknown": fit.unknown,
     }
 
 
-def _as_text(document: dict[str, Any], snapshot: StoredSnapshot, script: Path) -> str:
-    metadata = snapshot.metadata
-    of = f"checkpoint {metadata.checkpoint_id} of job '{metadata.job_name}', {show_time(metadata.completed_at_ms)} UTC"
-    lines = [f"{'fits' if document['fits'] else 'does not fit'} {script.name}: {of}"]
-    lines += [f"problem: {problem}" for problem in document["problems"]]
-    for each in document["dropped"]:
-        lines.append(f"dropped with -n, else refused: operator {each['operator']}, state {_listed(each['states'])}")
-    lines += [f"begins empty: operator '{name}'" for name in document["empty"]]
-    lines += [f"not compared: {reason}" for reason in document["unknown"]]
+def _as_text(fit: Fit, metadata: CheckpointMetadata, script: Path, *, fits: bool) -> str:
+    of = f"{fit.checkpoint}, {show_time(metadata.completed_at_ms)} UTC"
+    lines = [f"{'fits' if fits else 'does not fit'} {script.name}: {of}"]
+    lines += [f"problem: {problem}" for problem in fit.problems]
+    lines += [f"dropped with -n, else refused: operator {each}" for each in fit.dropped]
+    lines += [f"begins empty: operator '{name}'" for name in fit.empty]
+    lines += [f"not compared: {reason}" for reason in fit.unknown]
     return "\n".join(lines)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(map(repr, names)) or "of its own"

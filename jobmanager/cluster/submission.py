@@ -4,7 +4,8 @@ A script is run in a process of its own (capture.py), in a directory of its own 
 does harms the job manager: it may fail, print, hang, exit. What it leaves is the job graph, which only the processes of
 that job ever unpickle. A graph that a client has built itself comes ready.
 
-    prepare_run, prepare_graph    slow, for many clients at once: capture, version checks
+    prepare_run, prepare_graph    slow, for many clients at once: capture, version checks, and whether the job can go on
+                                  from what it is to restore (restore_process.py)
     record                        under `lock`: identity (identity.py), then the record: from here on the job exists
 
 What a client sent wrongly is a RefusedError that says what to do.
@@ -18,7 +19,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...runtime import cluster_options, options
@@ -27,14 +28,17 @@ from ...runtime.directories import CODE
 from ...runtime.versions import differences, own_versions
 from ...state import artefacts
 from ...state.cluster_store import JobSubmission, forget, list_records, put_job
-from ...state.errors import ConfigurationError, ObjectNotFound, PenstockError
+from ...state.errors import CheckpointError, ConfigurationError, ObjectNotFound, PenstockError
 from ...state.ids import JobId, new_nonce
+from ...state.located_objects import LocatedObjects
 from ...state.objects import ObjectStore, run_program
 from ...state.obstore_objects import ObstoreObjects
-from ...taskmanager.user_code import UserCode, install, unpack
+from ...state.snapshots import CheckpointMetadata
+from ...taskmanager.user_code import UserCode, install, unpack, unpacked_archives
 from ..gateway import ArtefactView, Captured, GraphRequest, RefusedError, RunRequest, UnknownError
-from ..identity import identify
+from ..identity import identify, restored_metadata
 from .capture import CaptureOutcome, CaptureRequest, run_capture
+from .restore_process import Checked, check_aside
 
 MAX_CAPTURES = 2
 """Scripts that are captured at once: each is a process."""
@@ -109,7 +113,7 @@ class Submissions:
         outcome, requirements = self._captured(request)
         assert outcome.graph is not None, "an outcome without an error has a graph"
         config = Configuration.from_dict(outcome.config)
-        return Prepared(
+        prepared = Prepared(
             job_name=outcome.job_name,
             graph=outcome.graph,
             config=config,
@@ -121,6 +125,7 @@ class Submissions:
             archives=outcome.archives,
             job_id=None if request.job_id is None else JobId(request.job_id),
         )
+        return self._with_checked_restore(prepared)
 
     def prepare_graph(self, request: GraphRequest) -> Prepared:
         warnings = _check_versions(request.versions)
@@ -130,7 +135,7 @@ class Submissions:
             config = Configuration.from_dict(request.config)
         except ConfigurationError as error:
             raise RefusedError(str(error)) from None
-        return Prepared(
+        prepared = Prepared(
             job_name=request.job_name,
             graph=request.graph,
             config=config,
@@ -141,6 +146,7 @@ class Submissions:
             requirements=request.requirements,
             archives=request.archives,
         )
+        return self._with_checked_restore(prepared)
 
     def _captured(self, request: RunRequest, describe_only: bool = False) -> tuple[CaptureOutcome, tuple[str, ...]]:
         _check_versions(request.versions)
@@ -189,13 +195,46 @@ class Submissions:
             raise RefusedError(str(error)) from None
         return chosen
 
+    def _with_checked_restore(self, prepared: Prepared) -> Prepared:
+        """With what its user should know of what is restored. RefusedError: it cannot go on from that; what is damaged
+        or missing is an error of its own."""
+        if prepared.config.get(options.RESTORE) is None:
+            return prepared
+        try:
+            metadata = restored_metadata(prepared.job_name, prepared.config, self._store_of(prepared), prepared.storage)
+        except (CheckpointError, ConfigurationError) as error:
+            raise RefusedError(str(error)) from None
+        if metadata is None:
+            return prepared
+        checked = self._check(prepared, metadata)
+        if checked.refusal is not None:
+            raise RefusedError(checked.refusal)
+        return replace(prepared, notes=(*prepared.notes, *checked.notes))
+
+    def _check(self, prepared: Prepared, metadata: CheckpointMetadata) -> Checked:
+        code = UserCode(
+            prepared.artefacts, self._storage, prepared.python_path, prepared.requirements, prepared.archives
+        )
+        directory, timeout_ms = self._directory / CODE, self._config.get(cluster_options.CAPTURE_TIMEOUT)
+        try:
+            python_path = install(code, directory, self._config.to_dict())
+            archives = unpacked_archives(code, directory) if code.archives else None
+        except (PenstockError, OSError) as error:  # its master will meet it, too, and tell
+            return Checked(notes=(f"what is restored is not compared before the start: {error}",))
+        with self._capturing:
+            return check_aside(prepared.graph, metadata, prepared.config, python_path, archives, timeout_ms)
+
+    def _store_of(self, prepared: Prepared) -> ObjectStore:
+        config = {**self._config.to_dict(), **prepared.config.to_dict()}
+        root = ObstoreObjects(prepared.storage, config)
+        return LocatedObjects(root, lambda location: ObstoreObjects(location, config))
+
     # jobs
 
     def record(self, prepared: Prepared, continuing: Callable[[JobId], None]) -> tuple[JobSubmission, bool]:
         """The job exists from here on. Also: whether it is an earlier one that goes on: `continuing` is asked first
         then, and raises if that must not be. Hold `lock`."""
-        config = prepared.config
-        store = ObstoreObjects(prepared.storage, {**self._config.to_dict(), **config.to_dict()})
+        config, store = prepared.config, self._store_of(prepared)
         try:
             identity = identify(prepared.job_name, config, store, prepared.storage, prepared.job_id)
         except PenstockError as error:

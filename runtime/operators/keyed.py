@@ -42,6 +42,7 @@ class KeyedOperator(Operator):
         self.current_watermark = restored.watermark
         self._idle = restored.idle
         self._backend = context.keyed_backend()
+        self._backend.declare_keys(self.selector.key_type.kind)
 
     @property
     def backend(self) -> KeyedStateBackend:

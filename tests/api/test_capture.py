@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from penstock.jobmanager.cluster.capture import MAX_PRINTED_BYTES, CaptureOutcome, CaptureRequest, run_capture
+from penstock.jobmanager.cluster.capture import CaptureOutcome, CaptureRequest, run_capture
+from penstock.jobmanager.cluster.user_process import MAX_PRINTED_BYTES
 from penstock.runtime.graph.job_graph import JobGraph
 
 PIPELINE = """

@@ -28,6 +28,7 @@ from penstock.jobmanager.events import JobState
 from penstock.jobmanager.local_job import LocalJob
 from penstock.runtime.batch import Batch
 from penstock.runtime.connector import NotReady, PollResult, ReaderContext
+from penstock.runtime.graph.job_graph import JobGraph
 from penstock.runtime.record_types import record_type_of
 from penstock.testing.lists import ListSink
 
@@ -242,6 +243,13 @@ def build(env: ps.StreamExecutionEnvironment, age: int) -> Events:
     return source
 
 
+def graph(age: int) -> JobGraph:
+    """As a job of that age has it."""
+    env = ps.StreamExecutionEnvironment().set_max_parallelism(16)
+    build(env, age)
+    return env.job_graph("golden")
+
+
 def environment(
     directory: Path, backend: str, age: int, parallelism: int, restore: str | None = None
 ) -> tuple[LocalJob, Events]:
@@ -367,7 +375,7 @@ class Golden:
     """What the tests need of this file."""
 
     accounts = ACCOUNTS
-    environment = staticmethod(environment)
+    graph = staticmethod(graph)
     clear = staticmethod(clear)
     make = staticmethod(make)
     finish = staticmethod(finish)

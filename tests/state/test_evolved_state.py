@@ -13,13 +13,11 @@ import pytest
 
 from penstock.state.backend import KeyedStateBackend
 from penstock.state.backend_meta import PYTHON, decode_meta
-from penstock.state.compatibility import DeclaredOperator, DeclaredState, check_compatibility
 from penstock.state.descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 from penstock.state.errors import DamagedCheckpointError, IncompatibleStateError
-from penstock.state.ids import Attempt, CheckpointId, OperatorId, VertexId
 from penstock.state.key_groups import KeyGroupRange, key_group
 from penstock.state.key_signatures import annotated_signature, signature_of
-from penstock.state.snapshots import CheckpointMetadata, KeyedHandle, OperatorSnapshot, SubtaskSnapshot
+from penstock.state.snapshots import KeyedHandle
 from penstock.state.ttl_config import StateTtlConfig
 from penstock.state.type_descriptions import renamed_from
 
@@ -316,52 +314,7 @@ def test_an_annotation_says_what_its_keys_say(annotation: Any, key: Any) -> None
     assert annotated_signature(annotation) == signature_of(key)
 
 
-# ---- before a restore
-
-
-OPERATOR = OperatorId("counting")
-
-
-def metadata_of(handles: Handles) -> CheckpointMetadata:
-    subtasks = tuple(
-        SubtaskSnapshot(VertexId("v"), index, (OperatorSnapshot(OPERATOR, keyed=(handle,)),))
-        for index, handle in enumerate(handles)
-    )
-    sizes = {"v": len(handles)}
-    return CheckpointMetadata("job", "job", Attempt(1), CheckpointId(1), 0, 0, sizes, sizes, subtasks)
-
-
-def declared(*descriptors: Any, keys: Any = None) -> dict[OperatorId, DeclaredOperator]:
-    states = tuple(map(DeclaredState.of, descriptors))
-    return {OPERATOR: DeclaredOperator("counting users", states, annotated_signature(keys))}
-
-
-def test_a_checkpoint_that_fits_has_no_problems(rig: Any) -> None:
-    parts = halves(rig, three_ages(rig))
-    metadata = metadata_of(rig.snapshot(parts[0], 4) + rig.snapshot(parts[1], 4))
-    assert check_compatibility(metadata, declared(VISIT[2], PAIRS[2], MAP[2], keys=int)) == []
-    assert check_compatibility(metadata, declared(ValueStateDescriptor[str]("new", str))) == []
-    assert check_compatibility(metadata, {OperatorId("other"): DeclaredOperator("other")}) == []
-
-
-def test_all_problems_of_a_checkpoint_are_told_at_once(rig: Any) -> None:
-    metadata = metadata_of(three_ages(rig))
-    rig.store.objects.clear()  # nothing but the metadata is looked at
-    wrong = MapStateDescriptor[int, Any]("map", int, str)
-    problems = check_compatibility(
-        metadata, declared(*visits(NamedVisit), ValueStateDescriptor[Any]("pairs", Pair1), wrong, keys=str)
-    )
-    said = [(problem.state, problem.path) for problem in problems]
-    assert ("", "") in said, "its keys"
-    assert ("visit", "user") in said
-    assert ("pairs", "") in said, "another kind"
-    assert ("map", "") in said
-    assert {problem.operator for problem in problems} == {"counting users"}
-    text = "\n".join(map(str, problems))
-    assert "operator 'counting users': its keys were of type int and are now of type str; set the type" in text
-    assert "state 'visit' of operator 'counting users': field 'user' is new and has no default; give 'user'" in text
-    assert "it was a list state and is now declared as a value state" in text
-    assert "the keys of this map were of type str and are now of type int" in text
+# ---- descriptions
 
 
 @pytest.mark.parametrize(("version", "writer"), [(1, "a version before the first release"), (99, "a newer version")])
@@ -371,11 +324,9 @@ def test_another_format_of_the_description_is_refused(rig: Any, version: int, wr
     handles = (replace(handles[0], meta=meta),)
     with pytest.raises(IncompatibleStateError, match=f"has format {version} and was written by {writer}"):
         rig.open(handles)
-    (problem,) = check_compatibility(metadata_of(handles), declared(VISIT[0]))
-    assert writer in problem.reason
 
 
 def test_a_damaged_description_is_told(rig: Any) -> None:
     handles = (replace(keyed_by(rig, 1)[0], meta=b"{"),)
     with pytest.raises(DamagedCheckpointError, match="description of keyed state cannot be read"):
-        check_compatibility(metadata_of(handles), declared(VISIT[0]))
+        rig.open(handles)
