@@ -200,7 +200,7 @@ class CheckpointCoordinator:
         return None
 
     def want_savepoint(self, savepoint: Savepoint) -> None:
-        """As soon as it is its turn: no pause is kept for it, and the interval goes on."""
+        """As soon as it is its turn: no pause is kept for it. While it is under way no checkpoint begins."""
         self._savepoints.append(savepoint)
 
     def drop_savepoints(self) -> list[Savepoint]:
@@ -234,8 +234,10 @@ class CheckpointCoordinator:
         return min(times, default=None)
 
     def _may_trigger(self) -> bool:
-        """Whether only time is missing, and subtasks that are ready."""
-        if self._quiet or self._stops:
+        """Whether only time is missing, and subtasks that are ready. Not while a savepoint is under way: were one that
+        was triggered after it complete before it, the savepoint would take over its pending commits, of records that
+        it does not hold."""
+        if self._quiet or any(checkpoint.savepoint is not None for checkpoint in self._active.values()):
             return False
         if self._wanted is not None:
             return not self._active

@@ -159,9 +159,13 @@ class Checkpointing:
 
     def metadata_written(self, attempt: Attempt, checkpoint_id: CheckpointId, name: str, now_ms: int) -> None:
         checkpoint = self.coordinator.find(attempt, checkpoint_id)
+        savepoint = None if checkpoint is None else checkpoint.savepoint
+        if savepoint is not None and savepoint.stop and self.savepoints.overruled:
+            error = CheckpointError("the job is being ended in another way")
+            self.metadata_failed(attempt, checkpoint_id, error, now_ms)
+            return
         if checkpoint is None or not self.coordinator.written(checkpoint, name):
             return
-        savepoint = checkpoint.savepoint
         if savepoint is None:
             record = CheckpointLogged(checkpoint.attempt, checkpoint.id, name)
             self._orders.give(*self._journal.append(record))

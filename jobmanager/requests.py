@@ -79,7 +79,7 @@ class Requests:
         elif self.target is JobState.SUSPENDED and self.remember and decided is None:
             overruling = StopDecided("stop", parts.orders.generation)
         if overruling is not None:
-            parts.checkpointing.savepoints.overruled()
+            parts.checkpointing.savepoints.overruled = True
             parts.orders.give(*parts.journal.append(overruling))
 
     def overdue(self) -> None:

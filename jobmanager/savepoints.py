@@ -62,8 +62,9 @@ class Savepoints:
         self._journal = journal
         self._new_name = new_name
         self._operations: dict[str, SavepointOperation] = {}
-        self._overruled = False
-        """The job is to end in another way, and the log says so."""
+        self.overruled = False
+        """The job is to end in another way, by a cancel or a stop that is to be remembered, and the log says so: a stop
+        with a savepoint need not be taken back, and must not be completed."""
 
     def operations(self) -> tuple[SavepointOperation, ...]:
         """As asked, in order."""
@@ -97,12 +98,14 @@ class Savepoints:
         return []
 
     def decided(self, record: StopDecided) -> None:
-        """The stop is in the log: now, or by a master before."""
-        savepoint = Savepoint(record.path, stop=True, drain=record.drain)
-        if self._of(record.path) is None:
-            operation = SavepointOperation(record.request, record.path, True, record.drain, OperationState.IN_PROGRESS)
+        """The stop is in the log: now, or by a master before. That one may have written the document, or may be about
+        to: then this one needs a directory of its own."""
+        path = record.path
+        if self._of(path) is None:
+            path = savepoint_path(path.rpartition("/")[0], self._job_id, self._new_name())
+            operation = SavepointOperation(record.request, path, True, record.drain, OperationState.IN_PROGRESS)
             self._operations[record.request] = operation
-        self._coordinator.want_savepoint(savepoint)
+        self._coordinator.want_savepoint(Savepoint(path, stop=True, drain=record.drain))
 
     def request_of(self, path: str) -> str:
         operation = self._of(path)
@@ -133,10 +136,6 @@ class Savepoints:
             commands += self._given_up(savepoint, reason, now_ms)
         return commands
 
-    def overruled(self) -> None:
-        """By a cancel, or a stop that is to be remembered: a stop with a savepoint need not be taken back."""
-        self._overruled = True
-
     def job_ended(self, state: str, now_ms: int) -> None:
         """Nobody goes on with what is still asked for."""
         for operation in self.operations():
@@ -147,7 +146,7 @@ class Savepoints:
         operation = self._of(savepoint.path)
         if operation is not None:
             self._fail(operation, reason, now_ms)
-        if not savepoint.stop or self._overruled:
+        if not savepoint.stop or self.overruled:
             return []
         return self._journal.append(StopWithdrawn(self.request_of(savepoint.path)))
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ..runtime.batch import Batch
-from ..runtime.elements import MIN_WATERMARK, Barrier, LatencyMarker, Watermark, WatermarkStatus
+from ..runtime.elements import MAX_WATERMARK, MIN_WATERMARK, Barrier, LatencyMarker, Watermark, WatermarkStatus
 from ..runtime.graph.job_graph import ChainedOperator, edge_name
 from ..runtime.operators.operator import Firing, Operator, OperatorContext, RestoredState
 from ..state.ids import CheckpointId
@@ -151,7 +151,8 @@ class OperatorChain:
         the restored one fires when it comes again: an unaligned barrier may have cut its firing short."""
         operator = self.operators[index]
         least = self._watermarks[index] - (index in self._restored)
-        if operator.own_watermarks or watermark.timestamp <= max(least, MIN_WATERMARK):
+        own = operator.own_watermarks and watermark.timestamp < MAX_WATERMARK  # event time ends for everybody
+        if own or watermark.timestamp <= max(least, MIN_WATERMARK):
             return
         self._restored.discard(index)
         self._watermarks[index] = watermark.timestamp

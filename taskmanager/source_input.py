@@ -53,6 +53,8 @@ class SourceInput:
         self._stopped: CheckpointId | None = None
         """A savepoint with which the job ends: nothing is given out behind its barrier."""
         self._ended = False
+        self._time_ended = False
+        """By a savepoint with which the job is drained."""
         self._marker_interval_ns = marker_interval_ms * 1_000_000
         self._next_marker_ns = clock.monotonic_ns()
 
@@ -80,6 +82,9 @@ class SourceInput:
         if self._events:
             return self._events.popleft()
         if self._barriers:
+            if self._time_is_to_end():
+                self._time_ended = True
+                return Watermark(MAX_WATERMARK)
             return self._give_barrier()
         if self._ended:
             return None
@@ -105,8 +110,14 @@ class SourceInput:
         self._waiting = False
 
     def barrier_at_rest(self) -> Aligned | None:
-        """The next barrier, if nothing that was read waits before it."""
-        return self._give_barrier() if self._barriers and not self._events else None
+        """The next barrier, if nothing that was read waits before it, nor what event time's end sets off."""
+        at_rest = self._barriers and not self._events and not self._time_is_to_end()
+        return self._give_barrier() if at_rest else None
+
+    def _time_is_to_end(self) -> bool:
+        """Before the next barrier; and not before any other one, whose checkpoint the job may go back to."""
+        savepoint = self._barriers[0].savepoint
+        return savepoint is not None and savepoint.drain and not self._time_ended and not self._ended
 
     # barriers that overtake data, and what they overtook
 
@@ -141,8 +152,6 @@ class SourceInput:
         if barrier.checkpoint_id > self._injected:
             self._injected = barrier.checkpoint_id
             self._barriers.append(barrier)
-            if barrier.savepoint is not None and barrier.savepoint.drain:
-                self._events.append(Watermark(MAX_WATERMARK))
 
     def _give_barrier(self) -> Aligned:
         barrier = self._barriers.popleft()

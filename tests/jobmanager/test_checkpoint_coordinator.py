@@ -243,3 +243,16 @@ def test_a_plain_savepoint_does_not_change_when_checkpoints_are_taken() -> None:
     assert c.taken(savepoint) == []
     assert c.next_tick_ms(ready=True) == 100
     assert triggered(c, 100).purpose is Purpose.PERIODIC
+
+
+def test_no_checkpoint_begins_while_a_savepoint_is_under_way() -> None:
+    """Simulator seed 4 in a storm: it was complete before the savepoint was, which then held its pending commits."""
+    c = coordinator(max_concurrent=3)
+    c.want_savepoint(Savepoint("savepoints/savepoint-job-1"))
+    savepoint = triggered(c, 50)
+    acknowledged(c, savepoint)
+    assert c.tick(100, ready=True) == []
+    assert c.written(savepoint, "name")
+    assert c.tick(110, ready=True) == []
+    assert c.taken(savepoint) == []
+    assert triggered(c, 120).purpose is Purpose.PERIODIC

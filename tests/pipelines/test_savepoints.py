@@ -64,15 +64,18 @@ def build(held_source: Any, tmp_path: Path, results: Any) -> Any:
     assert results("counts") == []
     assert results("windows") == []
 
-    def on(env: ps.StreamExecutionEnvironment, backend: str = "heap") -> ps.StreamExecutionEnvironment:
+    def on(
+        env: ps.StreamExecutionEnvironment, backend: str = "heap", restamped: bool = False
+    ) -> ps.StreamExecutionEnvironment:
         env.set_state_backend(backend)
         values = list(range(NUMBERS))
         source = held_source(values, tmp_path / "gate", 60, splits=4, batch_rows=10, record_type=int, timestamps=int)
         strategy = ps.WatermarkStrategy.for_bounded_out_of_orderness(str(NUMBERS) + "ms")
-        numbers = env.from_source(source, strategy, name="numbers", uid="numbers").key_by(key_of)
-        numbers.process(Counting()).uid("counting").sink_to(ListSink("counts")).uid("counts")
-        windows = numbers.window(ps.TumblingEventTimeWindows(f"{WINDOW_MS}ms")).process(Gathered()).uid("windows")
-        windows.sink_to(ListSink("windows")).uid("windows out")
+        stream = env.from_source(source, strategy, name="numbers", uid="numbers")
+        stream.key_by(key_of).process(Counting()).uid("counting").sink_to(ListSink("counts")).uid("counts")
+        timed = stream.assign_timestamps_and_watermarks(strategy).uid("timed") if restamped else stream
+        windows = timed.key_by(key_of).window(ps.TumblingEventTimeWindows(f"{WINDOW_MS}ms"))
+        windows.process(Gathered()).uid("windows").sink_to(ListSink("windows")).uid("windows out")
         return env
 
     return on
@@ -126,8 +129,12 @@ def test_a_job_stops_with_one_and_nothing_is_lost_or_doubled(
     assert Counter(results("windows")) == windows_expected()
 
 
-def test_drained_it_fires_every_window(new_env: Any, drive: Any, build: Any, results: Any, tmp_path: Path) -> None:
-    job = drive(build(new_env(2))).checkpoints(1)
+@pytest.mark.parametrize("restamped", [False, True])
+def test_drained_it_fires_every_window(
+    new_env: Any, drive: Any, build: Any, results: Any, tmp_path: Path, restamped: bool
+) -> None:
+    """Also those whose watermarks are made in the middle of the pipeline: event time ends for everybody."""
+    job = drive(build(new_env(2), restamped=restamped)).checkpoints(1)
     request = job.job.savepoint(str(tmp_path / "savepoints"), stop=True, drain=True)
     assert job.end().state is JobState.FINISHED
     assert job.job.operation(request).state is OperationState.COMPLETED
