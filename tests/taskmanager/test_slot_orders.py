@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +15,11 @@ import penstock as ps
 from penstock.connectors.discard import DiscardingSink
 from penstock.jobmanager.execution_graph import ExecutionGraph
 from penstock.runtime.clock import SystemClock
-from penstock.state.ids import Attempt, CheckpointId, Generation, JobId, SlotId, new_nonce
+from penstock.state.downloads import RestoredBytes, checksum_of
+from penstock.state.ids import Attempt, CheckpointId, Generation, JobId, OperatorId, SlotId, new_nonce
+from penstock.state.objects import Put, StoreOp
 from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.snapshots import FileHandle, KeyedHandle, OperatorSnapshot
 from penstock.taskmanager import messages as m
 from penstock.taskmanager.deployment import SlotServices
 from penstock.taskmanager.executor import ThreadExecutor
@@ -46,15 +51,20 @@ class Home:
         self.one, self.other = self.graph.subtasks
 
     def deploy(self, subtask: SubtaskId, attempt: int, generation: int = 1) -> None:
+        self.begin_deployment(subtask, attempt, generation)
+        self.until(lambda: m.Initialized(Attempt(attempt), subtask) in self.said)
+
+    def begin_deployment(
+        self, subtask: SubtaskId, attempt: int, generation: int = 1, restore: tuple[m.RestoreOperator, ...] = ()
+    ) -> None:
         if attempt > self.graph.attempt:
             self.graph.begin_attempt(Attempt(attempt), [subtask])
         self.graph._slots = [SLOT] * 2
         self.graph._attempts[subtask] = Attempt(attempt)
         deploy = self.graph.deployment(
-            subtask, generation=Generation(generation), job_id=JOB, restore=(), reusable_checkpoint=None, peers={}
+            subtask, generation=Generation(generation), job_id=JOB, restore=restore, reusable_checkpoint=None, peers={}
         )
         self.slot.deliver(deploy)
-        self.until(lambda: m.Initialized(Attempt(attempt), subtask) in self.said)
 
     def start(self, attempt: int) -> None:
         self.slot.deliver(m.Start(FIRST, Attempt(attempt)))
@@ -91,6 +101,38 @@ def test_tasks_of_several_attempts_live_side_by_side(home: Home) -> None:
     home.start(2)
     assert home.running() == {(home.one, 2), (home.other, 1)}
     assert home.said.count(m.Running(Attempt(1), home.other)) == 1
+
+
+def test_a_restore_tells_how_far_it_is(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.state.downloads.PART_BYTES", 10)
+    monkeypatch.setattr("penstock.state.downloads.PARTS_PER_ROUND", 1)
+    monkeypatch.setattr("penstock.taskmanager.slot.REPORT_NS", 10_000_000)
+    home.objects.execute(Put("job/shared/1-a", bytes(40)))
+    file = FileHandle("job/shared/1-a", 40, checksum_of(bytes(40)))
+    execute, allowed = home.objects.execute, threading.Semaphore(0)
+
+    def when_allowed(op: StoreOp) -> Any:
+        assert allowed.acquire(timeout=30)
+        return execute(op)
+
+    def told() -> RestoredBytes | None:
+        reports = [said.details.restored for said in home.said if isinstance(said, m.TaskReport)]
+        return reports[-1] if reports else None
+
+    monkeypatch.setattr(home.objects, "execute", when_allowed)
+    operator = OperatorId("any")
+    snapshot = OperatorSnapshot(operator, keyed=(KeyedHandle("heap", 0, 127, {"rows": file}),))
+    home.begin_deployment(home.one, 1, restore=(m.RestoreOperator(operator, (snapshot,)),))
+    home.until(lambda: told() == RestoredBytes(total=40))
+    allowed.release(3)
+    home.until(lambda: told() == RestoredBytes(total=40, stored=30))
+    assert m.Initialized(Attempt(1), home.one) not in home.said
+    allowed.release()
+    home.until(lambda: m.Initialized(Attempt(1), home.one) in home.said and told() == RestoredBytes(40, stored=40))
+    home.start(1)
+    running = m.Running(Attempt(1), home.one)
+    home.until(lambda: running in home.said and isinstance(home.said[-1], m.TaskReport))
+    assert told() == RestoredBytes(40, stored=40), "and what it was is told on"
 
 
 def test_a_deployment_ends_an_older_task_of_its_own_subtask(home: Home) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import penstock as ps
+from penstock.connectors.discard import DiscardingSink
 from penstock.jobmanager import events
 from penstock.jobmanager.events import JobState
 from penstock.jobmanager.job_master import JobMaster
@@ -23,6 +24,7 @@ from penstock.jobmanager.settings import job_master_options
 from penstock.runtime import logs
 from penstock.runtime.config import Configuration
 from penstock.runtime.graph.job_graph import JobGraph
+from penstock.state.downloads import RestoredBytes
 from penstock.state.errors import ConfigurationError, ProtocolError
 from penstock.state.ids import Generation, JobId, SlotId, new_job_id, new_nonce
 from penstock.state.obstore_objects import ObstoreObjects
@@ -170,6 +172,35 @@ def test_a_job_runs_over_slots_that_meet_at_sockets(
     assert (attempts.count({1}), attempts.count({2})) == (2, 2)  # what failed restarted alone, over the same sockets
     assert len(node.slots) == 2
     assert node.exits == []
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_restart_takes_state_from_copies_on_the_machine(
+    drive: Callable[..., Driver], tmp_path: Path, kept: bool
+) -> None:
+    disturbed = tmp_path / "disturbed"
+
+    def last(_before: int, value: int) -> int:
+        if disturbed.exists():
+            disturbed.unlink()
+            raise ValueError("disturbed")
+        return value
+
+    env = environment().set_restart_strategy("fixed-delay", attempts=1, delay="1ms")
+    env.configure(Configuration({"execution.state-recovery.from-local": kept}))
+    values = ListSource(range(100_000), splits=1, batch_rows=5, pause_ms=5, record_type=int)
+    env.from_source(values).key_by(lambda v: v % 7).reduce(last).sink_to(DiscardingSink())
+    driver = drive(env)
+    driver.run_until(lambda: driver.master.view(0).checkpoints.completed > 2, "checkpoints")
+    disturbed.touch()
+
+    def restored() -> list[RestoredBytes]:
+        subtasks = [subtask for vertex in driver.master.view(0).vertices for subtask in vertex.subtasks]
+        return [one.metrics.details.restored for one in subtasks if one.attempt == 2 and one.metrics.records_in]
+
+    driver.run_until(lambda: sum(one.total for one in restored()) > 0, "it restored files and runs")
+    assert [one.local for one in restored()] == [one.total if kept else 0 for one in restored()]
+    assert [one.stored for one in restored()] == [0 if kept else one.total for one in restored()]
 
 
 def test_what_users_log_is_told_apart(drive: Callable[..., Driver], results: Callable[[], list[Any]]) -> None:
