@@ -80,6 +80,10 @@ def _range_of(handle: KeyedHandle) -> KeyGroupRange:
     return KeyGroupRange(handle.first_key_group, handle.last_key_group)
 
 
+def _share(handle: KeyedHandle, key_groups: KeyGroupRange) -> float:
+    return len(_range_of(handle).intersection(key_groups)) / len(_range_of(handle))
+
+
 def _restored_rocksdb(
     directory: Path,
     parts: list[Restored],
@@ -100,7 +104,7 @@ def _restored_rocksdb(
         base = max(own, key=lambda part: sum(file.size_bytes for file in part[0].files.values()))
         parts = [part for part in parts if part is not base]
         handle, fetched = base
-        registry.merge(decode_meta(handle.meta))
+        registry.merge(decode_meta(handle.meta), _share(handle, key_groups))
         rocksdb.lay_out(fetched, directory)
         tables = {name: file for name, file in handle.files.items() if name.endswith(".sst") and reuse_files}
         store = rocksdb.RocksStore(directory, database, tables, batch, operator)
@@ -127,7 +131,7 @@ def _copy_rows(
 ) -> None:
     """Write the rows of one snapshot that belong here into the store, under the ids its states have here."""
     rows = _rows_of(part, key_groups, directory, options)
-    moved = registry.merge(decode_meta(part[0].meta))
+    moved = registry.merge(decode_meta(part[0].meta), _share(part[0], key_groups))
     while batch := list(islice(rows, PIECE_ROWS)):
         if moved:
             batch = [(with_state(key, moved.get(state_of(key), state_of(key))), value) for key, value in batch]

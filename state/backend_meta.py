@@ -24,9 +24,9 @@ from .serializers import description_id
 from .type_descriptions import PICKLE, Description
 from .type_evolution import incompatibility
 
-FORMAT = 2
-"""2: descriptions say how values stand in rows, and keys are described. Format 1 is that of versions before the first
-release, which nothing promises to read (docs/compatibility.md)."""
+FORMAT = 3
+"""2: descriptions say how values stand in rows, and keys are described. 3: timers are in the order of time. Formats 1
+and 2 are those of versions before the first release, which nothing promises to read (docs/compatibility.md)."""
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _MOST_STATES = 1 << 16
 _log = logging.getLogger(__name__)
@@ -43,6 +43,8 @@ class StateMeta(msgspec.Struct):
     """Of a map state: signatures of its keys."""
     ttl_since_ms: int | None = None
     """No row of a state with a TTL counts as older; None: it has no TTL."""
+    timers: int = 0
+    """About how many there are."""
     stamped: bool = False
     """It has a TTL or had one: rows may have stamps (ttl.py)."""
 
@@ -94,8 +96,9 @@ class StateRegistry:
         """Of the stream; what comes into the cache is to be admitted there."""
         self.generation = 0
 
-    def merge(self, meta: BackendMeta) -> dict[int, int]:
-        """Take in the states of a snapshot. Gives the ids its rows must be moved to: old -> new, where they differ."""
+    def merge(self, meta: BackendMeta, share: float = 1.0) -> dict[int, int]:
+        """Take in the states of a snapshot. Gives the ids its rows must be moved to: old -> new, where they differ.
+        `share`: the part of its key groups that is wanted."""
         if meta.max_parallelism != self._max_parallelism:
             raise IncompatibleStateError(
                 f"operator '{self._operator}': its state was written with max parallelism {meta.max_parallelism}, "
@@ -118,6 +121,7 @@ class StateRegistry:
                 self._note(known, description)
             self.map_keys(state.name).restore(state.keys)
             known.stamped |= state.stamped
+            known.timers += round(state.timers * share)
             if known.ttl_since_ms is None or state.ttl_since_ms is None:
                 known.ttl_since_ms = None  # where one subtask had no TTL yet, it begins when it is declared again
             else:
@@ -168,6 +172,13 @@ class StateRegistry:
                 state.ttl_since_ms = now_ms if name in self._restored else 0
             state.stamped = True
         return state.ttl_since_ms or 0, state.stamped
+
+    def timers(self, name: str) -> int:
+        """About how many there are in what was restored or snapshotted last."""
+        return self._states[name].timers
+
+    def note_timers(self, name: str, count: int) -> None:
+        self._states[name].timers = count
 
     def written_as(self, name: str) -> Sequence[Description]:
         """All descriptions that rows of a state were written under; none for a state that was not restored."""

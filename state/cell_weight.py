@@ -4,8 +4,9 @@ Weighing every cell would cost more than using it. So some of them, spread evenl
 after the first that came in, whenever their number has grown by an eighth of what may be there or doubled, and
 now and then for cells that grow where they are. What they hold is itself sampled, a few levels deep.
 
+Timers in memory take up to a quarter of the bytes (timers.py), as far as there are any; cells have what they leave.
 Between the cache and the store there may be two generations more: the one that fell off, and at a barrier what was
-changed in both. So a generation has a quarter of the bytes.
+changed in both. So a generation has a quarter of these.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from itertools import chain, islice
 from sys import getsizeof
 from typing import Any
 
+_TIMERS = 4
 _GENERATIONS = 4
 _WAITING = 4
 """Generations between the cache and the store: what falls off is written as fast as it comes, but for the time between
@@ -50,7 +52,7 @@ class Generation:
 
     def __init__(self, cache_cells: int, cache_bytes: int, shares: CacheShares) -> None:
         self._cells = max(1, cache_cells // 2)
-        self._bytes = cache_bytes // _GENERATIONS
+        self._bytes = cache_bytes
         self._shares = shares
         self._left = 0
         """Bytes that left since nothing was waiting."""
@@ -58,6 +60,8 @@ class Generation:
         """Bytes of a cell, as far as is known."""
         self.look_at = 0
         """With so many cells, ask whether it is full."""
+        self.timers = 0
+        """Bytes that timers take."""
         self.begin()
 
     def begin(self) -> None:
@@ -75,18 +79,25 @@ class Generation:
         self.look_at = min(most, admitted + max(_FIRST_CELLS, min(admitted, most // _STEPS)))
         return False
 
-    def leaves(self, admitted: int, *, is_waiting: bool) -> bool:
-        """It leaves the cache. `is_waiting`: earlier ones are not in the store yet. True: they must be now, or what is
-        between the cache and the store would take too much."""
+    def leaves(self, admitted: int, *, is_waiting: bool, timers: int = 0) -> bool:
+        """It leaves the cache; or changed timers do, bytes. `is_waiting`: earlier ones are not in the store yet. True:
+        they must be now, or what is between the cache and the store would take too much."""
         if not is_waiting:
             self._left = 0
-        self._left += admitted * self._mean
+        self._left += admitted * self._mean + timers
         too_much = self._left > _WAITING * self._allowed()
         if too_much:
             self._left = 0
         return too_much
 
+    def room_for_timers(self) -> int:
+        """Bytes."""
+        return self._own() // _TIMERS
+
     def _allowed(self) -> int:
+        return max(0, self._own() - self.timers) // _GENERATIONS
+
+    def _own(self) -> int:
         return self._bytes // max(1, self._shares.members)
 
 

@@ -88,6 +88,7 @@ class HeapStore:
     """Rows by key group and state; those of lists, maps and timers by cell, so that a cell is found without sorting."""
 
     kind = "heap"
+    ordered = False
 
     def __init__(self, *, compress: bool = True) -> None:
         """compress: the rows in checkpoints."""

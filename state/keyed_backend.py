@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .backend import AggregatingState, KeyedStateBackend, ListState, MapState, ReducingState, Timers, ValueState
 from .backend_meta import StateRegistry
+from .backend_timers import BackendTimers
 from .cell_cache import MISSING
 from .cell_reads import CellRead, CellRows, NoSuchStateError, cell_rows
 from .cell_weight import CacheShares, Generation
@@ -44,7 +45,6 @@ from .snapshots import CANONICAL, FileHandle, KeyedHandle
 from .statistics import StateStatistics
 from .survey import Growth, Survey
 from .sweeper import Sweeper
-from .timers import StoredTimers
 from .ttl import DeadRows, Expiry
 from .tuning import RocksTuning
 from .type_evolution import show
@@ -52,9 +52,6 @@ from .write_queue import WriteQueue
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-_TIMER_CHANGES = 50_000
-"""Changed timers that are kept back: those that fire before they are written leave no trace in the store."""
 
 _BATCHES_PER_WEIGHING = 128
 """For cells that grow where they are."""
@@ -129,7 +126,9 @@ class RowBackend(KeyedStateBackend):
         self._survey = Survey(self._queue, key_groups)
         self._growth = Growth()
         self._declared: dict[str, _Declared] = {}
-        self._timers: dict[str, StoredTimers] = {}
+        self._timers = BackendTimers(
+            self._cursor, self._queue, store, registry, self._generation, key_groups, max_parallelism
+        )
         self._markers: dict[int, Marker] = {}
 
     # ---- states
@@ -253,8 +252,7 @@ class RowBackend(KeyedStateBackend):
             self._rotate()
         elif sum(handle.changed_mutable() for handle in self._handles()) > self._dirty_cells:
             self._flush(self._queue.open_layer(), mutable_only=True)
-        if sum(timers.changed for timers in self._timers.values()) > _TIMER_CHANGES:
-            self._flush_timers(self._queue.open_layer())
+        self._timers.between_batches()
         if self._queue.waiting:
             self._queue.write_some()
         self._sweeper.bite()
@@ -276,6 +274,7 @@ class RowBackend(KeyedStateBackend):
         return DeadRows(last_dead)
 
     def _is_full(self) -> bool:
+        self._generation.timers = self._timers.weight
         return self._generation.is_full(self._cursor.admitted, self._weight)
 
     def _weight(self) -> int:
@@ -296,10 +295,6 @@ class RowBackend(KeyedStateBackend):
         for handle in self._handles():
             handle.flush(layer, self._registry.generation, mutable_only=mutable_only)
 
-    def _flush_timers(self, layer: Layer) -> None:
-        for timers in self._timers.values():
-            timers.flush(layer)
-
     @property
     def cache_misses(self) -> int:
         """Cells so far that were not in the cache when they were used."""
@@ -309,11 +304,10 @@ class RowBackend(KeyedStateBackend):
         now_ms, rows = self._now_ms(), self._store.statistics()
         self._survey.bite()
         changed = sum(handle.changed() for handle in self._handles())
-        timers = sum(timers.count for timers in self._timers.values())
         return replace(
             rows,
             entries=rows.entries + changed,
-            timers=timers,
+            timers=self._timers.count,
             growth=self._growth.rate(now_ms, rows.bytes),
             states=self._survey.states(now_ms),
             keys=tuple(self._keys.known),
@@ -342,7 +336,7 @@ class RowBackend(KeyedStateBackend):
     def _seal(self, checkpoint_id: int, take: Callable[[], LocalCheckpoint]) -> Marker:
         layer = self._queue.open_layer()
         self._flush(layer)
-        self._flush_timers(layer)
+        self._timers.flush(layer)
         marker = self._markers[checkpoint_id] = self._queue.seal(layer, checkpoint_id, take)
         return marker
 

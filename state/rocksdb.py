@@ -101,6 +101,7 @@ class RocksStore:
     """One database in a directory of its own."""
 
     kind = "rocksdb"
+    ordered = True
 
     def __init__(
         self,

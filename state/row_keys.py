@@ -4,7 +4,8 @@
 
 big-endian, so the rows of a range of key groups are contiguous over all states. Everything before the suffix is the
 *prefix* and belongs to one cell: one state, key and namespace. The suffix is empty for a value, the chunk's number
-for a part of a list, the encoded user key for an entry of a map, and the timestamp for a timer.
+for a part of a list, and the encoded user key for an entry of a map. A timer's timestamp stands where the key is, and
+the key is the suffix (timer_rows.py).
 """
 
 from __future__ import annotations

@@ -60,6 +60,11 @@ class RowStore(Protocol):
         """The backend's name in handles."""
         ...
 
+    @property
+    def ordered(self) -> bool:
+        """`some_of` goes in the order of the rows, and any row's key is a position."""
+        ...
+
     def get(self, key: bytes) -> bytes | None: ...
 
     def get_all(self, keys: list[bytes]) -> list[bytes | None]: ...
@@ -79,8 +84,9 @@ class RowStore(Protocol):
         ...
 
     def some_of(self, place: bytes, position: Any, most: int) -> tuple[list[tuple[bytes, bytes]], Any]:
-        """About `most` rows of a key group and state, in whatever order, from a position on: None for the first, then
-        what the last call gave, which is None at the end. Rows that are written meanwhile may be missed."""
+        """About `most` rows of a key group and state, from a position on: None for the first, then what the last call
+        gave, which is None at the end. If not `ordered`, in whatever order; rows that are written meanwhile may be
+        missed."""
         ...
 
     def checkpoint(self, checkpoint_id: int, dead: DeadRows) -> LocalCheckpoint:

@@ -10,7 +10,7 @@
     ...          the value: a column for each field of a record, else one named `value`; pickled ones as JSON text,
                  as far as they can be read without their classes
     _key         \\
-    _suffix       > the row as it is in the row store (row_keys.py), which is what a restore reads
+    _suffix       > the row as it is in the row store (row_keys.py, timer_rows.py), which is what a restore reads
     _value       /
 
 A list's elements are rows of their own; `_value` is that of a chunk, which stands with its first element, and null
@@ -92,7 +92,7 @@ class StateTable:
         groups, keys, namespaces, suffixes = zip(*(parts_of_row_key(key) for key, _value in rows), strict=True)
         columns: dict[str, Any] = {
             KEY_GROUP: groups,
-            "key": self._key.array(list(map(decode_plain, keys))),
+            "key": self._key.array(list(map(decode_plain, suffixes if self._kind == "timers" else keys))),
             "namespace": namespaces,
             KEY: keys,
             SUFFIX: suffixes,
@@ -102,7 +102,7 @@ class StateTable:
         if self._kind == "map":
             columns["user_key"] = self._user_key.array(list(map(decode_plain, suffixes)))
         elif self._kind == "timers":
-            columns["timestamp"] = list(map(decode_word, suffixes))
+            columns["timestamp"] = list(map(decode_word, keys))
         if self._value is not None:
             columns["value"] = self._value.array(trees)
         for name, field in self._fields.items():

@@ -61,6 +61,11 @@ class WriteQueue:
     def stored_all(self, row_keys: list[bytes]) -> list[bytes | None]:
         return self._store.get_all(row_keys)
 
+    def stored_from(self, place: bytes, position: bytes, most: int) -> list[bytes]:
+        """Keys of the rows that an ordered store has next of a key group and state, after what was found `leaving`."""
+        rows, _position = self._store.some_of(place, position, most)
+        return [row_key for row_key, _value in rows]
+
     def get_all(self, row_keys: list[bytes]) -> list[bytes | None]:
         return list(map(self.get, row_keys)) if self._layers else self._store.get_all(row_keys)
 
