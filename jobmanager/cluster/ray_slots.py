@@ -20,7 +20,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,9 +59,21 @@ logger = logging.getLogger(__name__)
 class _Slot:
     handle: ActorHandle
     task_manager: ActorHandle
+    home: str
+    """Name of the task manager."""
     pid: int
     heard_ms: int
     outgoing: list[ToSlot] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A request for slots."""
+
+    count: int
+    generation: Generation
+    known: frozenset[SlotId]
+    lost_at: Mapping[str, int]
 
 
 class RaySlots:
@@ -81,7 +94,9 @@ class RaySlots:
         self._slots: dict[SlotId, _Slot] = {}
         self._coming: dict[SlotId, ActorHandle] = {}
         """Let to the job and being leased: not yet known on the loop's thread. With their task managers."""
-        self._wanted: queue.SimpleQueue[tuple[int, Generation, frozenset[SlotId]] | None] = queue.SimpleQueue()
+        self._lost_at: Counter[str] = Counter()
+        """Task manager -> slots that died and were not replaced yet."""
+        self._wanted: queue.SimpleQueue[_Wanted | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._acquire_all, name="slot requests", daemon=True)
         self._loop: MasterLoop
@@ -113,7 +128,8 @@ class RaySlots:
         known.outgoing.append(message)
 
     def acquire(self, count: int) -> None:
-        self._wanted.put((count, self._generation, frozenset(self._slots)))
+        self._wanted.put(_Wanted(count, self._generation, frozenset(self._slots), self._lost_at))
+        self._lost_at = Counter()
 
     def release(self, slots: tuple[SlotId, ...]) -> None:
         for slot in slots:
@@ -126,6 +142,7 @@ class RaySlots:
         known = self._slots.pop(slot, None)
         if known is not None:
             logger.warning("slot %s is given up: %s", slot, reason)
+            self._lost_at[known.home] += 1
             known.task_manager.discard.remote(self._job_id, self._generation, slot, reason)
 
     def check(self, now_ms: int) -> None:
@@ -187,6 +204,7 @@ class RaySlots:
         if not isinstance(error, (ray.exceptions.RayActorError, SupersededError)):
             logger.error("slot %s failed: %s", slot, error)
         if not isinstance(error, SupersededError):
+            self._lost_at[known.home] += 1
             known.task_manager.discard.remote(self._job_id, self._generation, slot, "lost")
         self._loop.happened(events.SlotLost(slot, _why_lost(error, known.pid)))
 
@@ -196,20 +214,19 @@ class RaySlots:
         had: set[SlotId] = set()
         """All that this thread got: those that a request which has waited here could not know."""
         while (wanted := self._wanted.get()) is not None:
-            count, generation, known = wanted
-            had |= known
+            had |= wanted.known
             try:
-                self._acquire(count, generation, had)
+                self._acquire(wanted.count, wanted.generation, had, wanted.lost_at)
             except Exception as error:  # whatever happens to a request, the job must hear of it
                 logger.warning("slots cannot be had: %s", error)
                 self._loop.post(events.SlotsDenied(_first_line(error)))
 
-    def _acquire(self, count: int, generation: Generation, known: set[SlotId]) -> None:
+    def _acquire(self, count: int, generation: Generation, known: set[SlotId], lost_at: Mapping[str, int]) -> None:
         """What it gets is put into `known`."""
         deadline_s = time.monotonic() + self._request_timeout_s
         patience_s = min(CALL_TIMEOUT_S, self._heartbeat_timeout_ms / 1_000)
         while not self._closing.is_set():
-            rooms = _rooms(self._job_id, known, patience_s)
+            rooms = _rooms(self._job_id, known, lost_at, patience_s)
             offers = self._take(rooms, count, generation, known)
             known.update(offer.slot_id for offer, _ in offers)
             self._coming.update({offer.slot_id: task_manager for offer, task_manager in offers})
@@ -267,7 +284,9 @@ class RaySlots:
 
     def _leased(self, offer: SlotOffer, handle: ActorHandle, task_manager: ActorHandle) -> None:
         self._coming.pop(offer.slot_id, None)
-        self._slots[offer.slot_id] = _Slot(handle, task_manager, offer.pid, self._loop.now_ms())
+        self._slots[offer.slot_id] = _Slot(
+            handle, task_manager, offer.address.task_manager, offer.pid, self._loop.now_ms()
+        )
         self._poll(offer.slot_id)
         self._loop.happened(events.SlotOffered(offer.slot_id, offer.address))
 
@@ -297,12 +316,14 @@ def describe_task_managers(timeout_s: float = CALL_TIMEOUT_S) -> dict[str, TaskM
     return views
 
 
-def _rooms(job_id: JobId, known: set[SlotId], timeout_s: float) -> dict[str, Room]:
+def _rooms(job_id: JobId, known: set[SlotId], lost_at: Mapping[str, int], timeout_s: float) -> dict[str, Room]:
     rooms = {}
     for name, view in describe_task_managers(timeout_s).items():
         mine = [SlotId(slot.id) for slot in view.slots if slot.job_id == job_id and slot.alive]
         used = len(known.intersection(mine))
-        rooms[name] = Room(view.slots_total, view.slots_free, len(mine) - used, used, view.problem)
+        rooms[name] = Room(
+            view.slots_total, view.slots_free, len(mine) - used, used, lost_at.get(name, 0), view.problem
+        )
     return rooms
 
 

@@ -3,6 +3,7 @@
 A job gets all the slots it asks for, or none: two jobs that hold half of what they need would wait for each other.
 Slots are spread, so that the death of a node costs as few subtasks as possible and the nodes share the load; those
 that the job was let before (by a master that died) come first, because their processes are warm and hold its code.
+A slot that died is replaced on its node where there is room: there are copies of its state (state/local_copies.py).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class Room:
     """Slots that are the job's already, and that its master does not know."""
     used: int = 0
     """Slots that are the job's and known."""
+    lost: int = 0
+    """Slots that the job had here and that died."""
     problem: str = ""
     """Why it has fewer than it should."""
 
@@ -36,6 +39,8 @@ def place(rooms: Mapping[str, Room], count: int) -> dict[str, int] | None:
     taken = dict.fromkeys(rooms, 0)
     for name, room in rooms.items():
         taken[name] = min(room.held, count - sum(taken.values()))
+    for name, room in rooms.items():
+        taken[name] += min(room.lost, room.held + room.free - taken[name], count - sum(taken.values()))
     for _ in range(count - sum(taken.values())):
         open_rooms = [name for name, room in rooms.items() if taken[name] < room.held + room.free]
         taken[min(open_rooms, key=lambda name: (rooms[name].used + taken[name], name))] += 1

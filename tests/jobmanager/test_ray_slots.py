@@ -137,3 +137,19 @@ def test_who_has_read_of_its_successor_does_not_speak_in_its_name(cluster: Clust
     cluster.release((SlotId("slot-0"),))
     cluster.discard(SlotId("slot-1"), "it hangs")
     assert [call[:3] for call in cluster.task_manager.calls] == [("release", JOB, 1), ("discard", JOB, 1)]
+
+
+def test_a_slot_that_died_is_replaced_where_it_was(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are copies of its state."""
+    lost: list[dict[str, int]] = []
+    monkeypatch.setattr(ray_slots, "_rooms", lambda _job, _known, lost_at, _timeout: lost.append(dict(lost_at)) or {})
+    loop: Any = Loop()
+    cluster.bind(loop)
+    cluster.acquire(1)
+    loop.read_mail(1)
+    cluster.discard(SlotId("slot-0"), "it hangs")
+    cluster.acquire(1)
+    loop.read_mail(1)
+    cluster.acquire(1)
+    loop.read_mail(1)
+    assert lost == [{}, {"node": 1}, {}]

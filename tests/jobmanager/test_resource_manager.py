@@ -23,6 +23,13 @@ def test_slots_that_the_job_was_let_before_come_first() -> None:
     assert place(rooms, 2) == {"b": 2}
 
 
+def test_a_slot_that_died_is_replaced_on_its_node() -> None:
+    rooms = {"a": Room(4, 4), "b": Room(4, 2, used=2, lost=1)}
+    assert place(rooms, 1) == {"b": 1}
+    assert place(rooms, 2) == {"a": 1, "b": 1}
+    assert place({"a": Room(4, 4), "b": Room(4, 0, used=4, lost=1)}, 1) == {"a": 1}, "there is no room"
+
+
 def test_all_or_none() -> None:
     assert place({"a": Room(2, 1), "b": Room(2, 1)}, 3) is None
     assert place({}, 1) is None
@@ -31,7 +38,9 @@ def test_all_or_none() -> None:
 
 ROOMS = st.dictionaries(
     st.sampled_from("abcde"),
-    st.builds(lambda free, held, used: Room(free + held + used, free, held, used), *[st.integers(0, 5)] * 3),
+    st.builds(
+        lambda free, held, used, lost: Room(free + held + used, free, held, used, lost), *[st.integers(0, 5)] * 4
+    ),
 )
 
 
