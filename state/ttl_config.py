@@ -59,11 +59,18 @@ class StateTtlConfig:
 
     @property
     def ttl_ms(self) -> int:
-        return parse_duration_ms(self.ttl)
+        return _duration_ms("a TTL", self.ttl)
 
     @property
     def refresh_ms(self) -> int:
-        return parse_duration_ms(self.refresh_interval)
+        return _duration_ms("refresh_interval", self.refresh_interval)
+
+
+def _duration_ms(name: str, value: str | int | timedelta) -> int:
+    try:
+        return parse_duration_ms(value)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"StateTtlConfig: {name} is a duration like '1h': {error}") from None
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -200,3 +201,66 @@ def test_a_script_without_a_pipeline_is_told(shop: Shop) -> None:
     code, _, err = penstock("savepoint", "check", shop.savepoint, str(shop.directory / "empty.py"))
     assert code == 1
     assert "empty.py has no pipeline" in err
+
+
+# before a job exists ------------------------------------------------------------------------------------------------
+
+MISFIT = (
+    "state 'tally' of operator 'process Tallies' does not fit what was restored: field 'lines' was int and is now str"
+)
+
+
+def test_a_run_here_is_refused_before_there_is_a_job(shop: Shop, here: Path) -> None:
+    script = shop.script("refused.py", more=AGAIN, field="lines: str = ''")
+    code, _, err = penstock("run", "--local", str(script), "-s", shop.savepoint)
+    assert code == 1
+    assert f"error: checkpoint 1 of job 'tallies' does not fit: {MISFIT}; declare 'lines' so that it can be int" in err
+    assert not list(here.glob(".penstock/checkpoints/jobs/*"))
+
+
+def test_a_submitted_script_is_refused_before_there_is_a_job(
+    shop: Shop, here: Path, address: str, gateway: Any
+) -> None:
+    def submit(script: Path, *flags: str) -> tuple[int, str, str]:
+        return penstock("submit", str(script), "-s", shop.savepoint, "--address", address, *flags)
+
+    code, _, err = submit(shop.script("refused.py", field="lines: str = ''"))
+    assert code == 1
+    assert f"error: checkpoint 1 of job 'tallies' does not fit:\n  {MISFIT}; declare" in err, "each on a line"
+    assert "\n  it holds state of operators that the job does not have: counts (state '" in err
+    assert gateway.running == {}
+    code, out, err = submit(shop.script("gone.py", opening="raise ConnectionError('no service')"), "-n")
+    assert code == 0, err
+    assert "note: dropped of checkpoint 1 of job 'tallies': operator counts (state '" in err
+    assert "process Tallies: it cannot be opened here: ConnectionError: no service" in err
+    assert list(gateway.running) == [out.strip()]
+
+
+def test_a_savepoint_that_is_none_is_refused_by_a_cluster(shop: Shop, here: Path, address: str, gateway: Any) -> None:
+    there = here / "savepoint-000000-000000000000"
+    there.mkdir()
+    (there / "_metadata").write_text("flink")
+    script = shop.script("same.py", more=AGAIN)
+    code, _, err = penstock("submit", str(script), "-s", str(there), "--address", address)
+    assert code == 1
+    assert f"error: {there}/_metadata is damaged, or was not written by penstock" in err
+    assert gateway.running == {}
+
+
+def test_a_pipeline_that_was_built_here_is_refused_by_a_cluster(
+    shop: Shop, here: Path, address: str, gateway: Any
+) -> None:
+    """`python job.py` with a cluster's address: it goes there as a graph."""
+    script = shop.script("refused.py", more=AGAIN, field="lines: str = ''")
+    environment = {
+        **os.environ,
+        "PENSTOCK_ADDRESS": address,
+        "PENSTOCK__EXECUTION__STATE_RECOVERY__PATH": shop.savepoint,
+    }
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=here, env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 1
+    assert MISFIT in done.stderr
+    assert len(gateway.graphs) == 1
+    assert gateway.running == {}

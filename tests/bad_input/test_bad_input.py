@@ -23,7 +23,9 @@
 | damaged checkpoint: truncated, flipped byte, missing object         | here; all bytes: store/test_checkpoint_store |
 | foreign checkpoint: no checkpoint, another version's                | here; store/test_checkpoint_store.py |
 | another max parallelism; state of an operator that is gone (-n)     | here |
-| state of another type                                               | state |
+| damaged or missing state files of every kind, other formats         | bad_input/test_damaged_state.py |
+| impossible TTLs, one name for two states, another kind than it was  | here; state/test_ttl, test_row_state |
+| state of another type, before there is a job                        | jobmanager/test_restore_check |
 | user function that raises                                           | api/test_command_line.py |
 | a script that never calls execute                                   | here |
 """
@@ -75,6 +77,30 @@ class Remembers(ps.KeyedProcessFunction):
 env = ps.StreamExecutionEnvironment()
 env.from_sequence(1, 3).key_by(lambda x: x, key_type=int).process(Remembers(), name="remembers").print()
 env.execute()
+"""
+DECLARED = """
+import os
+from collections.abc import Iterator
+import penstock as ps
+from penstock.testing.lists import ListSource
+
+class Declares(ps.KeyedProcessFunction):
+    def open(self, context):
+        get = {"value": context.get_state, "list": context.get_list_state, "map": context.get_map_state}
+        [%s]
+
+    def process_element(self, value: int, context) -> Iterator[int]:
+        if value == 150 and not os.path.exists("mended"):
+            raise ValueError("bad number")
+        yield value
+
+def one(value: int) -> int:
+    return 1
+
+env = ps.StreamExecutionEnvironment().enable_checkpointing("10ms").set_restart_strategy("none")
+numbers = env.from_source(ListSource(list(range(300)), batch_rows=1, pause_ms=5, record_type=int), name="n", uid="n")
+numbers.key_by(one).process(Declares(), name="declares").uid("declares").print()
+env.execute("declared")
 """
 LOCK = """
 import threading
@@ -134,7 +160,7 @@ def check(x: int) -> int:
 env = ps.StreamExecutionEnvironment()
 env.enable_checkpointing("10ms").set_restart_strategy("none")
 env.set_max_parallelism(64 if "rescaled" in sys.argv else 128)
-numbers = env.from_source(ListSource(list(range(300)), batch_rows=5, pause_ms=2), name="numbers", uid="numbers")
+numbers = env.from_source(ListSource(list(range(300)), batch_rows=5, pause_ms=5), name="numbers", uid="numbers")
 keyed = numbers.map(check, name="check").key_by(lambda x: x % 3)
 sums = numbers if "gone" in sys.argv else keyed.sum(name="totals").uid("totals")
 sums.map(lambda x: {"x": x}).sink_to(FileSink("out", Json()), name="out").uid("out")
@@ -220,6 +246,48 @@ def test_generic_state_where_it_is_not_allowed(tmp_path: Path) -> None:
     assert run(tmp_path, "script.py")[0] == 0
     complaint = refused(tmp_path, GENERIC_STATE, "-c", "pipeline.generic-types=false")
     assert "state 'last' of operator 'remembers' would be pickled, and pipeline.generic-types is false" in complaint
+
+
+VALUE, LIST = 'get["value"](ps.ValueStateDescriptor("seen", int))', 'get["list"](ps.ListStateDescriptor("seen", int))'
+MAP = 'get["map"](ps.MapStateDescriptor("seen", {}, int))'
+
+
+@pytest.mark.parametrize(
+    ("opening", "complaint"),
+    [
+        ('ps.StateTtlConfig("-1h")', "StateTtlConfig: a TTL is a duration like '1h': "),
+        ("ps.StateTtlConfig(-5)", "StateTtlConfig: a TTL is a duration like '1h': the duration -5 is negative"),
+        ("ps.StateTtlConfig(0)", "StateTtlConfig: a TTL is at least 1 ms, not 0"),
+        (f"{VALUE}, {VALUE.replace('int', 'str')}", "operator 'declares' declares its state 'seen' twice: "),
+        (f"{VALUE}, {LIST}", "operator 'declares' declares its state 'seen' twice: "),
+    ],
+)
+def test_impossible_declarations_of_state(tmp_path: Path, opening: str, complaint: str) -> None:
+    sentence = refused(tmp_path, DECLARED % opening)
+    assert sentence.startswith("error: operator 'declares', subtask 0: ")
+    assert complaint in sentence
+
+
+def test_state_that_is_declared_as_another_kind(tmp_path: Path) -> None:
+    """Before there is another attempt, or another job."""
+    refused(tmp_path, DECLARED % MAP.format("int"))
+    left = sorted(tmp_path.rglob(".penstock/**/log/*"))
+    assert left
+    where = "state 'seen' of operator 'declares'"
+    for opening, complaint in (
+        (LIST, f"{where} does not fit what was restored: it was a map state and is now declared as a list state"),
+        (VALUE, f"{where} does not fit what was restored: it was a map state and is now declared as a value state"),
+        (MAP.format("int").replace("int)", "str)"), f"{where} does not fit what was restored: the value was int"),
+    ):
+        (tmp_path / "script.py").write_text(DECLARED % opening)
+        for flags in (["-s", "latest"], ["-s", str(metadata_of(tmp_path).parent)]):
+            code, _, errors = run(tmp_path, "script.py", *flags)
+            assert code == 1
+            assert complaint in errors[0]
+    assert sorted(tmp_path.rglob(".penstock/**/log/*")) == left
+    (tmp_path / "mended").touch()
+    (tmp_path / "script.py").write_text(DECLARED % MAP.format("int"))
+    assert run(tmp_path, "script.py", "-s", "latest")[0] == 0
 
 
 def test_a_script_that_never_executes_says_so(tmp_path: Path) -> None:
