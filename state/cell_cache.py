@@ -11,14 +11,16 @@ A value that can change in place counts as changed once it was read: an object o
 saved as if `update` had been called. Cells leave only between two keys, so no object leaves while its function runs.
 
 A cell in the young generation hides one of the same key in the old, a changed one hides one that is not. An old cell
-that is changed is used as a changed one, even if it is only read: nothing below knows of it.
+that is changed is used as a changed one, even if it is only read: nothing below knows of it. No key has a changed cell
+in both generations.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from itertools import filterfalse, repeat
+from itertools import compress, filterfalse, repeat
+from operator import not_
 from typing import Any, Generic, Protocol, TypeVar
 
 from .cell_weight import weight_of
@@ -88,7 +90,7 @@ class Table(ABC, Generic[Cell]):
 
     def load(self, key: Any) -> Cell:
         """The cell of a key that is not in the young generation; it is afterwards."""
-        cell: Cell = self.old_changed.get(key, MISSING)
+        cell: Cell = self.old_changed.pop(key, MISSING)
         if cell is not MISSING:
             self.changed[key] = cell
             return cell
@@ -124,23 +126,19 @@ class Table(ABC, Generic[Cell]):
         unknown = list(dict.fromkeys(filterfalse(self.changed.__contains__, keys)))
         if not unknown:
             return 0
-        found: dict[Any, Cell] = {}
-        unknown = _find(unknown, self.young.pop, found) if self.young else unknown
+        changed = self.changed
+        unknown = _move(unknown, self.young.pop, changed) if self.young else unknown
         admitted = len(unknown)
-        unknown = _find(unknown, self.old_changed.get, found)
-        unknown = _find(unknown, self.old.get, found) if self.old else unknown
+        unknown = _move(unknown, self.old_changed.pop, changed) if self.old_changed else unknown
+        unknown = _move(unknown, self.old.get, changed) if self.old else unknown
         if unknown:
             self.queue.fetched += len(unknown)
-            found.update(zip(unknown, self._fetch_all(unknown), strict=True))
-        self.changed.update(found)
+            changed.update(zip(unknown, self._fetch_all(unknown), strict=True))
         return admitted
 
     def rotate(self, layer: Layer, generation: int) -> None:
-        falling = self.old_changed
-        for key in falling.keys() & self.changed.keys():
-            del falling[key]
-        if falling:
-            self._write(falling, layer, generation)
+        if self.old_changed:
+            self._write(self.old_changed, layer, generation)
         self.old, self.old_changed = self.young, self.changed
         self.young, self.changed = {}, {}
 
@@ -153,7 +151,7 @@ class Table(ABC, Generic[Cell]):
 
     @property
     def changes(self) -> int:
-        """Cells that are newer than everything below; one that is changed again after it became old counts twice."""
+        """Cells that are newer than everything below."""
         return len(self.changed) + len(self.old_changed)
 
     @property
@@ -183,11 +181,14 @@ class Table(ABC, Generic[Cell]):
         return type(error)(f"{self._where}: {error}")
 
 
-def _find(keys: list[Any], look_up: Callable[[Any, Any], Any], found: dict[Any, Any]) -> list[Any]:
-    """Note what a dict's `get` or `pop` finds; gives the other keys, which are noted as MISSING."""
+def _move(keys: list[Any], look_up: Callable[[Any, Any], Any], found: dict[Any, Any]) -> list[Any]:
+    """Note what a dict's `get` or `pop` finds; gives the other keys."""
     values = list(map(look_up, keys, repeat(MISSING)))
-    found.update(zip(keys, values, strict=True))
-    return [key for key, value in zip(keys, values, strict=True) if value is MISSING]
+    absent = [value is MISSING for value in values]
+    if False in absent:
+        found.update(compress(zip(keys, values, strict=True), map(not_, absent)))
+        return list(compress(keys, absent))
+    return keys
 
 
 class ValueTable(Table[Any]):
@@ -219,7 +220,7 @@ class ValueTable(Table[Any]):
         found: dict[Any, Any] = {}
         unknown = keys
         for leaving in queue.leaving(self):
-            unknown = _find(unknown, leaving.get, found)
+            unknown = _move(unknown, leaving.get, found)
         values = decode_all(queue.stored_all(self.prefixes(unknown))) if unknown else []
         if not found:
             return values

@@ -108,7 +108,7 @@ class Handle(Generic[AnyTable]):
         return sum(table.to_encode for table in self._tables.values())
 
     def changed(self) -> int:
-        """Cells that are newer than everything below; one that is changed again after it became old counts twice."""
+        """Cells that are newer than everything below."""
         return sum(table.changes for table in self._tables.values())
 
     def weight(self) -> int:
@@ -179,6 +179,7 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         table = self._table()
         if key not in table.changed and table.young.pop(key, MISSING) is MISSING:
             cursor.admitted += 1
+            table.old_changed.pop(key, None)
         table.changed[key] = value
 
     def clear(self) -> None:
