@@ -23,6 +23,7 @@ from ..runtime.record_types import record_type_of
 from ..state.errors import PenstockError, PipelineError
 from . import session, unexecuted
 from .added_code import AddedCode
+from .interruption import interrupted
 from .job_options import job_options
 from .steps import Pipeline, Step, Upstream, freeze, with_upstream
 from .streams import DataStream, check_strategy
@@ -259,8 +260,10 @@ class StreamExecutionEnvironment:
         """Run the pipeline to its end. Raises JobFailedError, whose cause is what the user's function raised."""
         try:
             return self.submit(job_name).run()
-        except (PenstockError, KeyboardInterrupt) as error:
+        except PenstockError as error:
             raise error.with_traceback(None)  # noqa: B904 (the way it took in here tells the user nothing)
+        except KeyboardInterrupt as error:
+            raise interrupted(error).with_traceback(None) from None
 
     def execute_async(self, job_name: str | None = None) -> Job:
         """Start the pipeline in the background, or on a cluster, and give a handle of it."""

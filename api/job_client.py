@@ -18,7 +18,7 @@ from ..runtime.config import Configuration
 from ..runtime.graph.describe import describe
 from ..runtime.graph.job_graph import JobGraph
 from ..state.errors import CheckpointError
-from . import session
+from . import interruption, session
 from .failures import FailureReports
 from .progress import ProgressLine, records_read
 
@@ -159,9 +159,8 @@ class JobClient:
             raise
         result = self.finish()
         if stopped and result.state is not JobState.FINISHED:
-            hint = "; continue it with -s latest" if result.state is JobState.SUSPENDED else ""
-            session.say(f"stopped job {self.job_id}{hint}")
-            raise KeyboardInterrupt
+            session.say_stopped(result)
+            raise interruption.stopped()
         if result.state is JobState.FINISHED:
             read = records_read(result.status, self._sources)
             session.say(f"job '{result.job_name}' has finished: {read:,} records in {result.duration_ms / 1000:.1f} s")

@@ -28,7 +28,7 @@ from ..runtime.elements import MIN_WATERMARK
 from ..state.errors import JobFailedError
 from ..state.ids import Attempt, CheckpointId, VertexId
 from ..state.savepoint_store import located
-from . import session
+from . import interruption, session
 from .failures import FailureReports
 from .job_client import JobResult, stopping_on_signals
 from .operations import awaited
@@ -150,9 +150,8 @@ class RemoteJob:
                 raise
         result = self.finish()
         if stopped and result.state is not JobState.FINISHED:
-            hint = "; continue it with -s latest" if result.state is JobState.SUSPENDED else ""
-            session.say(f"stopped job {self.job_id}{hint}")
-            raise KeyboardInterrupt
+            session.say_stopped(result)
+            raise interruption.stopped()
         at_end()
         if result.state is JobState.FINISHED:
             read = records_read(result.status, _sources(self._view))

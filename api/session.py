@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from ..jobmanager.job_states import JobState
+
 if TYPE_CHECKING:
     from ..runtime.config import Configuration
     from ..runtime.graph.job_graph import JobGraph
@@ -23,6 +25,9 @@ capturing: Callable[[JobGraph, Configuration, AddedCode, Sequence[Step]], NoRetu
 """Set where a script is executed to learn its pipeline (capture.py): takes the pipeline, of these steps, in the place
 of running it."""
 
+continue_with = "PENSTOCK_RESTORE=latest"
+"""How the user goes on with a job that was stopped: `penstock run` has a flag for it."""
+
 submitted = False
 """Whether any job has been made of a pipeline in this process."""
 
@@ -33,6 +38,12 @@ MAX_RESULTS = 100
 def finished(result: JobResult) -> None:
     results.append(result)
     del results[:-MAX_RESULTS]
+
+
+def say_stopped(result: JobResult) -> None:
+    """Of a job that was asked to stop."""
+    can_go_on = result.state is JobState.SUSPENDED
+    say(f"stopped job {result.job_id}{f'; continue it with {continue_with}' if can_go_on else ''}")
 
 
 def say(text: str) -> None:

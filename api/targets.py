@@ -142,7 +142,7 @@ def embedded_cluster(config: Configuration) -> EmbeddedCluster:
 
     if _embedded is None:
         own = Configuration({cluster_options.RESUME_JOBS.key: False})  # the script says with -s what goes on
-        _embedded = EmbeddedCluster.start(own.merged(config))
+        _embedded = EmbeddedCluster.start(own.merged(config), tell=session.say)
         _printed = PrintedOutput(_embedded.directory)
         for note in _embedded.notes:
             session.say(f"note: {note}")

@@ -45,7 +45,7 @@ def start(
     if detach:
         from ...jobmanager.startup.cluster_control import start_in_background
 
-        started = start_in_background(configuration)
+        started = start_in_background(configuration, tell=session.say)
         assert started.state is not None, "a cluster that was started has a state"
         for note in started.notes:
             session.say(f"note: {note}")

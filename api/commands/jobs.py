@@ -88,7 +88,7 @@ def describe(job: JobArgument, address: AddressFlag = None, output: OutputFlag =
     for failure in view.exceptions[:3]:
         where = f" in {failure.task}" if failure.task else ""
         typer.echo(f"\n{show_time(failure.timestamp_ms)}{where}: {failure.message}")
-    if view.exceptions:
+    if view.exceptions and "File " in view.exceptions[0].stacktrace:  # else it says once more what happened
         typer.echo(f"\n{view.exceptions[0].stacktrace.rstrip()}")
 
 

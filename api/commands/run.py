@@ -12,6 +12,7 @@ import os
 import runpy
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,7 @@ from . import common
 from .common import FAILED, STOPPED, AddressFlag, ConfigFlag, Output, OutputFlag, UsageError, telling
 
 if TYPE_CHECKING:
+    from ..job_client import JobResult
     from ..remote_job import RemoteJob, RemoteRows
     from ..rest_client import Accepted, RestClient
 
@@ -44,6 +46,7 @@ ParallelismFlag = Annotated[int | None, typer.Option("--parallelism", "-p", help
 RequirementsFlag = Annotated[
     Path | None, typer.Option("--requirements", help="A requirements.txt to be installed on the cluster.")
 ]
+CONTINUE = "-s latest"
 MISSING = f"installed here: install its package for {sys.executable}, or put the module beside the script"
 
 
@@ -74,9 +77,10 @@ def run(
             raise UsageError(f"{what} is for jobs on a cluster: name it with --address or PENSTOCK_ADDRESS")
         _check(script)
         session.flags = flags
+        session.continue_with = CONTINUE
         code = _run_script(script, arguments or [], output)
-        if output is Output.JSON and code == 0:
-            typer.echo(json.dumps([result.to_dict() for result in session.results]))
+        if output is Output.JSON and code in (0, STOPPED):
+            _print_results(session.results)
         raise typer.Exit(code)
     _run_there(target, script, arguments or [], flags, requirements, detach=detach, output=output)
 
@@ -258,10 +262,24 @@ def _attend(client: RestClient, accepted: Accepted, output: Output) -> None:
 
     job = RemoteJob(client, accepted)
     signal.signal(signal.SIGTERM, _interrupt)
+    session.continue_with = CONTINUE
     printer = _CollectedPrinter(job, output)
-    result = job.run(printer.print_new, printer.print_rest)
+    try:
+        job.run(printer.print_new, printer.print_rest)
+    except KeyboardInterrupt:
+        _print_result_of(accepted.job_id, output)
+        raise
+    _print_result_of(accepted.job_id, output)
+
+
+def _print_result_of(job_id: str, output: Output) -> None:
+    """Nothing is in the list if the job was left alone."""
     if output is Output.JSON:
-        typer.echo(json.dumps([result.to_dict()]))
+        _print_results(result for result in session.results if result.job_id == job_id)
+
+
+def _print_results(results: Iterable[JobResult]) -> None:
+    typer.echo(json.dumps([result.to_dict() for result in results]))
 
 
 class _CollectedPrinter:

@@ -1,14 +1,42 @@
-"""/config, /overview, /applications, /cluster, and Prometheus' /metrics."""
+"""/, /config, /overview, /applications and /cluster."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from starlette.exceptions import HTTPException
+from typing_extensions import TypedDict
 
+from ...runtime.versions import own_versions
 from . import wire_cluster
+from .errors import original_path
 from .parameters import JobIdPath, Server
 from .responses import Nothing
 
 router = APIRouter(tags=["cluster"])
+
+
+class Welcome(TypedDict):
+    """For people, and for who looks whether somebody is here."""
+
+    server: str
+    version: str
+    documentation: str
+    openapi: str
+    overview: str
+
+
+@router.get("/")
+def welcome(request: Request) -> Welcome:
+    """What this is, and where its interface is described."""
+    if original_path(request) != "/":  # /v1/ is no path of Flink's
+        raise HTTPException(404)
+    return {
+        "server": "penstock: stateful stream processing for Python; this is the REST interface of a cluster",
+        "version": own_versions()["penstock"],
+        "documentation": "/docs",
+        "openapi": "/openapi.json",
+        "overview": "/jobs/overview",
+    }
 
 
 @router.get("/config")

@@ -1,7 +1,8 @@
 """Clusters from outside: started in the background, found, stopped. None of it needs Ray, nor its supervisor's code.
 
-What starts a supervisor (cluster_supervisor.py) writes an Order to its input and reads Started from its output, one
-line of JSON each: options can hold credentials, which arguments and environments would show to everybody.
+What starts a supervisor (cluster_supervisor.py) writes an Order to its input and reads from its output what it is
+doing, until Started: lines of JSON, because options can hold credentials, which arguments and environments would show
+to everybody.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO
 
 import msgspec
@@ -34,6 +36,9 @@ START_TIMEOUT_S = 400.0
 STOP_TIMEOUT_S = JOBS_STOP_TIMEOUT_S + 30.0
 TELL_S = 10.0
 """Between two words on what is waited for."""
+SILENT_S = 1.0
+"""A start that takes longer is told of."""
+Tell = Callable[[str], None]
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -54,6 +59,8 @@ class Started(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
     """What the user should know: a port that was taken."""
     error: str | None = None
+    doing: str | None = None
+    """It is not up yet: more will follow."""
 
 
 def spawn_supervisor(order: Order, complaints: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
@@ -77,26 +84,38 @@ def spawn_supervisor(order: Order, complaints: IO[bytes] | None = None) -> subpr
     return process
 
 
-def read_started(process: subprocess.Popen[bytes]) -> Started:
-    """Waits for it. Never without a state or an error; a supervisor that says nothing is killed."""
+def read_started(process: subprocess.Popen[bytes], tell: Tell = lambda text: None) -> Started:
+    """Waits for it, and `tell`s what is being done if that takes longer than a second. Never without a state or an
+    error; a supervisor that says nothing is killed."""
     assert process.stdout is not None
-    with process.stdout as output:
-        ready, _, _ = select.select([output], [], [], START_TIMEOUT_S)
-        line = output.readline() if ready else b""
-    try:
-        return msgspec.json.decode(line, type=Started)
-    except msgspec.DecodeError:
-        process.kill()
-        code = process.wait()
-        slow = "" if ready else f" within {START_TIMEOUT_S:.0f} s"
-        return Started(error=f"the supervisor of the cluster has not come up{slow} (code {code}); see its log")
+    begun, doing, said = time.monotonic(), "", b""
+    with process.stdout as output, suppress(msgspec.DecodeError):
+        while (waited := time.monotonic() - begun) < START_TIMEOUT_S:
+            if waited > SILENT_S and doing:
+                tell(doing)
+                doing = ""
+            if not select.select([output], [], [], SILENT_S)[0]:
+                continue
+            if not (data := os.read(output.fileno(), 65_536)):
+                break
+            *lines, said = (said + data).split(b"\n")
+            for line in lines:
+                started = msgspec.json.decode(line, type=Started)
+                if started.doing is None:
+                    return started
+                doing = started.doing
+    process.kill()
+    code = process.wait()
+    slow = "" if waited < START_TIMEOUT_S else f" within {START_TIMEOUT_S:.0f} s"
+    return Started(error=f"the supervisor of the cluster has not come up{slow} (code {code}); see its log")
 
 
-def start_in_background(config: Configuration, *, starter: str = STARTER) -> Started:
-    """Blocks until REST answers; the cluster outlives this process. ClusterError: it does not start, and why."""
+def start_in_background(config: Configuration, *, starter: str = STARTER, tell: Tell = lambda text: None) -> Started:
+    """Blocks until REST answers; the cluster outlives this process. `tell`s what is being done, if that takes long.
+    ClusterError: it does not start, and why."""
     with tempfile.TemporaryFile() as complaints:  # not ours: who reads our output in a pipe would wait for its end
         process = spawn_supervisor(Order(config.to_dict(), starter=starter), complaints)
-        started = read_started(process)
+        started = read_started(process, tell)
         if started.state is None:
             complaints.seek(0)
             text = complaints.read()[-MAX_COMPLAINT_BYTES:].decode(errors="replace").rstrip()
@@ -113,9 +132,7 @@ def status(config: Configuration) -> ClusterState | None:
     return state
 
 
-def stop(
-    config: Configuration, *, force: bool = False, tell: Callable[[str], None] = lambda text: None
-) -> ClusterState:
+def stop(config: Configuration, *, force: bool = False, tell: Tell = lambda text: None) -> ClusterState:
     """Its jobs stop with a last checkpoint, and can be resumed; `force`: at once, without. Blocks until nothing is
     left, and `tell`s now and then for which jobs it waits. ClusterError: there is no such cluster on this machine, or
     it does not end."""

@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -35,7 +36,7 @@ from ...runtime import cluster_options as options
 from ...runtime.config import Configuration
 from ...runtime.logs import setup_logging
 from ...state.errors import PenstockError
-from .cluster_control import DEFAULT_STORAGE, STARTER, Order, Started
+from .cluster_control import DEFAULT_STORAGE, STARTER, Order, Started, Tell
 from .cluster_rest import (
     JOBS_STOP_TIMEOUT_S,
     RestProbe,
@@ -63,12 +64,21 @@ REST_TIMEOUT_S = 60.0
 class Supervisor:
     """Of the main thread: `run` it, and `ask` from signal handlers, which Python runs there too."""
 
-    def __init__(self, config: Configuration, *, embedded: bool = False, starter: str = STARTER) -> None:
-        """ConfigurationError, ClusterError: the configuration makes no cluster."""
+    def __init__(
+        self,
+        config: Configuration,
+        *,
+        embedded: bool = False,
+        starter: str = STARTER,
+        tell: Tell = lambda text: None,
+    ) -> None:
+        """`tell`: what is being done while it starts. ConfigurationError, ClusterError: the configuration makes no
+        cluster."""
         self.config = config
         self.files = ClusterFiles.of(config)
         self._embedded = embedded
         self._starter = starter
+        self._tell = tell
         self._foreign = existing(config)
         self._node: RayNode | None = None
         self._state = ClusterState(
@@ -151,8 +161,10 @@ class Supervisor:
         with StarterProcess(self._expected_reach(), self._starter) as starter:
             reach = self._foreign
             if reach is None:
+                self._tell("starting Ray")
                 self._node = start_head(self.config, directory=self.files.directory, port=port or None)
                 reach = self._node.reach
+            self._tell(f"Ray runs at {reach.address}; starting the dispatcher on it")
             url = starter.ask(self._request("start", reach)).url
         if url is None:
             raise ClusterError("the dispatcher started without telling the address of its REST")
@@ -181,6 +193,7 @@ class Supervisor:
         )
 
     def _await_rest(self, url: str) -> None:
+        self._tell(f"waiting for REST to answer at {url}")
         deadline = time.monotonic() + REST_TIMEOUT_S
         while not answers(url):
             if time.monotonic() > deadline:
@@ -320,12 +333,18 @@ def main() -> int:
     config = Configuration.from_dict(order.config)
 
     def tell(started: Started) -> None:
-        if not output.closed:
-            output.write(msgspec.json.encode(started) + b"\n")
-            output.close()
+        """Who waits may be gone."""
+        with suppress(BrokenPipeError):
+            if not output.closed:
+                output.write(msgspec.json.encode(started) + b"\n")
+                output.flush()
+                if started.doing is None:
+                    output.close()
 
     try:
-        supervisor = Supervisor(config, embedded=order.embedded, starter=order.starter)
+        supervisor = Supervisor(
+            config, embedded=order.embedded, starter=order.starter, tell=lambda text: tell(Started(doing=text))
+        )
         supervisor.claim()
         setup_logging(supervisor.files.directory / "logs", "supervisor", config.get(options.LOG_LEVEL))
         handle_signals(supervisor)

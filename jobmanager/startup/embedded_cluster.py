@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ...runtime import cluster_options as options
 from ...runtime.config import Configuration
-from .cluster_control import DEFAULT_STORAGE, STARTER, STOP_TIMEOUT_S, Order, read_started, spawn_supervisor
+from .cluster_control import DEFAULT_STORAGE, STARTER, STOP_TIMEOUT_S, Order, Tell, read_started, spawn_supervisor
 from .cluster_state import ClusterFiles, ClusterState
 from .ray_address import ClusterError
 
@@ -43,11 +43,12 @@ class EmbeddedCluster:
         return self.state.rest_url or ""
 
     @classmethod
-    def start(cls, config: Configuration, *, starter: str = STARTER) -> EmbeddedCluster:
-        """Blocks until REST answers, 5 to 8 s. ClusterError, ConfigurationError: it cannot start, and why."""
+    def start(cls, config: Configuration, *, starter: str = STARTER, tell: Tell = lambda text: None) -> EmbeddedCluster:
+        """Blocks until REST answers, 5 to 8 s, and `tell`s what is being done. ClusterError, ConfigurationError: it
+        cannot start, and why."""
         config, notes = unclaimed(config)
         process = spawn_supervisor(Order(config.to_dict(), os.getpid(), True, starter))
-        started = read_started(process)
+        started = read_started(process, tell)
         if started.state is None:
             raise ClusterError(started.error or "the supervisor of the cluster ended without a word")
         directory = ClusterFiles.of(config).directory

@@ -223,6 +223,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delitem(sys.modules, "helper", raising=False)
     monkeypatch.setattr(session, "flags", {})
     monkeypatch.setattr(session, "results", [])
+    monkeypatch.setattr(session, "continue_with", session.continue_with)
     monkeypatch.delenv("PENSTOCK_ADDRESS", raising=False)
     monkeypatch.delenv("PENSTOCK__EXECUTION__TARGET", raising=False)
     return directory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -265,12 +266,49 @@ def running_totals() -> list[int]:
 def test_a_killed_or_stopped_job_is_continued_without_losing_or_doubling(tmp_path: Path, name: str, code: int) -> None:
     (tmp_path / "job.py").write_text(CONTINUED.format(signal=name))
     (tmp_path / "numbers").write_text("".join(f"{x}\n" for x in range(1, NUMBERS + 1)))
-    killed = run(tmp_path, "run", "job.py")
+    killed = run(tmp_path, "run", "job.py", "-o", "json")
     assert killed.returncode == code, killed.stderr
+    if code > 0:
+        (result,) = json.loads(killed.stdout)
+        assert (result["job_name"], result["state"]) == ("continued", "SUSPENDED")
     continued = run(tmp_path, "run", "job.py", "-s", "latest")
     assert continued.returncode == 0, continued.stderr
     assert "continuing job" in continued.stderr
     assert totals(tmp_path) == running_totals()
+
+
+def test_a_script_that_is_stopped_ends_without_a_traceback_and_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(CONTINUED.format(signal="SIGINT"))
+    (tmp_path / "numbers").write_text("".join(f"{x}\n" for x in range(1, NUMBERS + 1)))
+    script = [sys.executable, "job.py"]
+    stopped = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100)
+    assert stopped.returncode == -signal.SIGINT, "which shells show as 130"
+    *_, last = stopped.stderr.splitlines()
+    assert re.fullmatch(r"stopped job [0-9a-f]{32}; continue it with PENSTOCK_RESTORE=latest", last)
+    assert "Traceback" not in stopped.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("env.execute()", "interrupted\n"),
+        ("try:\n    env.execute()\nexcept KeyboardInterrupt:\n    print('caught')", ""),
+        ("raise KeyboardInterrupt", "Traceback"),
+    ],
+)
+def test_an_interrupt_before_the_job_runs(tmp_path: Path, call: str, said: str) -> None:
+    (tmp_path / "job.py").write_text(
+        "import penstock as ps\nfrom penstock.api import environment\n"
+        "def interrupt(*_):\n    raise KeyboardInterrupt\n"
+        "env = ps.StreamExecutionEnvironment()\nenv.from_sequence(1, 3).print()\n"
+        f"environment.build_job_graph = interrupt\n{call}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "job.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == (0 if "caught" in call else -signal.SIGINT)
+    assert done.stderr.startswith(said)
+    assert ("Traceback" in done.stderr) == ("Traceback" in said)
 
 
 def test_the_script_alone_takes_its_flags_from_the_environment(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from penstock.api.command_line import app
 
 BOUNDED = """
 import sys
+import time
 import penstock as ps
 from helper import factor
 
@@ -290,9 +292,10 @@ def test_interrupted_while_it_attends_a_job_it_stops_it_after_a_last_checkpoint(
     here: Path, address: str, gateway: Any, tmp_path: Path
 ) -> None:
     (here / "endless.py").write_text(ENDLESS.format(directory=tmp_path / "watched"))
-    command = [sys.executable, "-m", "penstock.api.command_line", "run", "-a", address, "endless.py"]
+    command = [sys.executable, "-m", "penstock.api.command_line", "run", "-a", address, "-o", "json", "endless.py"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
-    process = subprocess.Popen(command, cwd=here, env=environ, stderr=subprocess.PIPE, text=True)
+    with (tmp_path / "out").open("w") as out:
+        process = subprocess.Popen(command, cwd=here, env=environ, stdout=out, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("submitted job"):
@@ -305,3 +308,15 @@ def test_interrupted_while_it_attends_a_job_it_stops_it_after_a_last_checkpoint(
     assert process.wait(60) == 130, rest
     assert job.view().overview.state == "SUSPENDED"
     assert "continue it with -s latest" in rest
+    (result,) = json.loads((tmp_path / "out").read_text().splitlines()[-1])
+    assert (result["job_name"], result["state"], result["checkpoints"] >= 1) == ("endless", "SUSPENDED", True)
+
+
+def test_a_slot_that_was_lost_is_told_once(endless: str, gateway: Any) -> None:
+    cluster, deadline_s = gateway.running[endless].job.cluster, time.monotonic() + 60
+    while gateway.job(endless).overview.state != "RUNNING":
+        assert time.monotonic() < deadline_s
+    cluster.loop.ask(lambda: cluster.kill_slot(next(iter(cluster.slots)), "it was killed"), 30)
+    while not gateway.job(endless).exceptions:
+        assert time.monotonic() < deadline_s
+    assert penstock("describe", endless)[1].count("was lost: it was killed") == 1

@@ -37,7 +37,17 @@ def test_every_path_answers_with_and_without_its_version(client: TestClient) -> 
     assert versioned.content == bare.content
 
 
-@pytest.mark.parametrize("path", ["/v2/overview", "/v1/v1/overview", "/v1", "/", "/nothing", "/jobs/", "/v1/jobs/"])
+def test_the_root_says_what_this_is_and_where_it_is_described(client: TestClient) -> None:
+    answer = client.get("/")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, JSON_TYPE)
+    found = answer.json()
+    assert found["server"].startswith("penstock: ")
+    for what in ("documentation", "openapi", "overview"):
+        assert client.get(found[what]).status_code == 200, what
+    assert errors_of(client.post("/"), 404) == "Not found: /"
+
+
+@pytest.mark.parametrize("path", ["/v2/overview", "/v1/v1/overview", "/v1", "/v1/", "/nothing", "/jobs/", "/v1/jobs/"])
 def test_unknown_paths_are_404(client: TestClient, path: str) -> None:
     assert errors_of(client.get(path), 404) == f"Not found: {path}"
 
