@@ -1,8 +1,10 @@
-"""The job behind the golden checkpoints, at three ages of its types, and what it must have given in the end.
+"""The job behind the golden checkpoints and savepoints, at three ages of its types, and what it must have given in the
+end.
 
 A golden checkpoint is what a released version of penstock left in a store: two runs of this job, each stopped with a
-checkpoint, the second one with types that have changed since the first. Every later version restores it with the
-types of the third age and must end with exactly what a plain count over the input says.
+checkpoint, the second one with types that have changed since the first, and with a savepoint before it was stopped.
+Every later version restores either with the types of the third age and must end with exactly what a plain count over
+the input says.
 
 What is in it: values, lists and maps of typed state in rows of two ages, timers, windows over rows and over columns,
 splits that are read in part, watermarks, the job's log. Nothing of it is pickled by class: what the sinks hold is
@@ -272,20 +274,23 @@ def clear() -> None:
 
 @dataclass
 class Made:
-    """A golden checkpoint: its path below the directory, and what the sinks had shown by then."""
+    """A golden checkpoint and savepoint: paths below the directory, and what the sinks had shown in the end."""
 
     path: str
+    savepoint: str
     shown: dict[str, list[str]]
 
 
 def make(directory: Path, backend: str, ages: int = AGES - 1) -> Made:
     """Run and stop the job at each age but the last."""
-    path, restore = "", None
+    path, savepoint, restore = "", "", None
     for age in range(ages):
         job, source = environment(directory, backend, age, 2, restore)
         try:
             job.run(_all_seen(source))
             assert not job.ended, job.status().last_failure
+            if age == ages - 1:
+                savepoint = _savepoint(job, directory / "savepoints")
             job.stop()
             job.run()
             assert job.result() is JobState.SUSPENDED
@@ -293,7 +298,17 @@ def make(directory: Path, backend: str, ages: int = AGES - 1) -> Made:
         finally:
             job.close()
         restore = "latest"
-    return Made(path, {name: results(name) for name in SINKS})
+    savepoint = str(Path(savepoint).relative_to(directory.absolute()))
+    return Made(path, savepoint, {name: results(name) for name in SINKS})
+
+
+def _savepoint(job: LocalJob, target: Path) -> str:
+    request = job.savepoint(str(target))
+    job.run(lambda: (found := job.operation(request)) is not None and found.ended)
+    operation = job.operation(request)
+    assert operation is not None
+    assert operation.failure is None, operation.failure
+    return operation.path
 
 
 def _all_seen(source: Events) -> Callable[[], bool]:
@@ -308,7 +323,7 @@ def _all_seen(source: Events) -> Callable[[], bool]:
 
 
 def finish(directory: Path, backend: str, parallelism: int, restore: str) -> dict[str, list[str]]:
-    """What the job of the last age shows when it goes on from a golden checkpoint to its end."""
+    """What the job of the last age shows when it goes on from a golden checkpoint or savepoint to its end."""
     job, _source = environment(directory, backend, AGES - 1, parallelism, restore)
     try:
         job.run()

@@ -1,4 +1,5 @@
-"""Checkpoints of released versions, and one made now: restored at other parallelisms, with types that changed since.
+"""Checkpoints and savepoints of released versions, and made now: restored at other parallelisms and by other backends,
+with types that changed since.
 
 `make golden` writes the ones of this version (README.md); they are made again only as long as it is not released.
 """
@@ -11,7 +12,7 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parent
 STORED = sorted(ROOT.glob("*/*.tar.gz"))
 BACKENDS = ("heap", "rocksdb")
 DESCRIPTION = "golden.json"
-"""In the archive: where the checkpoint is, and what was shown before it."""
+"""In the archive: where checkpoint and savepoint are, and what was shown before."""
 LIMIT_BYTES = 200_000
 
 
@@ -75,6 +76,18 @@ def test_a_checkpoint_of_every_version_is_restored(golden: Any, stored: Path, pa
     check(golden, golden.finish(directory, backend, parallelism, restore), made["shown"])
 
 
+@pytest.mark.parametrize(("parallelism", "same"), [(1, False), (3, True)])
+@pytest.mark.parametrize("stored", STORED, ids=lambda path: f"{path.parent.name}-{backend_of(path)}")
+def test_a_savepoint_of_every_version_is_restored(
+    golden: Any, stored: Path, parallelism: int, same: bool, tmp_path: Path
+) -> None:
+    """Where nothing else is known of the job that took it."""
+    made = unpacked(stored, tmp_path / "unpacked")
+    savepoint = (tmp_path / "unpacked" / made["savepoint"]).rename(tmp_path / Path(made["savepoint"]).name)
+    backend = backend_of(stored) if same else next(other for other in BACKENDS if other != backend_of(stored))
+    check(golden, golden.finish(tmp_path / "store", backend, parallelism, str(savepoint)), made["shown"])
+
+
 @dataclass
 class StrictAccount:
     total: str
@@ -106,13 +119,16 @@ def test_a_golden_checkpoint_is_made(golden: Any, backend: str, tmp_path: Path) 
     directory = tmp_path / "store"
     made = golden.make(directory, backend)
     if os.environ.get("GOLDEN"):
-        (directory / DESCRIPTION).write_text(json.dumps({"path": made.path, "shown": made.shown}))
+        (directory / DESCRIPTION).write_text(json.dumps(asdict(made)))
         target = ROOT / penstock.__version__ / f"{backend}.tar.gz"
         target.parent.mkdir(exist_ok=True)
         with tarfile.open(target, "w:gz") as archive:
             archive.add(directory, ".", filter=of_nobody)
     golden.clear()
     check(golden, golden.finish(directory, backend, 2, "latest"), made.shown)
+    golden.clear()
+    elsewhere = tmp_path / "elsewhere"
+    check(golden, golden.finish(elsewhere, backend, 2, f"{directory}/{made.savepoint}"), made.shown)
 
 
 def test_both_backends_have_one_of_this_version() -> None:
