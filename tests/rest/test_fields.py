@@ -83,6 +83,7 @@ SUBTASK = {
     **fields("subtask, attempt, start-time, end-time, duration, start_time: n; status, endpoint, taskmanager-id: s"),
     "metrics": IO,
     "status-duration": {"{}": "n"},
+    "restore": fields("bytes, total-bytes, local-bytes: n"),
 }
 CHECKPOINT = {
     **fields("className, status, checkpoint_type: s; savepointFormat: s?; is_savepoint: b; id, trigger_timestamp: n;"
