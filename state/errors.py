@@ -76,6 +76,11 @@ class LocalStateError(PenstockError):
     """This machine's disk does not take files of state: it is full, say. Names the operator and the directory."""
 
 
+class BrokenStateError(LocalStateError):
+    """A database of state cannot go on, and does not recover by itself: the attempt must fail, and the next one opens a
+    new database from the last checkpoint."""
+
+
 class ProtocolError(PenstockError):
     """An invariant of the engine is broken: a bug of penstock. Carries ids and values."""
 

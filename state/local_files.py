@@ -33,10 +33,17 @@ def on_local_disk(what: str, directory: Path) -> Iterator[None]:
 
 def as_local(error: Exception, what: str, directory: Path) -> Exception:
     """LocalStateError if it says that the disk is full, else the error itself."""
-    full = isinstance(error, OSError) and error.errno in FULL
-    if isinstance(error, LocalStateError) or not (full or any(text in str(error) for text in _FULL_TEXTS)):
+    if isinstance(error, LocalStateError) or not is_full(error):
         return error
-    return LocalStateError(
-        f"{what}: the disk of {directory} is full; make room there, or keep state on a larger one (io.tmp.dirs; for a "
-        "local job TMPDIR)"
+    return LocalStateError(f"{what}: {full_disk(directory)}")
+
+
+def is_full(error: Exception) -> bool:
+    return (isinstance(error, OSError) and error.errno in FULL) or any(text in str(error) for text in _FULL_TEXTS)
+
+
+def full_disk(directory: Path) -> str:
+    return (
+        f"the disk of {directory} is full; make room there, or keep state on a larger one (io.tmp.dirs; for a local job "
+        "TMPDIR)"
     )

@@ -17,7 +17,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from typing import Any
 import msgspec
 from rocksdict import AccessType, Checkpoint, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
-from .errors import DamagedCheckpointError
+from .errors import BrokenStateError, DamagedCheckpointError
 from .key_groups import KeyGroupRange
 from .local_copies import link_or_copy
-from .local_files import on_local_disk
+from .local_files import full_disk, is_full, on_local_disk
 from .objects import Program
 from .row_keys import first_of_group, state_prefix
 from .row_store import Row, Uploads
@@ -120,7 +120,7 @@ class RocksStore:
         self._without_log = WriteOptions()
         self._without_log.disable_wal = True  # type: ignore[method-assign,assignment]  # the stub says it is a method
         self._without_log.memtable_insert_hint_per_batch = True  # rows come sorted
-        with self._on_disk():
+        with self._writing():
             directory.mkdir(parents=True, exist_ok=True)
             self._database = Rdict(str(directory / "db"), options)
         self._database.set_write_options(self._without_log)
@@ -170,11 +170,17 @@ class RocksStore:
         self._write(batch)
 
     def _write(self, batch: WriteBatch) -> None:
-        with self._on_disk():
+        with self._writing():
             self._database.write(batch, self._without_log)
 
-    def _on_disk(self) -> AbstractContextManager[None]:
-        return on_local_disk(f"{self._operator}: its state cannot be written by RocksDB", self._directory)
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What RocksDB fails with once it answers to every write from then on. BrokenStateError."""
+        try:
+            yield
+        except Exception as error:  # it has no class of its own
+            why = full_disk(self._directory) if is_full(error) else str(error).partition("\n")[0]
+            raise BrokenStateError(f"{self._operator}: its state cannot be written by RocksDB: {why}") from error
 
     def keep_only(self, groups: KeyGroupRange) -> None:
         """Delete the rows of all other key groups; compaction frees their space later."""
@@ -194,7 +200,7 @@ class RocksStore:
         """A new directory with the files of this moment."""
         self._checkpoints += 1
         directory = self._directory / f"checkpoint-{self._checkpoints}"
-        with self._on_disk():
+        with self._writing():
             self._database.flush()
             Checkpoint(self._database).create_checkpoint(str(directory))
         return directory

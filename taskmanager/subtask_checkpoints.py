@@ -6,7 +6,8 @@
     in-flight data is uploaded                 a second program, if there is any
     acknowledged
 
-Both must be over, in whichever order. An aligned barrier that may overtake data one day is watched until it has left
+Both must be over, in whichever order. A database that has failed fails the task: every later checkpoint would fail, too,
+and when the input has ended nobody else would notice. An aligned barrier that may overtake data one day is watched until it has left
 the outputs. Whatever a checkpoint is still waiting for when it is aborted is forgotten.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from ..runtime.clock import Clock
 from ..runtime.elements import Savepoint
+from ..state.errors import BrokenStateError
 from ..state.ids import Attempt, CheckpointId
 from ..state.objects import Program
 from ..state.packing import SubtaskUploads
@@ -49,6 +51,7 @@ class SubtaskCheckpoints:
         clock: Clock,
         send: Callable[[messages.FromSlot], None],
         submit: Callable[[Program[Any], Answer], Work],
+        fail: Callable[[Exception], None],
     ) -> None:
         self._attempt = attempt
         self._subtask = subtask
@@ -59,6 +62,7 @@ class SubtaskCheckpoints:
         self._clock = clock
         self._send = send
         self._submit = submit
+        self._fail = fail
         self._aborted: set[CheckpointId] = set()
         """Snapshots that may still be on their way and that nobody waits for."""
         self._attempts: dict[CheckpointId, Attempt] = {}
@@ -161,6 +165,9 @@ class SubtaskCheckpoints:
     def _whole(self, checkpoint: CheckpointId, snapshot: SubtaskSnapshot, error: Exception | None) -> None:
         self._work.pop(checkpoint, None)
         self._end(checkpoint)
+        if isinstance(error, BrokenStateError):
+            self._fail(error)
+            return
         if checkpoint in self._aborted:
             return
         if error is None:

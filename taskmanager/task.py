@@ -106,7 +106,7 @@ class Task:
         self._recovery = Recovery(chain, source, writers, ends=deploy.in_flight_ends)
         self._ending = False
         self.checkpoints = SubtaskCheckpoints(
-            self.attempt, self.id, chain, source, writers, uploads, clock, send, self._submit
+            self.attempt, self.id, chain, source, writers, uploads, clock, send, self._submit, self.fail
         )
         self._outcome: messages.FromSlot | None = None
         self.watermark = restored_watermark(deploy)
