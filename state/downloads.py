@@ -27,8 +27,8 @@ from .stretches import Stretch, stretches
 
 PART_BYTES = 8 << 20
 """Large enough that a request is not what a part costs, small enough to have several in memory."""
-PARTS_PER_ROUND = 16
-"""After each round of parts progress is told, and a restore that is not wanted any more ends."""
+PARTS_PER_ROUND = 32
+"""After each round of parts progress is told. At its end some connections have nothing to do."""
 READ_CHUNK = 1 << 20
 
 

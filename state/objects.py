@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -170,15 +170,16 @@ OPS_AT_ONCE = 8
 _room = threading.BoundedSemaphore(OPS_AT_ONCE)
 
 
-def carry_out(op: StoreOp | Together, store: ObjectStore) -> Any:
-    """One step of a program, blocking."""
+def carry_out(op: StoreOp | Together, store: ObjectStore, stopped: Callable[[], bool] = lambda: False) -> Any:
+    """One step of a program, blocking. `stopped`: ops of the step that are not begun yet are left out, because nobody
+    waits for the answer any more."""
     if not isinstance(op, Together):
         return store.execute(op)
-    answers: list[Any] = [ObjectStoreUnavailable("a helper thread has ended")] * len(op.ops)
+    answers: list[Any] = [ObjectStoreUnavailable("its helper thread has ended, or was stopped")] * len(op.ops)
     left = deque(enumerate(op.ops))
 
     def work() -> None:
-        while left:
+        while left and not stopped():
             try:
                 number, one = left.popleft()
             except IndexError:  # another thread has taken the last one

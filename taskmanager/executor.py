@@ -138,6 +138,6 @@ class ThreadExecutor:
                 return stop.value
             answer, error = None, None
             try:
-                answer = carry_out(op, self._store)
+                answer = carry_out(op, self._store, lambda: work.cancelled)
             except Exception as failure:
                 error = failure

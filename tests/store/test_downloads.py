@@ -185,6 +185,13 @@ def test_ops_of_a_step_answer_in_their_order_and_errors_are_answers() -> None:
     assert "a/missing" in str(answers[-1])
 
 
+def test_what_nobody_waits_for_is_not_begun() -> None:
+    stopped = threading.Event()
+    store = Watched(lambda _op: stopped.set())
+    carry_out(Together((GetRange("a", 0, 1),) * 100), store, stopped.is_set)
+    assert 1 <= len(store.asked) <= OPS_AT_ONCE
+
+
 def test_a_thread_that_dies_of_compiled_code_gives_no_answer() -> None:
     class Panic(BaseException):
         pass
