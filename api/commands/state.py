@@ -89,7 +89,8 @@ def get(
     operator: Annotated[str, typer.Argument(help="Its uid or id, or its name.", show_default=False)],
     state: Annotated[str, typer.Argument(help="The state's name.", metavar="STATE", show_default=False)],
     key: Annotated[
-        str, typer.Argument(help="As JSON; tuples as lists. What is no JSON is a string.", show_default=False)
+        str,
+        typer.Argument(help="As JSON; tuples as lists. What is no JSON is a string. -- before -1.", show_default=False),
     ],
     map_key: Annotated[
         str | None, typer.Option("--map-key", "-k", help="Of a map only what is under this key.")

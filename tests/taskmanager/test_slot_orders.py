@@ -15,8 +15,10 @@ import penstock as ps
 from penstock.connectors.discard import DiscardingSink
 from penstock.jobmanager.execution_graph import ExecutionGraph
 from penstock.runtime.clock import SystemClock
+from penstock.state.cell_reads import CellRead
 from penstock.state.downloads import RestoredBytes, checksum_of
 from penstock.state.ids import Attempt, CheckpointId, Generation, JobId, OperatorId, SlotId, new_nonce
+from penstock.state.key_encoding import encode_key
 from penstock.state.objects import Put, StoreOp
 from penstock.state.obstore_objects import ObstoreObjects
 from penstock.state.snapshots import FileHandle, KeyedHandle, OperatorSnapshot
@@ -188,3 +190,22 @@ def test_a_lost_connection_dooms_those_who_may_have_used_it(home: Home) -> None:
     assert home.running() == {(home.other, 2)}
     home.slot.disconnected(peer, None)
     home.until(lambda: not home.slot.tasks)
+
+
+def test_a_question_is_answered_by_the_subtask_that_runs_and_fails_nothing(home: Home) -> None:
+    def ask(number: int, subtask: SubtaskId) -> None:
+        operator = home.slot.tasks[0].chain.described[0].id
+        read = CellRead("total", encode_key("a"))
+        home.slot.deliver(m.ReadState(FIRST, Attempt(1), subtask, number, operator, read))
+
+    home.deploy(home.one, 1)
+    ask(1, home.one)
+    home.start(1)
+    home.until(lambda: home.running() == {(home.one, 1)})
+    ask(2, home.one)
+    ask(3, home.other)
+    found = "operator 'sequence' keeps nothing by key"
+    assert [said for said in home.said if isinstance(said, m.StateRead)] == [
+        m.StateRead(Attempt(1), home.one, 2, found)
+    ]
+    assert home.running() == {(home.one, 1)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import sys
 import zipfile
 from collections import Counter
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from penstock.api.operations import awaited
+from penstock.jobmanager.gateway import ConflictError, RefusedError, StateQuestion
 
 if TYPE_CHECKING:
     from conftest import Cluster, Project, WaitFor
@@ -279,6 +282,57 @@ def test_savepoints_over_rest_and_a_job_that_goes_on_from_one(
 def has_read(view: JobView) -> int:
     """Records that its last task has taken in."""
     return sum(subtask.metrics.records_in for vertex in view.vertices[-1:] for subtask in vertex.subtasks)
+
+
+# state of a job that runs ---------------------------------------------------------------------------------------------
+
+PLACES = """
+import time
+from typing import NamedTuple
+import penstock as ps
+class Place(NamedTuple):
+    country: str
+    number: int
+def place(n: int) -> Place:
+    time.sleep(0.001)
+    return Place("DE", n % 4)
+env = ps.StreamExecutionEnvironment()
+env.enable_checkpointing("200ms")
+env.from_sequence(1, 10**8).map(place).key_by(lambda place: place).count().uid("counts").print()
+env.execute("places")
+"""
+
+
+@pytest.mark.timeout(300)
+def test_keys_are_asked_for_while_slots_work_and_after_one_was_killed(
+    project: Project, rest: RestClient, cluster: Cluster, wait_for: WaitFor
+) -> None:
+    """Of a class that only the job's processes know."""
+    project.write("places.py", PLACES)
+    job = project.penstock("submit", "places.py", "-p", "2").out.strip()
+
+    def count(number: int) -> int:
+        return rest.state(job, StateQuestion("counts", "running", f'["DE", {number}]'))["value"] or 0
+
+    wait_for(lambda: rest.job(job).overview.state == "RUNNING", "it runs")
+    for number in range(4):
+        seen = wait_for(lambda n=number: count(n), f"number {number}")
+        wait_for(lambda n=number, seen=seen: count(n) > seen, "it goes on")
+    told = project.penstock("state", "get", job, "counts", "running", '["DE", 3]', "-o", "json")
+    found = json.loads(told.out)
+    assert (found["kind"], found["found"], found["subtask"] in (0, 1)) == ("value", True, True), told.err
+    assert [(state["name"], state["key"]) for state in rest.states(job)] == [("running", "Place(str, int)")]
+    with pytest.raises(RefusedError, match=r"of type Place\(str, int\)"):
+        rest.state(job, StateQuestion("counts", "running", "DE"))
+    (manager,) = rest.task_managers()
+    slots = cluster.get(f"/taskmanagers/{manager['id']}")["slots"]
+    os.kill(next(slot["pid"] for slot in slots if slot["jobId"] == job), signal.SIGKILL)
+    wait_for(lambda: rest.job(job).restarts > 0, "it restarts")
+    seen = wait_for(lambda: count(0), "asked again until it answers")
+    wait_for(lambda: count(0) > seen, "it goes on")
+    assert project.penstock("cancel", job, "--yes").code == 0
+    with pytest.raises(ConflictError, match="has ended as CANCELED"):
+        count(0)
 
 
 # logs ---------------------------------------------------------------------------------------------------------------
