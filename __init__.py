@@ -17,8 +17,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .api.async_stream import AsyncDataStream
     from .api.environment import StreamExecutionEnvironment, get_execution_environment
     from .runtime.aggregates import avg, count, max, min, sum
+    from .runtime.async_functions import AsyncFunction, AsyncRetryStrategy
     from .runtime.config import Configuration
     from .runtime.connected_functions import (
         BroadcastProcessFunction,
@@ -135,6 +137,9 @@ __all__ = [
     "KeyedCoProcessFunction",
     "BroadcastProcessFunction",
     "KeyedBroadcastProcessFunction",
+    "AsyncDataStream",
+    "AsyncFunction",
+    "AsyncRetryStrategy",
     "CheckpointedFunction",
     "FunctionInitializationContext",
     "FunctionSnapshotContext",
@@ -155,8 +160,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    ".api.async_stream": ("AsyncDataStream",),
     ".api.environment": ("StreamExecutionEnvironment", "get_execution_environment"),
     ".runtime.aggregates": ("avg", "count", "max", "min", "sum"),
+    ".runtime.async_functions": ("AsyncFunction", "AsyncRetryStrategy"),
     ".runtime.config": ("Configuration",),
     ".runtime.connected_functions": (
         "BroadcastProcessFunction",

@@ -10,9 +10,9 @@ from ..runtime.keys import KeyByColumns, KeyByFunction, KeySelector
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import record_type_of
 from ..state.errors import KeyTypeError, PipelineError
-from .signatures import UNKNOWN, output_tags, return_annotation
+from .signatures import UNKNOWN, output_tags, return_annotation, yielded_type
 from .steps import Upstream
-from .streams import DataStream, check_field, check_function, named, yielded_type
+from .streams import DataStream, check_field, check_function, named
 
 if TYPE_CHECKING:
     from ..runtime.windows.assigner import WindowAssigner

@@ -16,6 +16,7 @@ import typing
 from typing import Any, get_args, get_origin
 
 from ..runtime.functions import OutputTag
+from ..runtime.record_types import OpaqueType, RecordType, record_type_of
 from ..runtime.references import references
 
 UNKNOWN: Any = object()
@@ -121,3 +122,21 @@ def output_tags(function: Any, method: str) -> frozenset[str]:
             elif isinstance(used, (types.FunctionType, list, tuple, dict)):
                 found |= {inner.name for _, inner in references(used) if isinstance(inner, OutputTag)}
     return frozenset(found)
+
+
+def returned_type(function: Any, method: str, output_type: Any) -> RecordType:
+    if output_type is not None:
+        return record_type_of(output_type)
+    return _of_annotation(return_annotation(function, method), function, "returns")
+
+
+def yielded_type(function: Any, method: str, output_type: Any) -> RecordType:
+    if output_type is not None:
+        return record_type_of(output_type)
+    return _of_annotation(element_annotation(return_annotation(function, method)), function, "yields")
+
+
+def _of_annotation(annotation: Any, function: Any, verb: str) -> RecordType:
+    if annotation is UNKNOWN:
+        return OpaqueType(f"'{display_name(function) or 'lambda'}' is not annotated with what it {verb}")
+    return record_type_of(annotation)

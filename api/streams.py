@@ -26,11 +26,13 @@ from ..runtime.graph.partitioning import (
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import OpaqueType, RecordType, record_type_of
 from ..state.errors import PipelineError
-from .signatures import UNKNOWN, display_name, element_annotation, is_async, output_tags, return_annotation, yields
+from .signatures import display_name, is_async, output_tags, return_annotation, returned_type, yielded_type, yields
 from .steps import Configurable, Step, Upstream
 
 if TYPE_CHECKING:
+    from ..runtime.async_functions import AsyncRetryStrategy
     from ..runtime.connector import Sink
+    from ..runtime.options import Duration
     from ..runtime.watermarks import WatermarkStrategy
     from ..runtime.windows.assigner import WindowAssigner
     from ..state.descriptors import MapStateDescriptor
@@ -118,6 +120,29 @@ class DataStream(Configurable):
             return ProcessOperator(function, result, output_tags(function, "process_element"))
 
         return self._add("process", make, name or named("process", function))
+
+    def map_async(
+        self,
+        function: Any,
+        output_type: Any = None,
+        *,
+        ordered: bool = True,
+        capacity: int = 100,
+        timeout: Duration = "1min",
+        retry: AsyncRetryStrategy | None = None,
+        on_timeout: Callable[[Any], Any] | None = None,
+        name: str | None = None,
+    ) -> DataStream:
+        """One result per record, of a function that waits for something: `async def`, or a plain one, on a thread.
+
+        Up to `capacity` records per subtask are called for at once. `timeout`: of a record, over all calls for it; what
+        `on_timeout(record)` then returns is its result, without it the job fails. `ordered`: results in the order of
+        their records; otherwise in that in which they come, between two watermarks."""
+        from .async_stream import Waiting, async_operator
+
+        waiting = Waiting("map", ordered, capacity, timeout, retry, on_timeout)
+        make = lambda: async_operator(self.record_type, function, output_type, waiting)  # noqa: E731
+        return self._add("async map", make, name or named("async map", function))
 
     # whole batches ---------------------------------------------------------------------------------------------
 
@@ -336,7 +361,7 @@ def check_function(function: Any, method: str) -> None:
     if is_async(function, method):
         raise PipelineError(
             f"'{display_name(function)}' is async def, whose result would be a coroutine and not a record; "
-            "use a plain function"
+            "use a plain function, or map_async"
         )
 
 
@@ -366,21 +391,3 @@ def check_strategy(strategy: WatermarkStrategy, record_type: RecordType) -> None
         raise PipelineError(
             f"timestamp assigner: column {column!r} is of type {kind}; timestamps are ints (ms) or aware datetimes"
         )
-
-
-def returned_type(function: Any, method: str, output_type: Any) -> RecordType:
-    if output_type is not None:
-        return record_type_of(output_type)
-    return _of_annotation(return_annotation(function, method), function, "returns")
-
-
-def yielded_type(function: Any, method: str, output_type: Any) -> RecordType:
-    if output_type is not None:
-        return record_type_of(output_type)
-    return _of_annotation(element_annotation(return_annotation(function, method)), function, "yields")
-
-
-def _of_annotation(annotation: Any, function: Any, verb: str) -> RecordType:
-    if annotation is UNKNOWN:
-        return OpaqueType(f"'{display_name(function) or 'lambda'}' is not annotated with what it {verb}")
-    return record_type_of(annotation)

@@ -11,8 +11,8 @@ from ..runtime.record_types import RecordType
 from ..runtime.units import parse_duration_ms
 from ..state.errors import PipelineError
 from .keyed import KeyedStream
-from .signatures import output_tags
-from .streams import DataStream, check_function, named, returned_type, yielded_type
+from .signatures import output_tags, returned_type, yielded_type
+from .streams import DataStream, check_function, named
 
 if TYPE_CHECKING:
     from ..runtime.aggregates import Aggregate

@@ -5,7 +5,9 @@ A batch runs through the whole tree, depth first, before the call returns. Where
 each further one gets its own rows (PROTOCOLS 24).
 
 Watermarks and the end of the input may make operators fire for long, so they are *work*: a generator that runs
-operator by operator (fire, then forward), and yields where the task may look at outputs and mail. The chain
+operator by operator (fire, then forward), and yields where the task may look at outputs and mail. What an operator
+that waits for answers sets off below itself is kept apart (`go_on`), because it may be done while the operator is full
+and what is above it stands still, and because none of its next results may overtake it. The chain
 remembers each operator's watermark and puts it into its snapshot (PROTOCOLS 12).
 """
 
@@ -19,7 +21,7 @@ from typing import TypeVar
 from ..runtime.batch import Batch
 from ..runtime.elements import MAX_WATERMARK, MIN_WATERMARK, Barrier, LatencyMarker, Watermark, WatermarkStatus
 from ..runtime.graph.job_graph import ChainedOperator, edge_name
-from ..runtime.operators.operator import Firing, Operator, OperatorContext, RestoredState
+from ..runtime.operators.operator import Firing, Operator, OperatorContext, RestoredState, WaitingOperator
 from ..state.ids import CheckpointId
 from ..state.objects import Program
 from ..state.snapshots import OperatorSnapshot
@@ -47,10 +49,10 @@ class ChainOutput:
         _hand_out(batch, self._sides.get(tag, ()))
 
     def emit_watermark(self, watermark: Watermark) -> None:
-        self._chain.work.append(self._chain.watermark_below(self._index, watermark))
+        self._chain.set_off(self._index, self._chain.watermark_below(self._index, watermark))
 
     def emit_status(self, status: WatermarkStatus) -> None:
-        self._chain.work.append(self._chain.status_below(self._index, status))
+        self._chain.set_off(self._index, self._chain.status_below(self._index, status))
 
 
 def _hand_out(batch: Batch, consumers: list[Consumer] | tuple[()]) -> None:
@@ -76,6 +78,12 @@ class OperatorChain:
         self.described = described
         self.operators = operators
         self.work: deque[Iterator[None]] = deque()
+        self._waiting: list[tuple[int, WaitingOperator, deque[Iterator[None]]]] = [
+            (index, operator, deque())
+            for index, operator in reversed(list(enumerate(operators)))
+            if isinstance(operator, WaitingOperator)
+        ]
+        """With what they have set off below themselves. The last of the chain first."""
         self.failed_operator: str | None = None
         """Name of the operator that raised, for the error the user sees."""
         self._writers = writers
@@ -89,6 +97,8 @@ class OperatorChain:
         """Operators that have seen no watermark since they were restored."""
         self._idle = [False] * len(described)
         self._open = 0
+        self._ended = 0
+        """So many operators know of the end of the input."""
         self.outputs = [ChainOutput(self, i) for i in range(len(described))]
 
     @property
@@ -157,7 +167,8 @@ class OperatorChain:
         self._restored.discard(index)
         self._watermarks[index] = watermark.timestamp
         yield from self._blaming(index, operator.process_watermark(watermark))
-        yield from self.watermark_below(index, watermark)
+        if not isinstance(operator, WaitingOperator):
+            yield from self.watermark_below(index, watermark)
 
     def watermark_below(self, index: int, watermark: Watermark) -> Firing:
         for child in self._children[index]:
@@ -166,8 +177,13 @@ class OperatorChain:
             writer.watermark(watermark, self._now_ns())
 
     def status(self, index: int, status: WatermarkStatus) -> Firing:
-        if not self.operators[index].own_watermarks:
-            self._idle[index] = status.idle
+        operator = self.operators[index]
+        if operator.own_watermarks:
+            return
+        self._idle[index] = status.idle
+        if isinstance(operator, WaitingOperator):
+            operator.process_status(status)
+        else:
             yield from self.status_below(index, status)
 
     def status_below(self, index: int, status: WatermarkStatus) -> Firing:
@@ -186,14 +202,70 @@ class OperatorChain:
             if at_ms is not None and at_ms <= now_ms:
                 yield from self._blaming(index, operator.advance_processing_time(now_ms))
 
+    @property
+    def ended(self) -> bool:
+        return self._ended == len(self.operators) and not self.unfinished
+
     def end_input(self) -> Firing:
-        """The first item of `work`: what an operator sets off (a last watermark) goes before the next one's end."""
-        for index, operator in enumerate(self.operators):
-            yield from self._blaming(index, operator.end_input())
+        """The first item of `work`: what an operator sets off (a last watermark) goes before the next one's end. It
+        stops where an operator holds something back: once that is out it has to be called again, until `ended`."""
+        while self._ended < len(self.operators) and not self.unfinished:
+            index, self._ended = self._ended, self._ended + 1
+            yield from self._blaming(index, self.operators[index].end_input())
             while len(self.work) > 1:
                 set_off = self.work[1]
                 del self.work[1]
                 yield from set_off
+
+    # operators that wait for answers
+
+    @property
+    def full(self) -> bool:
+        """Nothing may come in for now."""
+        return any(operator.full for _, operator, _ in self._waiting)
+
+    @property
+    def unfinished(self) -> bool:
+        """Something of what has come in is held back."""
+        return any(operator.unfinished or below for _, operator, below in self._waiting)
+
+    def next_due_ns(self) -> int | None:
+        """When there is something for `go_on` to do; None: not before an answer comes."""
+        due_ns: list[int | None] = []
+        for _, operator, below in self._waiting:
+            due_ns.append(0 if below else operator.next_due_ns())
+            if operator.full:
+                break
+        return min((at_ns for at_ns in due_ns if at_ns is not None), default=None)
+
+    def go_on(self) -> bool:
+        """One thing that such an operator has to do. True if there was any. Nothing is given to one that is full by
+        those above it, so those wait for it."""
+        for index, operator, below in self._waiting:
+            if below:
+                self.take_step(below)
+                return True
+            due_ns = operator.next_due_ns()
+            if due_ns is not None and due_ns <= (now_ns := self._now_ns()):
+                self.guarded(index, lambda op=operator, at_ns=now_ns: op.advance(at_ns))  # type: ignore[misc]
+                self.between_batches()
+                return True
+            if operator.full:
+                break
+        return False
+
+    def set_off(self, index: int, work: Iterator[None]) -> None:
+        """What an operator wants done below itself, after the slice that is being processed."""
+        queue = next((below for waiting, _, below in self._waiting if waiting == index), self.work)
+        queue.append(work)
+
+    def take_step(self, queue: deque[Iterator[None]]) -> None:
+        """Of the first item, which leaves the queue when it is through."""
+        try:
+            next(queue[0])
+        except StopIteration:
+            queue.popleft()
+        self.between_batches()
 
     def latency_marker(self, marker: LatencyMarker) -> None:
         self._writers.latency_marker(marker)

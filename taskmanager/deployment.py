@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ..runtime import options
+from ..runtime import logs, options
+from ..runtime.calls import MakeCalls
 from ..runtime.clock import Clock
 from ..runtime.config import Configuration
 from ..runtime.metrics import MetricGroup
@@ -37,8 +38,9 @@ from .partitioners import connected, partitioner_for
 from .slices import MAX_COLUMNAR_ROWS, MAX_ROWS
 from .snapshotting import fetch_restored
 from .source_input import SourceInput
-from .task import Task
+from .task import Task, log_context
 from .transport import Transport
+from .user_calls import user_calls
 from .writers import OutputChannel, OutputOptions, RecordWriter, Writers
 
 RESTORED = "restored"
@@ -62,6 +64,10 @@ class SlotServices:
     work_directory: Path
     copies: LocalCopies | None = None
     """Of the job's state, on this machine."""
+    calls: Callable[[Callable[[Callable[[], None]], None], logs.TaskContext], MakeCalls] = lambda post, context: (
+        partial(user_calls, post, context)
+    )
+    """Makes calls of users' functions that run elsewhere, and are answered through `post`."""
     shares: CacheShares = field(default_factory=CacheShares)
     """Of the memory for cells of keyed state."""
 
@@ -207,6 +213,7 @@ class _Deployment:
             job_id=deploy.job_id,
             job_name=deploy.job_name,
             job_parameters=self.config.get(options.JOB_PARAMETERS),
+            calls=services.calls(services.post, log_context(deploy)),
             request_input=lambda: services.send(SplitRequest(deploy.attempt, self.subtask, described.id)),
         )
 

@@ -50,7 +50,7 @@ class _ThreadWork:
         self.cancelled = True
 
 
-class _DaemonPool:
+class DaemonPool:
     """Threads are started as they are needed, and not ended before the pool is closed."""
 
     def __init__(self, most: int, name: str) -> None:
@@ -99,7 +99,7 @@ class ThreadExecutor:
     def __init__(self, store: ObjectStore, post: Callable[[Callable[[], None]], None], threads: int = 4) -> None:
         self._store = store
         self._post = post
-        self._pool = _DaemonPool(threads, "penstock-io")
+        self._pool = DaemonPool(threads, "penstock-io")
 
     def submit(self, program: Program[Any], done: Done) -> Work:
         work = _ThreadWork()

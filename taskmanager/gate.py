@@ -276,6 +276,13 @@ class InputGate:
             self._ready.append(AllEnded())
 
 
+def is_last(event: GateEvent) -> bool:
+    """What came before it must be through: the end of the input, and the last barrier of a job that is drained."""
+    if isinstance(event, Aligned):
+        return event.barrier.savepoint is not None and event.barrier.savepoint.drain
+    return isinstance(event, AllEnded)
+
+
 def _earlier(barrier: Barrier, than: Barrier) -> bool:
     return (barrier.unaligned_after_ms or 0) < (than.unaligned_after_ms or 0)
 

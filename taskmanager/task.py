@@ -8,8 +8,10 @@
     CLOSED        the outcome has been told to the master
 
 A step does one thing after the other until its time is up, in this order: what was under way in the restored
-checkpoint, work under way (firing timers), due processing-time timers, the rest of the batch being processed, the next
-event of the input. So an aligned barrier is handled only between batches, when nothing is half done. One that may
+checkpoint, what operators that wait for answers have to do, work under way (firing timers), due processing-time timers,
+the rest of the batch being processed, the next event of the input. While such an operator is full the chain gets
+nothing; the input has ended for it, and a drained job's last barrier goes on, when it holds nothing back any more. So
+an aligned barrier is handled only between batches, when nothing is half done. One that may
 overtake data is handled between any two of these, also while the task is backpressured: the rest of the batch goes into
 the checkpoint, and what a watermark has not fired yet fires when it comes again. Only the end of the input is not
 interrupted. A step never blocks: when an output channel has no credit left the task stops consuming and is
@@ -35,16 +37,17 @@ from ..state.packing import SubtaskUploads
 from ..state.snapshots import SplitSnapshot
 from . import messages
 from .chain import OperatorChain
-from .executor import Executor, Work, WorkCancelledError
+from .executor import Done, Executor, WorkCancelledError
 from .failures import failed
-from .gate import Aligned, AllEnded, Data, GateEvent, InputGate
+from .gate import Aligned, AllEnded, Data, GateEvent, InputGate, is_last
 from .recovery import Recovery
 from .reporting import operator_counters, restored_watermark, subtask_details
 from .slices import SliceSizer
 from .snapshotting import RestoredSubtask
 from .source_input import SourceInput
 from .subtask_checkpoints import SubtaskCheckpoints
-from .task_state import Occupation, TaskState
+from .task_state import Occupation, TaskState, TimeSpent
+from .works import Works
 from .writers import Writers
 
 STEP_NS = 10_000_000
@@ -86,10 +89,8 @@ class Task:
         self._batches_in = 0
         self._latency_ms: int | None = None
         """Of the newest latency marker."""
-        self.times_ns = dict.fromkeys(Occupation, 0)
         self._open_chain = open_chain
         self._clock = clock
-        self._executor = executor
         self._send = send
         self._uploads = uploads
         self._batch: Batch | None = None
@@ -98,15 +99,14 @@ class Task:
         self._slices = SliceSizer(chain.columnar)
         if isinstance(source, SourceInput):
             source.pass_rows = lambda: self._slices.rows
-        self._occupation = Occupation.IDLE
-        self._mark_ns = clock.monotonic_ns()
-        self._works: dict[int, Work] = {}
-        """What runs on helper threads."""
-        self._next_work = 0
+        self._time = TimeSpent(clock)
+        self._works = Works(executor, self.log_context, self._work_ended)
         self._recovery = Recovery(chain, source, writers, ends=deploy.in_flight_ends)
         self._ending = False
+        self._held: list[GateEvent] = []
+        """What waits until operators hold nothing back any more."""
         self.checkpoints = SubtaskCheckpoints(
-            self.attempt, self.id, chain, source, writers, uploads, clock, send, self._submit, self.fail
+            self.attempt, self.id, chain, source, writers, uploads, clock, send, self._works.submit, self.fail
         )
         self._outcome: messages.FromSlot | None = None
         self.watermark = restored_watermark(deploy)
@@ -114,7 +114,7 @@ class Task:
     # life
 
     def initialize(self, restore: Program[RestoredSubtask]) -> None:
-        self._submit(restore, self._restored)
+        self._works.submit(restore, self._restored)
 
     def _restored(self, restored: RestoredSubtask | None, error: Exception | None) -> None:
         if error is not None or restored is None:
@@ -133,7 +133,7 @@ class Task:
     def start(self) -> None:
         if self.state is TaskState.READY:
             self.state = TaskState.RUNNING
-            self._mark_ns = self._clock.monotonic_ns()
+            self._time.begin()
             self._send(messages.Running(self.attempt, self.id))
             self._recovery.start()
 
@@ -152,8 +152,7 @@ class Task:
             return
         self.state = TaskState.CLOSING
         self._outcome = outcome
-        for work in self._works.values():
-            work.cancel()
+        self._works.cancel()
         self._close_when_quiet()
 
     def _close_when_quiet(self) -> None:
@@ -183,7 +182,7 @@ class Task:
         """Work for at most about STEP_NS. True if anything was done."""
         if not self.active:
             return False
-        began_ns = self._account()
+        began_ns = self._time.account()
         try:
             progressed = self._overtake()
             progressed |= self._work(began_ns)
@@ -191,17 +190,14 @@ class Task:
         except Exception as error:
             self.fail(error)
             return True
-        self._occupation = Occupation.BUSY
+        self._time.at = Occupation.BUSY
         if progressed:
-            self._account()
-        self._occupation = Occupation.BACKPRESSURED if self.writers.blocked else Occupation.IDLE
+            self._time.account()
+        if self.writers.blocked:
+            self._time.at = Occupation.BACKPRESSURED
+        elif not self.chain.full:  # who is full is busy: others wait for it
+            self._time.at = Occupation.IDLE
         return progressed
-
-    def _account(self) -> int:
-        now_ns = self._clock.monotonic_ns()
-        self.times_ns[self._occupation] += now_ns - self._mark_ns
-        self._mark_ns = now_ns
-        return now_ns
 
     def _work(self, began_ns: int) -> bool:
         self.writers.flush_due(began_ns)
@@ -219,26 +215,32 @@ class Task:
         if self._recovery:
             self._recovery.send()
             return True
-        work = self.chain.work
-        if work:
-            try:
-                next(work[0])
-            except StopIteration:
-                work.popleft()
-            self.chain.between_batches()
+        chain = self.chain
+        if chain.go_on():
+            return True
+        if chain.full and (chain.work or self._batch is not None):
+            return False
+        if chain.work:
+            chain.take_step(chain.work)
             return True
         now_ms = self._clock.now_ms()
         timer_ms = self._next_timer_ms()
         if timer_ms is not None and timer_ms <= now_ms:
-            work.append(self.chain.processing_time(now_ms))
+            chain.work.append(chain.processing_time(now_ms))
             return True
         if self._batch is not None:
             self._process_slice(self._batch)
             return True
-        event = self.chain.guarded(0, self.input.poll) if isinstance(self.input, SourceInput) else self.input.poll()
+        if self._held and not chain.unfinished:
+            self._handle(self._held.pop(0))
+            return True
+        event = chain.guarded(0, self.input.poll) if isinstance(self.input, SourceInput) else self.input.poll()
         if event is None:
             return False
-        self._handle(event)
+        if chain.unfinished and is_last(event):
+            self._held.append(event)
+        else:
+            self._handle(event)
         return True
 
     def _process_slice(self, batch: Batch) -> None:
@@ -282,6 +284,9 @@ class Task:
         self._ending = True
         yield from self.chain.end_input()
         self._ending = False
+        if not self.chain.ended:
+            self._held.insert(0, AllEnded())
+            return
         self.writers.control(EndOfInput())
         self.state = TaskState.DRAINED
         self.tell()
@@ -309,7 +314,7 @@ class Task:
 
     def _take_at_rest(self) -> bool:
         """A barrier costs no credit: a backpressured source with nothing at hand need not wait for it."""
-        at_rest = self._batch is None and not self.chain.work and not self._recovery
+        at_rest = self._batch is None and not self.chain.work and not self.chain.unfinished and not self._recovery
         if not (at_rest and self.writers.blocked and isinstance(self.input, SourceInput)):
             return False
         aligned = self.input.barrier_at_rest()
@@ -349,6 +354,8 @@ class Task:
         overtakes_ms = self.input.due_ms()  # in the past: it waits for something else than time
         timers_ms = [self.checkpoints.next_due_ms(), None if (overtakes_ms or 0) <= now_ms else overtakes_ms]
         if not self.writers.blocked:
+            due_ns.append(self.chain.next_due_ns())
+        if not self.writers.blocked and not self.chain.full:
             timers_ms.append(self._next_timer_ms())
             if isinstance(self.input, SourceInput):
                 timers_ms.append(self.input.retry_at_ms)
@@ -364,35 +371,22 @@ class Task:
         self._mail(lambda: self._send(self._report()))
 
     def _report(self) -> messages.TaskReport:
-        at_ns = self._account() if self.active else self._clock.monotonic_ns()
-        ms = {occupation: ns / 1e6 for occupation, ns in self.times_ns.items()}
+        at_ns = self._time.account() if self.active else self._clock.monotonic_ns()
+        busy, idle, blocked = map(self._time.ms, (Occupation.BUSY, Occupation.IDLE, Occupation.BACKPRESSURED))
         restored = self.downloads.so_far
         details = subtask_details(self.chain, self.input, self.writers, self._batches_in, self._latency_ms, restored)
         return messages.TaskReport(
             self.attempt, self.id, self.records_in, self.writers.records_out, self.bytes_in, self.writers.bytes_out,
-            self.watermark, ms[Occupation.BUSY], ms[Occupation.IDLE], ms[Occupation.BACKPRESSURED],
-            operator_counters(self.chain), at_ns, details,
+            self.watermark, busy, idle, blocked, operator_counters(self.chain), at_ns, details,
         )  # fmt: skip
 
     # helper threads
 
-    def _submit(self, program: Program[Any], done: Callable[[Any, Exception | None], None]) -> Work:
-        number = self._next_work
-        self._next_work += 1
-
-        def answered(result: Any, error: Exception | None) -> None:
-            with logs.use_context(self.log_context):
-                take(result, error)
-
-        def take(result: Any, error: Exception | None) -> None:
-            del self._works[number]
-            if self.state is TaskState.CLOSING:
-                self._close_when_quiet()
-            elif self.state is not TaskState.CLOSED and not isinstance(error, WorkCancelledError):
-                done(result, error)
-
-        work = self._works[number] = self._executor.submit(program, answered)
-        return work
+    def _work_ended(self, done: Done, result: Any, error: Exception | None) -> None:
+        if self.state is TaskState.CLOSING:
+            self._close_when_quiet()
+        elif self.state is not TaskState.CLOSED and not isinstance(error, WorkCancelledError):
+            done(result, error)
 
 
 def log_context(deploy: messages.Deploy) -> logs.TaskContext:

@@ -31,6 +31,7 @@ from typing import Any, Literal
 
 from ..jobmanager.restore import lists_for
 from ..runtime.batch import NO_TIMESTAMP, Batch
+from ..runtime.calls import MakeCalls, no_calls
 from ..runtime.elements import MIN_WATERMARK, Watermark, WatermarkStatus
 from ..runtime.metrics import MetricGroup
 from ..runtime.operator_state import OperatorState
@@ -80,8 +81,10 @@ class OperatorHarness:
         clock: ManualClock | None = None,
         job_parameters: dict[str, str] | None = None,
         store: ObjectStore = _STORE,
+        calls: MakeCalls = no_calls,
     ) -> None:
-        """record_type: of the records that are pushed. restored: snapshots of the subtasks before (all of them)."""
+        """record_type: of the records that are pushed. restored: snapshots of the subtasks before (all of them). calls:
+        of asynchronous functions (ManualCalls)."""
         self.operator: Operator = loads(dumps(operator))
         self.clock = clock or ManualClock()
         self.metrics = MetricGroup(self.clock)
@@ -99,6 +102,7 @@ class OperatorHarness:
         self._restored = tuple(restored)
         self._job_parameters = job_parameters or {}
         self._objects = store
+        self._calls = calls
         self._checkpoints = CheckpointStore(JobId("harness"), _new_name)
         self._next_checkpoint = 1
         self._watermark = min((snapshot.watermark for snapshot in restored), default=MIN_WATERMARK)
@@ -276,6 +280,7 @@ class OperatorHarness:
             job_id="harness",
             job_name="harness",
             job_parameters=self._job_parameters,
+            calls=self._calls,
             request_input=self._requested,
         )
 

@@ -20,11 +20,13 @@ from typing import Any
 from ..jobmanager import events
 from ..jobmanager.job_master import JobMaster
 from ..jobmanager.options import JobMasterOptions, RestoreRequest
+from ..runtime.calls import Answered
 from ..runtime.graph.job_graph import JobGraph
 from ..state.ids import JobId, SlotId
 from ..taskmanager import messages
 from ..taskmanager.deployment import SlotServices
 from ..taskmanager.slot import Slot
+from .simulated_calls import SimulatedCalls
 from .simulated_links import Network, SlotTransport
 from .simulated_store import SimulatedExecutor, SimulatedStore
 from .virtual_time import MS, Call, Process, VirtualClock, VirtualTime
@@ -52,12 +54,18 @@ class SimulatedSlot:
             post=self._post,
             new_name=time.new_name,
             work_directory=cluster.directory / slot_id,
+            calls=lambda _post, _context: self._calls,
         )
         self.slot = Slot(slot_id, services)
 
     def receive(self, call: Call) -> None:
         call()
         self._step_soon()
+
+    def _calls(
+        self, function: Callable[[Any], Any], answered: Answered, *, asynchronous: bool, threads: int
+    ) -> SimulatedCalls:
+        return SimulatedCalls(self._cluster.time, self.process, self.receive, function, answered)
 
     def _post(self, call: Call) -> None:
         self._cluster.time.after(0, self.process, "mail", lambda: self.receive(call))

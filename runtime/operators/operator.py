@@ -33,6 +33,7 @@ from ...state.operator_state import RestoredElements
 from ...state.snapshots import KeyedHandle, OperatorSnapshot, SplitSnapshot
 from ...state.statistics import StateStatistics
 from ..batch import Batch
+from ..calls import MakeCalls, no_calls
 from ..clock import Clock
 from ..elements import MIN_WATERMARK, Watermark, WatermarkStatus
 from ..record_types import RecordType
@@ -108,6 +109,8 @@ class OperatorContext:
     job_id: str = ""
     job_name: str = ""
     job_parameters: dict[str, str] = field(default_factory=dict)
+    calls: MakeCalls = no_calls
+    """Users' functions beside the slot's thread."""
     request_input: Callable[[], None] = lambda: None
     """Sources: ask the enumerator for a split."""
 
@@ -198,6 +201,36 @@ class Operator(ABC):
     def close(self) -> None: ...
 
 
+class WaitingOperator(Operator):
+    """One that waits for answers from outside of the slot's thread, and meanwhile holds records back, and the
+    watermarks and statuses behind them: the chain forwards neither, the operator emits them when it is their turn.
+
+    Answers come as mail, which only notes them. The task calls `advance` when `next_due_ns` has come, which it looks at
+    after all mail; never while its outputs are blocked. While the operator is `full` the chain gets no input, while it
+    is `unfinished` the input does not end."""
+
+    @property
+    def full(self) -> bool:
+        """It takes no more for now. What comes all the same, it takes."""
+        raise NotImplementedError
+
+    @property
+    def unfinished(self) -> bool:
+        """It holds something back. It must come to an end by itself."""
+        raise NotImplementedError
+
+    def next_due_ns(self) -> int | None:
+        """Monotonic; 0: now. None: not before something comes."""
+        raise NotImplementedError
+
+    def advance(self, now_ns: int) -> None:
+        """Do what is due: take answers, give out what may go out."""
+        raise NotImplementedError
+
+    def process_status(self, status: WatermarkStatus) -> None:
+        raise NotImplementedError
+
+
 Firing = Generator[None, None, None]
 
 
@@ -213,4 +246,14 @@ def immediate(snapshot: OperatorSnapshot) -> Program[OperatorSnapshot]:
     yield  # makes this a generator
 
 
-__all__ = ["Any", "Firing", "Operator", "OperatorContext", "Output", "RestoredState", "drained", "immediate"]
+__all__ = [
+    "Any",
+    "Firing",
+    "Operator",
+    "OperatorContext",
+    "Output",
+    "RestoredState",
+    "WaitingOperator",
+    "drained",
+    "immediate",
+]
