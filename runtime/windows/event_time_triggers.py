@@ -50,8 +50,8 @@ class ContinuousEventTimeTrigger(Trigger):
     """Fires whenever the watermark passes a multiple of the interval, beginning with the first after an element came,
     and at the window's end; after that at every late element that is still allowed.
 
-    Where the watermark jumps over several multiples, it fires for each of them. Only the last watermark of all, which
-    the end of the input brings, is no reason to fire without end in a window that never ends: that fires once more."""
+    Where the watermark jumps over several multiples, it fires for each of them; but not for all there are when the end
+    of the input brings the last watermark of all: then it fires once more, and at the window's end."""
 
     def __init__(self, interval: Duration) -> None:
         self.interval_ms = length_ms(interval, "the interval of a ContinuousEventTimeTrigger")
@@ -81,7 +81,7 @@ class ContinuousEventTimeTrigger(Trigger):
         if fire_time.get() != time:
             return TriggerResult.CONTINUE
         fire_time.clear()
-        if window.max_timestamp() < MAX_WATERMARK or ctx.get_current_watermark() < MAX_WATERMARK:
+        if ctx.get_current_watermark() < MAX_WATERMARK:
             self._fire_after(time, window, ctx)
         return TriggerResult.FIRE
 

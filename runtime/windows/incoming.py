@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,13 +44,15 @@ class Incoming:
         return Incoming(self.keys[at], self.rows[at], self.own_timestamps[at], self.times[at])
 
 
-def by_start(starts: Int64Array) -> Iterator[tuple[int, Positions]]:
-    """(start, positions of its elements in order), in the order of time."""
-    first = int(starts[0])
-    if (starts == first).all():
-        yield first, np.arange(len(starts))
+def by_start(starts: Sequence[Int64Array]) -> Iterator[tuple[int, Positions]]:
+    """(start, positions of its elements in order), in the order of time. `starts`: one array for every window that an
+    element has."""
+    flat = starts[0] if len(starts) == 1 else np.stack(starts, axis=1).ravel()
+    first = int(flat[0])
+    if len(starts) == 1 and (flat == first).all():
+        yield first, np.arange(len(flat))
         return
-    order = np.argsort(starts, kind="stable")
-    borders = np.flatnonzero(np.diff(starts[order])) + 1
-    for positions in np.split(order, borders):
-        yield int(starts[positions[0]]), positions
+    order = np.argsort(flat, kind="stable")
+    borders = np.flatnonzero(np.diff(flat[order])) + 1
+    for own in np.split(order, borders):
+        yield int(flat[own[0]]), own if len(starts) == 1 else own // len(starts)

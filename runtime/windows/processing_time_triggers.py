@@ -13,6 +13,7 @@ class ProcessingTimeTrigger(Trigger):
     """Fires when the clock passes the window's end."""
 
     same_for_all_elements = True
+    by_the_clock = True
 
     def __str__(self) -> str:
         return "processing time"

@@ -13,6 +13,7 @@ class PurgingTrigger(Trigger):
     def __init__(self, nested_trigger: Trigger) -> None:
         self.nested = nested_trigger
         self.same_for_all_elements = nested_trigger.same_for_all_elements
+        self.by_the_clock = nested_trigger.by_the_clock
 
     @classmethod
     def of(cls, nested_trigger: Trigger) -> PurgingTrigger:

@@ -130,7 +130,7 @@ class SessionOperator(WindowOperator):
         """Whether it is in time."""
         key, start = incoming.keys[position], int(incoming.times[position])
         sessions = self._sessions_of(key)
-        met = [each for each in sessions if each[0] <= end and each[1] >= start]
+        met = sorted(each for each in sessions if each[0] <= end and each[1] >= start)
         window = TimeWindow(min([start, *[each[0] for each in met]]), max([end, *[each[1] for each in met]]))
         if self._is_over(window):
             return False

@@ -40,17 +40,19 @@ class SlicedWindowOperator(WindowOperator):
 
     def _add_all(self, incoming: Incoming) -> BoolArray:
         accepted = np.ones(len(incoming), np.bool_)
+        alone: list[tuple[int, int]] = []
         sliding = self.assigner
-        for slice_start, positions in by_start(sliding.slices(incoming.times)):
+        for slice_start, positions in by_start([sliding.slices(incoming.times)]):
             first = sliding.first_start(slice_start)
-            ends = sliding.window_at(first).max_timestamp()
-            if self._is_due(sliding.window_at(first)):
-                for position in positions.tolist():
-                    accepted[position] = self._add_alone(incoming, position, slice_start)
+            window = sliding.window_at(first)
+            if self._is_due(window):
+                alone += [(position, slice_start) for position in positions.tolist()]
                 continue
             elements = incoming.at(positions)
             for position in self._add(elements, slice_start):
-                self._own_timers.register_for(elements.keys[position], ends, first)
+                self._own_timers.register_for(elements.keys[position], window.max_timestamp(), first)
+        for position, slice_start in sorted(alone):
+            accepted[position] = self._add_alone(incoming, position, slice_start)
         return accepted
 
     def _add_alone(self, incoming: Incoming, position: int, slice_start: int) -> bool:

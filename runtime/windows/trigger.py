@@ -19,6 +19,8 @@ from ..metrics import MetricGroup
 
 
 class TriggerResult(Flag):
+    """What is to be done with the window at hand."""
+
     CONTINUE = 0
     FIRE = 1
     PURGE = 2
@@ -73,8 +75,12 @@ class Trigger(ABC):
     """Picklable and without state of its own."""
 
     same_for_all_elements: bool = False
-    """While a window is not yet due, on_element answers CONTINUE and does the same for each of its elements: it is
-    then asked once for all elements of a window in a batch. A class with an on_element of its own says so anew."""
+    """Before the watermark passes a window's end, on_element answers CONTINUE and does the same for each of its
+    elements: it is then asked once for all elements of a window in a batch. A class with an on_element of its own says
+    so anew."""
+
+    by_the_clock: bool = False
+    """That is so before the clock passes a window's end, instead of the watermark."""
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)

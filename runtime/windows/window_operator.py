@@ -127,19 +127,18 @@ class WindowOperator(KeyedOperator):
 
     def _add_by_window(self, assigner: AlignedWindows, incoming: Incoming, starts: list[Int64Array]) -> BoolArray:
         accepted = np.zeros(len(incoming), np.bool_)
-        for of_each in starts:
-            for start, positions in by_start(of_each):
-                if start == NO_WINDOW:
-                    continue
-                window = assigner.window_at(start)
-                if self._is_over(window):
-                    continue
-                accepted[positions] = True
-                if self._is_due(window):
-                    for position in positions.tolist():
-                        self._add_one(incoming, position, window, start, start)
-                else:
-                    self._add_alike(incoming.at(positions), window, start)
+        for start, positions in by_start(starts):
+            if start == NO_WINDOW:
+                continue
+            window = assigner.window_at(start)
+            if self._is_over(window):
+                continue
+            accepted[positions] = True
+            if self._may_have_fired(window):
+                for position in positions.tolist():
+                    self._add_one(incoming, position, window, start, start)
+            else:
+                self._add_alike(incoming.at(positions), window, start)
         return accepted
 
     def _add_alike(self, elements: Incoming, window: Any, number: int) -> None:
@@ -195,7 +194,13 @@ class WindowOperator(KeyedOperator):
     def _is_over(self, window: Any) -> bool:
         return self.assigner.is_event_time and self._cleanup_time(window) <= self.current_watermark
 
+    def _may_have_fired(self, window: Any) -> bool:
+        """With a trigger that is the same for all elements until then."""
+        last: int = window.max_timestamp()
+        return last < self._at_hand.now_ms if self.trigger.by_the_clock else last <= self.current_watermark
+
     def _is_due(self, window: Any) -> bool:
+        """It has fired, if it is given out at its end."""
         return self.assigner.is_event_time and window.max_timestamp() <= self.current_watermark
 
     def _give_out_late(self, batch: Batch, positions: list[int]) -> None:
@@ -211,11 +216,13 @@ class WindowOperator(KeyedOperator):
         return self._fire(watermark.timestamp, event_time=True)
 
     def next_processing_timer(self) -> int | None:
-        return self._or_sweep(self._timers[False].next_timestamp())
+        """A timer is due when its ms is over: what arrives in a window's last ms belongs to it."""
+        timer_ms = self._timers[False].next_timestamp()
+        return self._or_sweep(None if timer_ms is None else timer_ms + 1)
 
     def advance_processing_time(self, now_ms: int) -> Firing:
         self._at_hand.now_ms = now_ms
-        return self._fire(now_ms, event_time=False)
+        return self._fire(now_ms - 1, event_time=False)
 
     def _fire(self, up_to: int, event_time: bool) -> Firing:
         timers = self._timers[event_time]
