@@ -205,11 +205,12 @@ class Golden(SubmittedJob):
 
 
 def nothing_is_left_of_jobs(cluster: Cluster, wait_for: WaitFor) -> None:
-    """In a cluster that goes on: no master, no slot that is let, no process that runs nothing."""
+    """In a cluster that goes on: no master, no slot that is let, no process that runs nothing, no copy of state."""
     wait_for(lambda: not cluster.actors("JobMaster"), "no master is left", PATIENCE_S)
     wait_for(lambda: _all_free(cluster), "all slots are free", PATIENCE_S)
     warm = 2
     wait_for(lambda: len(cluster.actors("Slot")) == warm, f"{warm} blank slots are there", PATIENCE_S)
+    wait_for(lambda: not list(cluster.files.directory.glob("*/local/*")), "no copies of state are left", PATIENCE_S)
 
 
 def _all_free(cluster: Cluster) -> bool:

@@ -22,9 +22,14 @@ def test_nothing(golden: Golden) -> None:
 
 def test_a_slot_is_killed(golden: Golden) -> None:
     before, slot = golden.view, golden.slots()[0]
+    assert list(golden.cluster.files.directory.glob(f"*/local/{golden.job_id}/*/*")), "copies of state are kept"
     slot.kill()
     golden.restarted(before)
     assert f"its process {slot.pid} has ended: it was killed" in golden.told()
+    golden.in_mid_stream()
+    restored = [subtask.metrics.details.restored for vertex in golden.view.vertices for subtask in vertex.subtasks]
+    assert sum(one.total for one in restored) > 0
+    assert all(one.local == one.total for one in restored), "copies on the machine, of the slot that died as well"
     (log,) = [row.name for row in golden.rest.logs(None) if golden.job_id in row.name]
     told = golden.rest.log(None, log).decode()
     assert re.search(r"WARNING .* is RESTARTING: attempt \d+, generation \d+: slot \S+ was lost: its process", told)
