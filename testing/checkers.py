@@ -146,7 +146,8 @@ class StoreChecker:
     def _changed(self, op: StoreOp, effective: bool) -> None:
         if self._log.state.finished is not None:
             if self._before_end is None:
-                self._before_end = {name for name in self._store.objects if attempt_of(name) is not None}
+                own = (name for name in self._store.objects if name.startswith(f"{self._cluster.job_id}/"))
+                self._before_end = {name for name in own if attempt_of(name) is not None}
             if isinstance(op, Delete) and effective:  # a put that comes late may bring it back, and nobody looks again
                 self._before_end -= set(op.names)
             return
@@ -194,11 +195,17 @@ def check_savepoints(cluster: SimulatedCluster, store: SimulatedStore) -> int:
             if operation.state is not OperationState.COMPLETED:
                 continue
             taken += 1
-            metadata = run_program(read_savepoint(operation.path), _Contents(store.objects))
-            for file in (file for subtask in metadata.subtasks for file in subtask.files()):
-                if len(store.objects.get(file.name, b"")) != file.size_bytes:
-                    raise Violation(f"{operation}: {file.name} is missing or cut short")
+            read_whole_savepoint(operation.path, store)
     return taken
+
+
+def read_whole_savepoint(path: str, store: SimulatedStore) -> CheckpointMetadata:
+    """Its document, which was said to be there, and so must be all of its files."""
+    metadata = run_program(read_savepoint(path), _Contents(store.objects))
+    for file in (file for subtask in metadata.subtasks for file in subtask.files()):
+        if len(store.objects.get(file.name, b"")) != file.size_bytes:
+            raise Violation(f"{path}: {file.name} is missing or cut short")
+    return metadata
 
 
 class CommitChecker:
@@ -246,7 +253,8 @@ class PendingChecker:
 
     def _changed(self, op: StoreOp, effective: bool) -> None:
         if self._log.state.finished is not None and self._before_end is None:
-            self._before_end = frozenset(self._warehouse.pending)
+            own = self._cluster.job_id
+            self._before_end = frozenset(name for name, t in self._warehouse.pending.items() if t.job_id == own)
 
     def check(self) -> None:
         """For a job that one master led from its beginning to its end. (One that dies at its end cleans up nothing.)"""

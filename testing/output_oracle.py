@@ -1,50 +1,81 @@
 """What the simulated job must have written, computed from its records alone, and whether it has.
 
-With exactly-once every record is counted once and every window fires once. With at-least-once nothing is missing, but
-some of it may be there several times.
+With exactly-once every record is counted once and every window fires once, and once more for each record that is late
+but not too late. With at-least-once nothing is missing, but some of it may be there several times.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 from .checkers import Violation
-from .simulated_pipeline import BUCKET_MS, WINDOW_MS, Bucket, Counted, Pane, Reading, Workload
+from .exactly_once import Visible, each_once
+from .joint_oracle import check_judged, check_paired, check_tickets
+from .simulated_functions import BUCKET_MS, Bucket, Counted, Pane, Reading
+from .simulated_workload import WINDOW_MS, Workload, readings
 
-Visible = dict[str, list[Any]]
 
-
-def check_output(workload: Workload, visible: Visible) -> None:
-    """Violation names the first thing that is wrong."""
-    if "running" in workload.branches:
+def check_output(workload: Workload, visible: Visible, *, drained: bool) -> None:
+    """Violation names the first thing that is wrong. `drained`: the job was stopped after event time had ended, and
+    what was read later is late."""
+    late, branches = workload.late or drained, workload.branches
+    if "running" in branches:
         _check_running(workload, visible.get("running", []))
-        _check_buckets(workload, visible.get("side", []))
-    if "windows" in workload.branches:
-        _check_panes(workload, visible.get("windows", []), visible.get("late", []))
-    if "columns" in workload.branches:
-        _check_totals(workload, visible.get("columns", []), visible.get("late columns", []))
-    passed_on = [record._replace(value=record.value * 2) for record in workload.strands if isinstance(record, Reading)]
-    _each_once("records of strands", visible.get("strands", []), passed_on, workload.exactly_once)
+        _check_buckets(workload, visible.get("side", []), late)
+    if "windows" in branches:
+        _check_panes(workload, visible.get("windows", []), visible.get("late", []), late)
+    if "columns" in branches:
+        _check_totals(workload, visible.get("columns", []), visible.get("late columns", []), late)
+    if "tickets" in branches:
+        check_tickets(workload, visible)
+    if "judged" in branches:
+        check_judged(workload, visible)
+    if "paired" in branches:
+        check_paired(workload, visible, late=late)
+    if "restamped" in branches:
+        _check_panes(workload, visible.get("restamped", []), visible.get("late again", []), late=True)
+    passed_on = [record._replace(value=record.value * 2) for record in readings(workload.strands)]
+    each_once("records of strands", visible.get("strands", []), passed_on, workload.exactly_once)
 
 
-def _each_once(what: str, found: Iterable[Hashable], expected: Iterable[Hashable], exactly: bool) -> None:
-    counts, wanted = Counter(found), set(expected)
-    missing = wanted - counts.keys()
-    if missing:
-        raise Violation(f"{what}: {len(missing)} of {len(wanted)} are missing, for example {min(map(str, missing))}")
-    unknown = counts.keys() - wanted
-    if unknown:
-        raise Violation(f"{what}: {len(unknown)} are wrong, for example {min(map(str, unknown))}")
-    twice = [each for each, count in counts.items() if count > 1]
-    if twice and exactly:
-        raise Violation(f"{what}: {len(twice)} are there more than once, for example {min(map(str, twice))}")
+def check_drained(workload: Workload, visible: Visible) -> None:
+    """The job was stopped after event time had ended: nothing that was read is waiting for it."""
+    expected = {record.id for record in workload.records}
+    done: dict[str, set[int]] = {}
+    for branch in workload.branches:
+        if branch in ("running", "tickets", "paired"):
+            done[branch] = {each.id for each in visible.get(branch, [])}
+    for panes, late in (("windows", "late"), ("restamped", "late again")):
+        if panes in workload.branches:
+            done[panes] = {i for pane in visible.get(panes, []) for i in pane.ids}
+            done[panes] |= {record.id for record in visible.get(late, [])}
+    for (one, ids), (other, others) in pairwise(done.items()):
+        if ids != others:
+            differ = sorted(ids ^ others)
+            raise Violation(
+                f"drained, of {len(expected)} records {len(ids)} are in {one} and {len(others)} in {other}; not in "
+                f"both is {differ[0]}, for example"
+            )
+    if "columns" in workload.branches and done and workload.exactly_once:
+        _check_drained_columns(visible, max(done.items(), key=lambda each: len(each[1])))
+
+
+def _check_drained_columns(visible: Visible, other: tuple[str, set[int]]) -> None:
+    counts: defaultdict[tuple[int, int], int] = defaultdict(int)
+    for row in visible.get("columns", []):
+        window = row["key"], row["window_start"]
+        counts[window] = max(counts[window], row["n"])
+    found = sum(counts.values()) + len(visible.get("late columns", []))
+    if found != len(other[1]):
+        raise Violation(f"drained, {found} records are in columns, and {len(other[1])} in {other[0]}")
 
 
 def _check_running(workload: Workload, found: list[Counted]) -> None:
     values = {record.id: record.value * 2 for record in workload.records}
-    _each_once("records in the running state", (each.id for each in found), values, workload.exactly_once)
+    each_once("records in the running state", (each.id for each in found), values, workload.exactly_once)
     if not workload.exactly_once:
         return
     by_key: defaultdict[int, list[Counted]] = defaultdict(list)
@@ -58,56 +89,80 @@ def _check_running(workload: Workload, found: list[Counted]) -> None:
                 raise Violation(f"the running state of key {key} is {each}, and should be at {n} with {total}")
 
 
-def _check_buckets(workload: Workload, found: list[Bucket]) -> None:
+def _check_buckets(workload: Workload, found: list[Bucket], late: bool) -> None:
     oracle = Counter((r.key, r.time - r.time % BUCKET_MS + BUCKET_MS - 1) for r in workload.records)
     if not workload.exactly_once:
-        if not workload.late:
-            _each_once("timers", ((b.key, b.end) for b in found), oracle, exactly=False)
-    elif workload.late:
-        _each_once("timers", ((b.key, b.end) for b in found), {(b.key, b.end) for b in found}, exactly=True)
+        if not late:
+            each_once("timers", ((b.key, b.end) for b in found), oracle, exactly=False)
+    elif late:
+        each_once("timers", ((b.key, b.end) for b in found), {(b.key, b.end) for b in found}, exactly=True)
         wrong = [b for b in found if not 0 < b.n <= oracle[b.key, b.end]]
         if wrong:
             raise Violation(f"timers: {wrong[0]} fired with {oracle[wrong[0].key, wrong[0].end]} records")
     else:
-        _each_once("timers", found, (Bucket(key, end, n) for (key, end), n in oracle.items()), exactly=True)
+        each_once("timers", found, (Bucket(key, end, n) for (key, end), n in oracle.items()), exactly=True)
 
 
 def _window_of(record: Reading) -> tuple[int, int]:
     return record.key, record.time - record.time % WINDOW_MS
 
 
-def _check_late(workload: Workload, late: list[Reading]) -> set[int]:
-    if late and not workload.late:
-        raise Violation(f"{len(late)} records are late, and none should be, for example {late[0]}")
-    return {record.id for record in late}
+def _check_late(found: list[Reading], late: bool) -> set[int]:
+    if found and not late:
+        raise Violation(f"{len(found)} records are late, and none should be, for example {found[0]}")
+    return {record.id for record in found}
 
 
-def _check_panes(workload: Workload, found: list[Pane], late: list[Reading]) -> None:
-    exactly = workload.exactly_once
-    _each_once("windows", ((pane.key, pane.start) for pane in found), {(p.key, p.start) for p in found}, exactly)
-    late_ids = _check_late(workload, late)
-    ids = [i for pane in found for i in pane.ids] + [record.id for record in late]
-    _each_once("records in windows and late", ids, (record.id for record in workload.records), exactly)
-    if exactly:
-        oracle: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-        for record in workload.records:
-            if record.id not in late_ids:
-                oracle[_window_of(record)].append(record.id)
-        _each_once("windows", found, (Pane(*w, tuple(sorted(i))) for w, i in oracle.items()), exactly)
-
-
-def _check_totals(workload: Workload, found: list[Any], late: list[Reading]) -> None:
-    late_ids = _check_late(workload, late)
-    if workload.exactly_once:
-        known = (record.id for record in workload.records)
-        _each_once("late records", (record.id for record in late), late_ids & set(known), exactly=True)
-    oracle: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-    for record in workload.records:
+def _by_window(records: Iterable[Reading], late_ids: set[int]) -> dict[tuple[int, int], list[Reading]]:
+    windows: defaultdict[tuple[int, int], list[Reading]] = defaultdict(list)
+    for record in records:
         if record.id not in late_ids:
-            oracle[_window_of(record)].append(record.value * 2)
-    expected = {(*window, len(values), sum(values), max(values)) for window, values in oracle.items()}
+            windows[_window_of(record)].append(record)
+    return windows
+
+
+def _check_panes(workload: Workload, found: list[Pane], too_late: list[Reading], late: bool) -> None:
+    exactly = workload.exactly_once
+    late_ids = _check_late(too_late, late)
+    panes: defaultdict[tuple[int, int], list[Pane]] = defaultdict(list)
+    for pane in found:
+        panes[pane.key, pane.start].append(pane)
+    if exactly:
+        last = [_last_of(own, fires_again=workload.lateness_ms > 0) for own in panes.values()]
+    else:
+        last = found
+    ids = [i for pane in last for i in pane.ids] + [record.id for record in too_late]
+    each_once("records in windows and late", ids, (record.id for record in workload.records), exactly)
+    if exactly:
+        oracle = _by_window(workload.records, late_ids)
+        expected = (Pane(*window, tuple(sorted(r.id for r in records))) for window, records in oracle.items())
+        each_once("windows", last, expected, exactly)
+
+
+def _last_of(panes: list[Pane], *, fires_again: bool) -> Pane:
+    """Of one window. Each time that it fires it has what it had before, and more."""
+    panes = sorted(panes, key=lambda pane: len(pane.ids))
+    if len(panes) > 1 and not fires_again:
+        raise Violation(f"a window fired {len(panes)} times: {panes[0]}, {panes[1]}")
+    for before, after in pairwise(panes):
+        if not set(before.ids) < set(after.ids):
+            raise Violation(f"a window fired with {before}, and with {after}")
+    return panes[-1]
+
+
+def _check_totals(workload: Workload, found: list[Any], too_late: list[Reading], late: bool) -> None:
+    late_ids = _check_late(too_late, late)
     results = [(r["key"], r["window_start"], r["n"], r["total"], r["worst"]) for r in found]
-    if workload.exactly_once:
-        _each_once("windows of columns", results, expected, exactly=True)
-    elif not workload.late:
-        _each_once("windows of columns", (r[:2] for r in results), (e[:2] for e in expected), exactly=False)
+    if not workload.exactly_once:
+        if not late:
+            windows = _by_window(workload.records, late_ids)
+            each_once("windows of columns", (r[:2] for r in results), windows, exactly=False)
+        return
+    known = {record.id for record in workload.records}
+    each_once("late records", (record.id for record in too_late), late_ids & known, exactly=True)
+    if workload.lateness_ms:
+        each_once("windows of columns", (r[:3] for r in results), {r[:3] for r in results}, exactly=True)
+        results = list({r[:2]: r for r in sorted(results, key=lambda r: r[2])}.values())
+    values = {window: [r.value * 2 for r in own] for window, own in _by_window(workload.records, late_ids).items()}
+    expected = ((*window, len(own), sum(own), max(own)) for window, own in values.items())
+    each_once("windows of columns", results, expected, exactly=True)

@@ -1,16 +1,15 @@
 """Bugs put in on purpose: each is a mistake that is easily made, in one place of the engine. The checkers must find
 every one of them within some seeds that pass without it (tests/simulation); a checker that finds nothing is no proof.
 
-Each is a context manager that replaces one method while it is entered.
+Each is a context manager that replaces one method while it is entered. Those of state, windows and savepoints are in
+seeded_state_bugs.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
 import pyarrow as pa
 import xxhash
@@ -35,13 +34,8 @@ from ..taskmanager.gate import InputGate
 from ..taskmanager.in_flight import InFlight
 from ..taskmanager.snapshotting import RestoredSubtask
 from ..taskmanager.writers import OutputChannel
+from .seeded_state_bugs import STATE_BUGS, replaced
 from .simulated_warehouse import Warehouse
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    with patch.object(owner, name, make(getattr(owner, name))):
-        yield
 
 
 def aligner_that_does_not_block() -> Any:
@@ -58,7 +52,7 @@ def aligner_that_does_not_block() -> Any:
 
         return barrier
 
-    return _replaced(BarrierAligner, "barrier", make)
+    return replaced(BarrierAligner, "barrier", make)
 
 
 def forgotten_barrier() -> Any:
@@ -70,7 +64,7 @@ def forgotten_barrier() -> Any:
 
         return init
 
-    return _replaced(BarrierAligner, "__init__", make)
+    return replaced(BarrierAligner, "__init__", make)
 
 
 def double_commit() -> Any:
@@ -86,7 +80,7 @@ def double_commit() -> Any:
 
         return commit
 
-    return _replaced(Warehouse, "commit", make)
+    return replaced(Warehouse, "commit", make)
 
 
 def commit_before_the_log() -> Any:
@@ -103,7 +97,7 @@ def commit_before_the_log() -> Any:
 
         return metadata_written
 
-    return _replaced(Checkpointing, "metadata_written", make)
+    return replaced(Checkpointing, "metadata_written", make)
 
 
 def split_assigned_over_the_barrier() -> Any:
@@ -117,7 +111,7 @@ def split_assigned_over_the_barrier() -> Any:
 
         return snapshot
 
-    return _replaced(SplitCoordinator, "snapshot", make)
+    return replaced(SplitCoordinator, "snapshot", make)
 
 
 def file_of_an_aborted_checkpoint_reused() -> Any:
@@ -150,7 +144,7 @@ def file_of_an_aborted_checkpoint_reused() -> Any:
 
         return write
 
-    return _replaced(ColumnSnapshots, "_write", make)
+    return replaced(ColumnSnapshots, "_write", make)
 
 
 def watermark_not_restored() -> Any:
@@ -166,7 +160,7 @@ def watermark_not_restored() -> Any:
 
         return fetch
 
-    return _replaced(deployment, "fetch_restored", make)
+    return replaced(deployment, "fetch_restored", make)
 
 
 def committable_handed_out_once() -> Any:
@@ -180,18 +174,18 @@ def committable_handed_out_once() -> Any:
 
         return snapshot
 
-    return _replaced(SinkOperator, "snapshot", make)
+    return replaced(SinkOperator, "snapshot", make)
 
 
 def hole_taken_for_the_end() -> Any:
     """Where entries of the log are deleted, who slept takes it for the log's end and writes there. Needs masters that
     sleep: no stormy seed shows it."""
-    return _replaced(job_log, "is_milestone", lambda original: lambda seq: True)
+    return replaced(job_log, "is_milestone", lambda original: lambda seq: True)
 
 
 def splits_of_a_restarted_reader_forgotten() -> Any:
     """A reader that restarts while others go on does not get again what it was given since the checkpoint."""
-    return _replaced(SplitCoordinator, "restarted", lambda original: lambda self, subtask: [])
+    return replaced(SplitCoordinator, "restarted", lambda original: lambda self, subtask: [])
 
 
 def output_of_survivors_cleaned_up() -> Any:
@@ -205,12 +199,12 @@ def output_of_survivors_cleaned_up() -> Any:
 
         return deploy
 
-    return _replaced(AttemptSetup, "_deploy", make)
+    return replaced(AttemptSetup, "_deploy", make)
 
 
 def output_of_the_dead_left_pending() -> Any:
     """Nobody removes at the end of the job what subtasks of restarted regions had left."""
-    return _replaced(Ending, "_clean_sinks", lambda original: lambda self: None)
+    return replaced(Ending, "_clean_sinks", lambda original: lambda self: None)
 
 
 def late_answer_of_a_commit_heeded() -> Any:
@@ -226,7 +220,7 @@ def late_answer_of_a_commit_heeded() -> Any:
 
         return done
 
-    return _replaced(Commits, "done", make)
+    return replaced(Commits, "done", make)
 
 
 def overtaken_output_forgotten() -> Any:
@@ -238,17 +232,17 @@ def overtaken_output_forgotten() -> Any:
 
         return overtake
 
-    return _replaced(OutputChannel, "overtake", make)
+    return replaced(OutputChannel, "overtake", make)
 
 
 def input_after_the_snapshot_forgotten() -> Any:
     """What arrives before its barrier, but after the unaligned snapshot, is not written down."""
-    return _replaced(InputGate, "_collect", lambda original: lambda self, frame: None)
+    return replaced(InputGate, "_collect", lambda original: lambda self, frame: None)
 
 
 def region_without_its_neighbours() -> Any:
     """Only what has failed restarts, and not what it is connected with."""
-    return _replaced(Regions, "of", lambda original: lambda self, failed: frozenset(failed))
+    return replaced(Regions, "of", lambda original: lambda self, failed: frozenset(failed))
 
 
 BUGS: dict[str, Callable[[], Any]] = {
@@ -269,5 +263,6 @@ BUGS: dict[str, Callable[[], Any]] = {
         overtaken_output_forgotten,
         input_after_the_snapshot_forgotten,
         late_answer_of_a_commit_heeded,
+        *STATE_BUGS,
     )
 }

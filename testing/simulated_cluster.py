@@ -137,8 +137,8 @@ class SimulatedMaster:
         self._cluster.cancelled = True
         self._cluster.time.after(0, self.process, "cancel", lambda: self.handle(events.CancelRequested()))
 
-    def savepoint(self, *, stop: bool) -> None:
-        event = events.SavepointRequested(f"request-{self._cluster.next_number()}", stop=stop)
+    def savepoint(self, name: str, *, stop: bool, drain: bool) -> None:
+        event = events.SavepointRequested(f"{name}-{self._cluster.next_number()}", stop=stop, drain=drain)
         self._cluster.time.after(0, self.process, "savepoint", lambda: self.handle(event))
 
     def handle(self, event: events.Event) -> None:
@@ -204,7 +204,7 @@ class SimulatedMaster:
 
     def _start_slot(self) -> None:
         cluster = self._cluster
-        slot_id = SlotId(f"slot-{cluster.next_number()}")
+        slot_id = SlotId(f"{cluster.prefix}slot-{cluster.next_number()}")
         slot = SimulatedSlot(cluster, slot_id, self)
 
         def offered() -> None:
@@ -233,6 +233,8 @@ class SimulatedCluster:
         restore: RestoreRequest | None = None,
     ) -> None:
         self.job_id = job_id
+        self.prefix = "" if job_id == JOB else f"{job_id}-"
+        """Of the names of its processes."""
         self.restore = restore
         self.time = time
         self.store = store
@@ -264,7 +266,7 @@ class SimulatedCluster:
         return [slot for slot in self.network.stations.values() if isinstance(slot, SimulatedSlot)]
 
     def start_master(self) -> SimulatedMaster:
-        name = f"master-{len(self.masters) + 1}"
+        name = f"{self.prefix}master-{len(self.masters) + 1}"
         master = SimulatedMaster(self, name, self._build_job(), replace(self._options))
         self.masters.append(master)
         return master

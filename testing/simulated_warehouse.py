@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -37,11 +37,11 @@ class Warehouse:
     visible: dict[str, list[Any]] = field(default_factory=dict)
     shown: dict[str, tuple[str, list[Any]]] = field(default_factory=dict)
     """Committed transaction -> its sink and rows."""
-    aborted: set[str] = field(default_factory=set)
+    aborted: dict[str, Transaction] = field(default_factory=dict)
     on_commit: list[Callable[[str], None]] = field(default_factory=list)
     failing: float = 0.0
     """How likely a commit fails, at every transaction of it."""
-    sources: list[ListSource] = field(default_factory=list)
+    sources: dict[str, ListSource] = field(default_factory=dict)
     """The same ones for every master of the job, so that each mark fails once."""
 
     def prepare(self, name: str, transaction: Transaction) -> None:
@@ -56,10 +56,10 @@ class Warehouse:
                 continue  # committers are idempotent
             if name not in self.pending:
                 raise PenstockError(f"transaction {name} is {'aborted' if name in self.aborted else 'unknown'}")
-            self._show(name)
+            self.show(name)
         self._may_fail()
 
-    def _show(self, name: str) -> None:
+    def show(self, name: str) -> None:
         transaction = self.pending.pop(name)
         self.shown[name] = (transaction.sink, transaction.rows)
         self.visible.setdefault(transaction.sink, []).extend(transaction.rows)
@@ -67,8 +67,19 @@ class Warehouse:
     def abort_below(self, sink: str, job_id: str, attempt: Attempt) -> None:
         older = [n for n, t in self.pending.items() if (t.sink, t.job_id) == (sink, job_id) and t.attempt < attempt]
         for name in older:
-            del self.pending[name]
-            self.aborted.add(name)
+            self.aborted[name] = self.pending.pop(name)
+
+    def copy_as_of(self, shown: Iterable[str], pending: Iterable[str]) -> Warehouse:
+        """What the world was like when that was committed, and that prepared. KeyError names what was not prepared."""
+        transactions = {name: Transaction(sink, "", Attempt(0), rows) for name, (sink, rows) in self.shown.items()}
+        transactions |= self.pending | self.aborted
+        copy = open_warehouse(self.random)
+        for name in pending:
+            copy.prepare(name, transactions[name])
+        for name in shown:
+            copy.prepare(name, transactions[name])
+            copy.show(name)
+        return copy
 
     def _may_fail(self) -> None:
         if self.random.random() < self.failing:

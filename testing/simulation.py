@@ -10,14 +10,17 @@ the last event, in every process; a violation is found again by its seed.
 | file                  | what it holds                                                                           |
 |-----------------------|-----------------------------------------------------------------------------------------|
 | virtual_time.py       | events, processes that die and hang, clocks, the trace                                   |
+| simulated_life.py     | a job from its beginning, or from a savepoint, to its end, and who watches it            |
 | simulated_cluster.py  | slots and masters: the shell around the real ones                                        |
 | simulated_links.py    | connections between slots, control messages                                              |
 | simulated_store.py    | the object store, programs op by op                                                      |
-| simulated_pipeline.py | the job                                                                                  |
+| simulated_workload.py | what a seed draws of the job                                                             |
+| simulated_pipeline.py | the job; simulated_functions.py: its functions                                           |
 | simulated_warehouse.py | the world behind its sinks                                                             |
 | faults.py             | what goes wrong, and when                                                                |
 | log_troubles.py       | old entries of the log are gone, hints are wrong                                         |
-| checkers.py           | what must hold on the way; output_oracle.py: what must be written in the end             |
+| checkers.py           | what must hold on the way                                                                |
+| output_oracle.py      | what must be written in the end; joint_oracle.py: by what keeps operator state           |
 | seeded_bugs.py        | bugs put in on purpose, which the checkers must find                                     |
 """
 
@@ -29,38 +32,23 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
 
-from ..jobmanager.events import JobState
-from ..jobmanager.options import JobMasterOptions, RestoreRequest
+from ..jobmanager.options import JobMasterOptions
 from ..jobmanager.settings import job_master_options
 from ..runtime.config import Configuration
-from ..runtime.graph.job_graph import JobGraph
-from ..state.ids import JobId
-from .checkers import (
-    ChannelChecker,
-    CommitChecker,
-    FailureChecker,
-    LogChecker,
-    PendingChecker,
-    StoreChecker,
-    Violation,
-    check_savepoints,
-    commit_what_is_recorded,
-    committables_of,
-)
+from .checkers import Violation
 from .faults import Fault, FaultInjector, FaultPlan, draw_faults, draw_storm
-from .log_troubles import LOG_KEPT_MS, WrongHints, short_memory
-from .output_oracle import check_output
-from .simulated_cluster import JOB, SimulatedCluster
-from .simulated_links import Network
-from .simulated_pipeline import Workload, build_job, draw_workload
+from .log_troubles import LOG_KEPT_MS, short_memory
+from .simulated_cluster import JOB
+from .simulated_life import Beginning, Life, World
 from .simulated_store import SimulatedStore
 from .simulated_warehouse import close_warehouse, open_warehouse
+from .simulated_workload import Workload, draw_workload
 from .virtual_time import MS, VirtualTime
 
 CHECK_EVERY_NS = 50 * MS
@@ -94,30 +82,10 @@ class Simulation:
         self.plan, self.workload = _draw_storm(draws) if stormy else _draw(draws)
         self.parallelism = draws.randint(2 if stormy else 1, 3)
         self.time = VirtualTime(draws.getrandbits(64), show)
-        self.warehouse = open_warehouse(self.time.random)
-        self.store = SimulatedStore(self.time)
-        self.savepoints = 0
-        """Taken, over all lives."""
+        self.lives: list[Life] = []
+        """In the order of their beginnings."""
         self._directory = directory
-        self._live_as(JOB, None)
-
-    def _live_as(self, job_id: JobId, restore: RestoreRequest | None, held: Iterable[str] = ()) -> None:
-        """A job with a cluster of its own, and who watches it. `held`: what may be committed whatever it logs."""
-        self.network = Network(self.time)
-        self.cluster = SimulatedCluster(
-            self.time, self.store, self.network, self._directory / job_id, self._build_job, _options(self.workload),
-            job_id, restore,
-        )  # fmt: skip
-        self.log = LogChecker(self.store, self.cluster)
-        self.stored = StoreChecker(self.store, self.log, self.cluster)
-        self.channels = ChannelChecker(self.cluster, self.workload.late)
-        FailureChecker(self.cluster)
-        self.pending = PendingChecker(self.warehouse, self.store, self.log, self.cluster)
-        self.hints = WrongHints(self.store, job_id, self.seed)
-        self.left_to_commit = 0
-        """Transactions that the job, which was cancelled, left to whoever continues it."""
-        if self.workload.checkpoints:
-            self.warehouse.on_commit = [CommitChecker(self.log, held).asked]
+        self._under_way: list[Life] = []
 
     def run(self) -> Outcome:
         violation: str | None = None
@@ -128,10 +96,12 @@ class Simulation:
         except Exception as error:
             violation = f"{type(error).__name__} in {self.time.tail[-1]}\n{traceback.format_exc()}"
         finally:
-            close_warehouse(self.warehouse)
+            for life in self.lives:
+                close_warehouse(life.warehouse)
+        log = self.lives[-1].log
         return Outcome(
             self.seed, violation, self.time.trace_hash, self.time.events, self.time.now_ns // MS,
-            self.log.state.attempt, len(self.log.metadata), self.describe(), tuple(self.time.tail) if violation else (),
+            log.state.attempt, len(log.metadata), self.describe(), tuple(self.time.tail) if violation else (),
         )  # fmt: skip
 
     def describe(self) -> str:
@@ -139,69 +109,69 @@ class Simulation:
         kinds = sorted(fault.name for fault in self.plan.kinds)
         lines = [
             f"{len(w.records)} records of {len(w.sources)} sources in {w.splits} splits each, {', '.join(w.branches)},",
+            f"{len(w.rules)} rules, ways meet by {w.join},",
             f"{len(w.strands)} in strands{', a pipeline each' if w.separate else ''}{', own slots' * w.own_slots},",
-            f"parallelism {self.parallelism}, disorder {w.bound_ms} ms{', late records' if w.late else ''},",
+            f"parallelism {self.parallelism}, disorder {w.bound_ms} ms{f', late by {w.lateness_ms} ms' * w.late},",
             f"faults: {', '.join(kinds) or 'none'};",
             ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in w.config.items()),
         ]
         return "\n  ".join(lines)
 
     def _run(self) -> None:
-        FaultInjector(self.plan, self.cluster, self.warehouse).begin()
+        store = SimulatedStore(self.time)
+        injector = FaultInjector(self.plan, self.time, store)
+        world = World(
+            self.time, store, injector, self.plan, self.workload, _options(self.workload), self.parallelism, self.seed,
+            self._directory,
+        )  # fmt: skip
+        injector.begin()
         self.time.after(CHECK_EVERY_NS, None, "check", self._check)
-        self._live()
-        stopped = self.log.state.savepoint
-        if stopped is not None:
-            held = [each for metadata in self.log.metadata.values() for each in committables_of(metadata)]
-            self._live_as(JobId("next"), RestoreRequest(stopped.path), held)
-            self._live()
-        check_output(self.workload, self.warehouse.visible)
+        self._begin(Life(world, JOB, open_warehouse(self.time.random), Beginning()))
+        last = []
+        while self._under_way:
+            limit_ns = max(self.time.now_ns, self.plan.horizon_ns) + LIMIT_AFTER_FAULTS_NS
+            if not self.time.run(lambda: any(life.done() for life in self._under_way), limit_ns):
+                raise Violation(f"the job is stuck\n{self._states()}")
+            for life in [each for each in self._under_way if each.done()]:
+                self._fork(life)
+                self._under_way.remove(life)
+                life.check_end()
+                following = life.next()
+                if following is not None:
+                    self._begin(following)
+                else:
+                    last.append(life)
+        for life in last:
+            life.check_output()
 
-    def _live(self) -> None:
-        """To the job's end."""
-        cluster = self.cluster
-        cluster.start_master()
-        self.time.after(1_000 * MS, None, "supervise", lambda: cluster.supervise(self._done))
-        if not self.time.run(self._done, self.time.now_ns + self.plan.horizon_ns + LIMIT_AFTER_FAULTS_NS):
-            raise Violation(f"the job is stuck\n{self._states()}")
-        self.log.check_beliefs()
-        self.savepoints += check_savepoints(cluster, self.store)
-        self.stored.check_leftovers()
-        if self._ended_as(JobState.CANCELED) and self.log.state.savepoint is not None:
-            return  # which holds what is not committed
-        if self._ended_as(JobState.CANCELED):
-            self.left_to_commit = commit_what_is_recorded(self.log, self.warehouse)
-        elif Fault.PAUSE_SLOT not in self.plan.kinds:  # one that hung may prepare something after it was given up
-            self.pending.check()
+    def _begin(self, life: Life) -> None:
+        self.lives.append(life)
+        self._under_way.append(life)
+        life.start()
 
     def _check(self) -> None:
-        self.channels.check_credit()
-        self.log.check_beliefs()
-        self.hints.disturb(self.log.state.seq)
+        for life in list(self._under_way):
+            life.check()
+            self._fork(life)
         self.time.after(CHECK_EVERY_NS, None, "check", self._check)
 
-    def _done(self) -> bool:
-        """The job is finished or cancelled, and every master that lives has noticed."""
-        ended = self._ended_as(JobState.FINISHED, JobState.CANCELED)
-        return ended and not any(master.running for master in self.cluster.masters)
-
-    def _ended_as(self, *states: JobState) -> bool:
-        return any(m.ended is not None and m.ended.state in states for m in self.cluster.masters)
-
-    def _build_job(self) -> JobGraph:
-        if Fault.RESCALE in self.plan.kinds and self.cluster.masters:
-            return build_job(self.workload, self.warehouse, self.time.random.randint(1, 3))
-        return build_job(self.workload, self.warehouse, self.parallelism)
+    def _fork(self, life: Life) -> None:
+        """Once: what holds of one fork holds of two."""
+        if Fault.FORK in self.plan.kinds and not any(each.begins.parent is not None for each in self.lives):
+            fork = life.fork()
+            if fork is not None:
+                self._begin(fork)
 
     def _states(self) -> str:
         lines = []
-        for master in self.cluster.masters:
+        masters = [master for life in self._under_way for master in life.cluster.masters]
+        for master in masters:
             life = "dead" if not master.process.alive else "paused" if master.process.paused else "alive"
             status = master.master.status()
             lines.append(f"{master.process.name} ({life}): {status.state.value}, attempt {status.attempt}")
             lines.append(f"  {status.checkpoints}")
             lines += [f"  {vertex.name}: {', '.join(vertex.subtask_states)}" for vertex in status.vertices]
-        for slot in self.cluster.slots:
+        for slot in [slot for life in self._under_way for slot in life.cluster.slots]:
             for task in slot.slot.tasks:
                 blocked = "blocked, " if task.writers.blocked else ""
                 lines.append(

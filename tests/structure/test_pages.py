@@ -177,4 +177,4 @@ def test_seeded_bugs_that_rules_name_exist() -> None:
         name for names in re.findall(r"\(bugs?\s+((?:`\w+`[,\s]*)+)\)", text) for name in re.findall(r"\w+", names)
     }
     assert named
-    assert named <= functions_of("testing/seeded_bugs.py")
+    assert named <= functions_of("testing/seeded_bugs.py") | functions_of("testing/seeded_state_bugs.py")
