@@ -20,6 +20,7 @@ from ..runtime.graph.job_graph import JobGraph
 from ..state.errors import CheckpointError
 from . import interruption, session
 from .failures import FailureReports
+from .operations import TakesSavepoints
 from .progress import ProgressLine, records_read
 
 REPORT_INTERVAL_MS = 250
@@ -51,7 +52,7 @@ class JobResult:
         }
 
 
-class JobClient:
+class JobClient(TakesSavepoints):
     """A job of this process. Either `run` it here, or `start` it on a thread of its own."""
 
     def __init__(self, graph: JobGraph, config: Configuration, why: str) -> None:
@@ -86,20 +87,8 @@ class JobClient:
     def cancel(self) -> None:
         self._job.cancel()
 
-    def trigger_savepoint(self, target: str | None = None, *, timeout_s: float | None = None) -> str:
-        """Take a savepoint, wait for it, answer its path. `target`: the directory it goes into, if not
-        state.savepoints.dir. CheckpointError: it failed, and the job goes on; TimeoutError."""
-        return self._savepoint(target, timeout_s)
-
-    def stop_with_savepoint(
-        self, target: str | None = None, *, drain: bool = False, timeout_s: float | None = None
-    ) -> str:
-        """The same, and the job ends with it: all that came before is committed. `drain`: event time ends before, so
-        that all windows fire."""
-        return self._savepoint(target, timeout_s, stop=True, drain=drain)
-
-    def _savepoint(self, target: str | None, timeout_s: float | None, **how: bool) -> str:
-        request = self._job.savepoint(target, **how)
+    def _savepoint(self, target: str | None, timeout_s: float | None, *, stop: bool, drain: bool) -> str:
+        request = self._job.savepoint(target, stop=stop, drain=drain)
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
 
         def known() -> bool:

@@ -1,8 +1,9 @@
-"""What a cluster does on request and takes a while for: how a client waits for its end."""
+"""What a cluster does on request and takes a while for: how a client waits for its end; savepoints."""
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,3 +35,22 @@ def awaited(look: Callable[[], Outcome], timeout_s: float | None = None) -> Outc
     if outcome.failure is not None:
         raise CheckpointError(outcome.failure)
     return outcome
+
+
+class TakesSavepoints(ABC):
+    """A job's client."""
+
+    def trigger_savepoint(self, target: str | None = None, *, timeout_s: float | None = None) -> str:
+        """Take a savepoint, wait for it, answer its path. `target`: the directory it goes into, if not
+        state.savepoints.dir. CheckpointError: it failed, and the job goes on; TimeoutError."""
+        return self._savepoint(target, timeout_s, stop=False, drain=False)
+
+    def stop_with_savepoint(
+        self, target: str | None = None, *, drain: bool = False, timeout_s: float | None = None
+    ) -> str:
+        """The same, and the job ends with it: all that came before is committed. `drain`: event time ends before, so
+        that all windows fire."""
+        return self._savepoint(target, timeout_s, stop=True, drain=drain)
+
+    @abstractmethod
+    def _savepoint(self, target: str | None, timeout_s: float | None, *, stop: bool, drain: bool) -> str: ...

@@ -31,7 +31,7 @@ from ..state.savepoint_store import located
 from . import interruption, session
 from .failures import FailureReports
 from .job_client import JobResult, stopping_on_signals
-from .operations import awaited
+from .operations import TakesSavepoints, awaited
 from .printed import PrintedOutput
 from .progress import ProgressLine, records_read
 from .rest_client import Accepted, RestClient
@@ -42,7 +42,7 @@ WAIT_S = 1.0
 """How long the cluster may wait for collected records before it answers that there are none."""
 
 
-class RemoteJob:
+class RemoteJob(TakesSavepoints):
     """A job that was submitted, or is found on a cluster. Not for several threads at once."""
 
     def __init__(self, client: RestClient, accepted: Accepted, printed: PrintedOutput | None = None) -> None:
@@ -91,21 +91,9 @@ class RemoteJob:
         except ConflictError:
             return
 
-    def trigger_savepoint(self, target: str | None = None, *, timeout_s: float | None = None) -> str:
-        """Take a savepoint, wait for it, answer its path. `target`: the directory it goes into, if not
-        state.savepoints.dir. CheckpointError: it failed, and the job goes on; TimeoutError."""
-        return self._savepoint(target, timeout_s)
-
-    def stop_with_savepoint(
-        self, target: str | None = None, *, drain: bool = False, timeout_s: float | None = None
-    ) -> str:
-        """The same, and the job ends with it: all that came before is committed. `drain`: event time ends before, so
-        that all windows fire."""
-        return self._savepoint(target, timeout_s, stop=True, drain=drain)
-
-    def _savepoint(self, target: str | None, timeout_s: float | None, **how: bool) -> str:
+    def _savepoint(self, target: str | None, timeout_s: float | None, *, stop: bool, drain: bool) -> str:
         directory = None if target is None else located(target)
-        request = self._client.begin_savepoint(self.job_id, directory, **how)
+        request = self._client.begin_savepoint(self.job_id, directory, stop=stop, drain=drain)
         return awaited(lambda: self._client.savepoint(self.job_id, request), timeout_s).location
 
     def collectors(self) -> tuple[str, ...]:

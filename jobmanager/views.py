@@ -208,8 +208,20 @@ class OperationState(enum.Enum):
     FAILED = "FAILED"
 
 
+class Operation:
+    """What somebody has asked for, and takes a while."""
+
+    __slots__ = ()
+
+    state: OperationState
+
+    @property
+    def ended(self) -> bool:
+        return self.state is not OperationState.IN_PROGRESS
+
+
 @dataclass(frozen=True, slots=True)
-class SavepointOperation:
+class SavepointOperation(Operation):
     """A savepoint that somebody has asked for."""
 
     request: str
@@ -222,13 +234,9 @@ class SavepointOperation:
     ended_ms: int = NEVER
     failure: str | None = None
 
-    @property
-    def ended(self) -> bool:
-        return self.state is not OperationState.IN_PROGRESS
-
 
 @dataclass(frozen=True, slots=True)
-class CheckpointOperation:
+class CheckpointOperation(Operation):
     """A checkpoint that somebody has asked for, besides those of the interval."""
 
     request: str
@@ -239,13 +247,9 @@ class CheckpointOperation:
     """-1: it waits for its turn, or was refused."""
     failure: str | None = None
 
-    @property
-    def ended(self) -> bool:
-        return self.state is not OperationState.IN_PROGRESS
-
 
 @dataclass(frozen=True, slots=True)
-class DisposalOperation:
+class DisposalOperation(Operation):
     """A savepoint that somebody wants to be deleted."""
 
     request: str
@@ -253,10 +257,6 @@ class DisposalOperation:
     state: OperationState
     ended_ms: int = NEVER
     failure: str | None = None
-
-    @property
-    def ended(self) -> bool:
-        return self.state is not OperationState.IN_PROGRESS
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from penstock.api import session
-from penstock.api.command_line import app
+from penstock.testing.commands import penstock
 
 WORKING = """
 import sys
@@ -73,17 +72,6 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(session, "flags", {})
     monkeypatch.setattr(session, "results", [])
     return tmp_path
-
-
-def penstock(*arguments: str) -> tuple[int, str, str]:
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        done = CliRunner().invoke(app, arguments)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.exit_code, done.stdout, done.stderr
 
 
 def test_a_job_that_finishes(directory: Path) -> None:

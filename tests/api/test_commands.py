@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 import penstock as ps
-from penstock.api.command_line import app
+from penstock.testing.commands import penstock
 
 BOUNDED = """
 import sys
@@ -51,17 +50,6 @@ env.set_restart_strategy("none")
 env.from_sequence(1, 3).map(invert, name="inverted").print()
 env.execute("inverts")
 """
-
-
-def penstock(*arguments: str) -> tuple[int, str, str]:
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        done = CliRunner().invoke(app, arguments)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.exit_code, done.stdout, done.stderr
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +10,14 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 import penstock as ps
-from penstock.api.command_line import app
 from penstock.connectors.files import FileSource
 from penstock.connectors.formats import Text
 from penstock.jobmanager.events import JobState
 from penstock.state.errors import CheckpointError, PenstockError
 from penstock.state.savepoint_store import is_savepoint
+from penstock.testing import commands
 
 COUNTS = """
 import penstock as ps
@@ -36,15 +34,9 @@ env.execute("counts")
 
 def penstock(*arguments: str) -> tuple[int, str, str]:
     """Code, output and errors of a verb, without what the job prints in this process meanwhile."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        done = CliRunner().invoke(app, arguments)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    said = "".join(line for line in done.stdout.splitlines(keepends=True) if not line.startswith("counted"))
-    return done.exit_code, said, done.stderr
+    code, out, err = commands.penstock(*arguments)
+    said = "".join(line for line in out.splitlines(keepends=True) if not line.startswith("counted"))
+    return code, said, err
 
 
 def told(*arguments: str) -> str:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from penstock.api.command_line import app
+from penstock.testing.commands import penstock
 
 JOB = """
 import os
@@ -64,17 +62,6 @@ else:
     env.execute("tallies")
 """
 AGAIN = "lines.key_by(len).count().uid('counts').print()"
-
-
-def penstock(*arguments: str) -> tuple[int, str, str]:
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        done = CliRunner().invoke(app, arguments)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.exit_code, done.stdout, done.stderr
 
 
 class Shop:

@@ -34,16 +34,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from penstock.api import session
-from penstock.api.command_line import app
+from penstock.testing.commands import penstock
 
 KEYS = """
 import sys
@@ -170,34 +167,27 @@ env.execute("job")
 
 def run(directory: Path, *arguments: str) -> tuple[int, str, list[str]]:
     """Exit code, standard output, and the errors told. Never with frames of ours."""
-    done = penstock_run(directory, *arguments)
-    lines = done.stderr.splitlines()
+    code, out, err = penstock_run(directory, *arguments)
+    lines = err.splitlines()
     assert not [line for line in lines if 'File "' in line and ("/runtime/" in line or "/taskmanager/" in line)]
-    return done.exit_code, done.stdout, [line for line in lines if line.startswith("error: ")]
+    return code, out, [line for line in lines if line.startswith("error: ")]
 
 
 def told(directory: Path, *arguments: str) -> str:
     """To people, by a run that succeeds."""
-    done = penstock_run(directory, *arguments)
-    assert done.exit_code == 0
-    return done.stderr
+    code, _, err = penstock_run(directory, *arguments)
+    assert code == 0
+    return err
 
 
-def penstock_run(directory: Path, *arguments: str) -> Any:
+def penstock_run(directory: Path, *arguments: str) -> tuple[int, str, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
         patch.setattr(sys, "path", list(sys.path))
         patch.setattr(session, "flags", {})
         patch.setattr(session, "results", [])
         patch.setattr(session, "submitted", False)
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            done = CliRunner().invoke(app, ["run", *arguments])
-        finally:
-            signal.signal(signal.SIGTERM, before)
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done
+        return penstock("run", *arguments)
 
 
 def refused(directory: Path, script: str, *arguments: str) -> str:
