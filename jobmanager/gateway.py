@@ -134,7 +134,7 @@ class StateQuestion:
     entry: str | None = None
     """Of a map: only what stands under this key."""
     namespace: int = VOID_NAMESPACE
-    """Of a window's state: its start, ms."""
+    """Of a window's state: its start, ms, or number."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def _run_here(configuration: Configuration, output: Output) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    supervisor = Supervisor(configuration)
+    supervisor = Supervisor(configuration, tell=session.say)
     supervisor.claim()
     handle_signals(supervisor)
     supervisor.run(lambda state: _print_started(state, output))

@@ -95,7 +95,7 @@ def get(
     map_key: Annotated[
         str | None, typer.Option("--map-key", "-k", help="Of a map only what is under this key.")
     ] = None,
-    namespace: Annotated[int, typer.Option("--namespace", help="Of a window's state: its start, ms.")] = 0,
+    namespace: Annotated[int, typer.Option("--namespace", help="Of a window's state: its start, ms, or number.")] = 0,
     address: AddressFlag = None,
     output: OutputFlag = Output.TEXT,
 ) -> None:

@@ -30,7 +30,9 @@ KeyQuery = Annotated[
 EntryQuery = Annotated[
     str | None, Query(alias="map-key", description="Of a map only the value under this key.", max_length=LONGEST_KEY)
 ]
-NamespaceQuery = Annotated[int, Query(description="Of a window's state: its start, ms.", ge=-(2**63), le=2**63 - 1)]
+NamespaceQuery = Annotated[
+    int, Query(description="Of a window's state: its start, ms, or number.", ge=-(2**63), le=2**63 - 1)
+]
 
 
 @router.get("/jobs/{job_id}/state")

@@ -64,6 +64,7 @@ def test_what_is_printed_is_seen_and_nothing_is_left(command: str, embedded: Pro
     expected = [*(f"shouted {n} loud" for n in range(1, 6)), *(str(n) for n in range(1, 6))]
     assert sorted(told.out.splitlines()) == sorted(expected)
     assert "has finished: 5 records" in told.err
+    assert "starting the dispatcher on it\n" in told.err, "nobody stares at nothing while a cluster starts"
     assert left_of(embedded, short_directory) == []
 
 
