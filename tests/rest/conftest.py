@@ -18,6 +18,7 @@ from penstock.jobmanager import views
 from penstock.jobmanager.rest.app import RestOptions, create_app
 from penstock.state.cell_reads import CellRows
 from penstock.state.counted_objects import ObjectCounts
+from penstock.state.downloads import RestoredBytes
 from penstock.state.ids import JobId, OperatorId
 from penstock.state.savepoint_store import is_savepoint
 from penstock.state.statistics import NamedState, StateStatistics
@@ -84,6 +85,7 @@ def sink_vertex() -> views.VertexView:
         queued_in_bytes=70,
         record_latency_ms=250,
         states={"op-3": StateStatistics(900, 12, 5, rocksdb, 1.5, {"all sums": totals}, ("str",))},
+        restored=RestoredBytes(total=1_000, stored=300, local=500),
     )
     subtasks = (
         subtask(

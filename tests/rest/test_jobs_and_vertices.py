@@ -84,6 +84,14 @@ def test_a_drained_subtask_runs(client: TestClient) -> None:
     assert first["duration"] == 59_980
 
 
+def test_how_far_restores_are(client: TestClient) -> None:
+    restores = [subtask["restore"] for subtask in get(client, f"/jobs/{JOB}/vertices/{SINK}")["subtasks"]]
+    assert restores == [
+        {"bytes": 800, "total-bytes": 1_000, "local-bytes": 500},
+        {"bytes": 0, "total-bytes": 0, "local-bytes": 0},
+    ]
+
+
 def test_counts_of_jobs_and_slots(client: TestClient, gateway: ViewsGateway) -> None:
     view = gateway.views[ENDED_JOB]
     gateway.views["1" * 32] = replace(view, overview=replace(view.overview, state="SUSPENDED"))

@@ -93,6 +93,13 @@ def test_state_of_operators(client: TestClient) -> None:
     assert len([name for name in found if "rocksdb" in name]) == 2, "properties without a name here are not shown"
 
 
+def test_what_subtasks_were_restored_from(client: TestClient) -> None:
+    found = scrape(client)
+    shown = [value(found, "penstock_restored_bytes", operator="write", source=source) for source in ("store", "local")]
+    assert shown == [300, 500]
+    assert len(found["penstock_restored_bytes"]) == 2, "nothing of those that began without files"
+
+
 def test_object_stores(client: TestClient) -> None:
     found = scrape(client)
     requests = "penstock_object_store_requests_total"
