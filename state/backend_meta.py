@@ -45,6 +45,8 @@ class StateMeta(msgspec.Struct):
     """No row of a state with a TTL counts as older; None: it has no TTL."""
     timers: int = 0
     """About how many there are."""
+    timers_from: int = -(1 << 63)
+    """None has an earlier timestamp: what has fired need not be looked through."""
     stamped: bool = False
     """It has a TTL or had one: rows may have stamps (ttl.py)."""
 
@@ -113,7 +115,7 @@ class StateRegistry:
             known = self._states.get(state.name)
             if known is None:
                 known = StateMeta(self._free_id(state.state_id), state.name, state.kind)
-                known.ttl_since_ms = state.ttl_since_ms
+                known.ttl_since_ms, known.timers_from = state.ttl_since_ms, state.timers_from
                 self._states[state.name] = known
             if known.kind != state.kind:
                 raise IncompatibleStateError(self._text(state.name, f"it is a {known.kind} and a {state.kind} state"))
@@ -122,6 +124,7 @@ class StateRegistry:
             self.map_keys(state.name).restore(state.keys)
             known.stamped |= state.stamped
             known.timers += round(state.timers * share)
+            known.timers_from = min(known.timers_from, state.timers_from)
             if known.ttl_since_ms is None or state.ttl_since_ms is None:
                 known.ttl_since_ms = None  # where one subtask had no TTL yet, it begins when it is declared again
             else:
@@ -173,12 +176,12 @@ class StateRegistry:
             state.stamped = True
         return state.ttl_since_ms or 0, state.stamped
 
-    def timers(self, name: str) -> int:
-        """About how many there are in what was restored or snapshotted last."""
-        return self._states[name].timers
+    def timers(self, name: str) -> tuple[int, int]:
+        """Of what was restored or snapshotted last: about how many, and that none has an earlier timestamp."""
+        return self._states[name].timers, self._states[name].timers_from
 
-    def note_timers(self, name: str, count: int) -> None:
-        self._states[name].timers = count
+    def note_timers(self, name: str, count: int, earliest: int) -> None:
+        self._states[name].timers, self._states[name].timers_from = count, earliest
 
     def written_as(self, name: str) -> Sequence[Description]:
         """All descriptions that rows of a state were written under; none for a state that was not restored."""

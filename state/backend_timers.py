@@ -50,7 +50,9 @@ class BackendTimers:
         place = (self._cursor, self._queue, state_id, self._max_parallelism)
         if self._store.ordered:
             reader = TimerReader(self._queue, state_id, self._key_groups)
-            return StoredTimers(*place, reader=reader, room=self._room, about=self._registry.timers(name))
+            count, earliest = self._registry.timers(name)
+            reader.go_to(earliest)
+            return StoredTimers(*place, reader=reader, room=self._room, about=count)
         timers = StoredTimers(*place)
         timers.restore(row_key for row_key, _value in self._store.rows_of_state(state_id, self._key_groups))
         return timers
@@ -80,4 +82,4 @@ class BackendTimers:
     def flush(self, layer: Layer) -> None:
         for name, timers in self._timers.items():
             timers.flush(layer)
-            self._registry.note_timers(_PREFIX + name, timers.count)
+            self._registry.note_timers(_PREFIX + name, timers.count, timers.earliest)

@@ -51,7 +51,7 @@ class TimerReader:
     """Goes through the timers that a store has, each key group from where it has come to."""
 
     def __init__(self, queue: WriteQueue, state_id: int, groups: KeyGroupRange) -> None:
-        """The store is an ordered one."""
+        """The store is an ordered one. Begins before all time."""
         self._queue = queue
         self._places = [state_prefix(group, state_id) for group in range(groups.first, groups.last + 1)]
         self._positions = list(self._places)

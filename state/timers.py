@@ -41,7 +41,8 @@ from .write_queue import WriteQueue
 _NEW, _KEPT, _GONE = 2, 1, None
 """Changes since the last write: registered and nowhere below; registered (there may be a row); deleted."""
 
-_AFTER_ALL = 1 << 63
+LATEST = (1 << 63) - 1
+_AFTER_ALL = LATEST + 1
 _SPARE_ENTRIES = 1_000
 _FIRST_LOOK = 64
 _SAMPLE = 32
@@ -174,6 +175,11 @@ class StoredTimers(Timers):
     def count(self) -> int:
         """Exact while all are in memory; else about."""
         return len(self._live) + max(0, self._elsewhere)
+
+    @property
+    def earliest(self) -> int:
+        """No timer has an earlier timestamp."""
+        return self._heap[0][0] if self._heap else min(self._horizon, LATEST)
 
     # ---- the head
 
