@@ -69,10 +69,9 @@ class Downloads:
         self._copies = copies
         self._restored = restored
 
-    def expect(self, files: Iterable[FileHandle]) -> None:
-        """These will be fetched, by one call or more."""
-        total = sum(file.size_bytes for file in set(files))
-        self.so_far = replace(self.so_far, total=self.so_far.total + total)
+    def expect(self, keyed: Iterable[FileHandle], others: Iterable[FileHandle] = ()) -> None:
+        """These will be fetched: `keyed` by `fetch`, which does it once each, and the others by `fetch_bytes`."""
+        self.so_far = RestoredBytes(total=sum(file.size_bytes for file in (*set(keyed), *others)))
 
     def fetch(self, handles: Iterable[tuple[KeyedHandle, Path]]) -> Program[None]:
         """All files of keyed state, under their local names in a directory each. DamagedCheckpointError."""
@@ -111,18 +110,11 @@ class Downloads:
 
     def _copied(self, file: FileHandle, path: Path) -> bool:
         for copy in self._found(file):
-            try:
-                if file.offset is not None:
-                    path.write_bytes(_content(copy, file) or b"")
-                else:
-                    link_or_copy(copy, path)
-                if why_damaged(file, *measure(path)) is None:
-                    self._keep(file, path)
-                    self._came(local=file.size_bytes)
-                    return True
-            except OSError:  # removed at this moment
-                continue
-            path.unlink()
+            if _take(copy, file, path):
+                self._keep(file, path)
+                self._came(local=file.size_bytes)
+                return True
+            path.unlink(missing_ok=True)  # as a link it is the copy itself, into which nothing must be written
             copy.unlink(missing_ok=True)
         return False
 
@@ -169,6 +161,18 @@ def _unpack(stretch: Stretch, data: bytes, missing: dict[FileHandle, Path]) -> N
             content = stretch.cut(data, file)
             verify(file, len(content), checksum_of(content))
             path.write_bytes(content)
+
+
+def _take(copy: Path, file: FileHandle, path: Path) -> bool:
+    """Make a copy of the object the local file; False if it is not what it should be, or cannot be read."""
+    try:
+        if file.offset is None:
+            link_or_copy(copy, path)
+        else:
+            path.write_bytes(_content(copy, file) or b"")
+        return why_damaged(file, *measure(path)) is None
+    except OSError:
+        return False
 
 
 def _content(copy: Path, file: FileHandle) -> bytes | None:

@@ -91,6 +91,8 @@ class LocalCopies:
 
     def find(self, name: str) -> Iterator[Path]:
         """Where copies of the object may be, the owner's first. They may be gone or damaged."""
+        if not name.startswith(f"{self._job_id}/"):
+            return iter(())
         file = self._file(name)
         try:
             others = sorted(path for path in self._all.iterdir() if path != self._own)

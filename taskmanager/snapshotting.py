@@ -49,9 +49,9 @@ def subtask_snapshot(
     written: dict[str, int] = {}
     try:
         for program in programs:
-            snapshot = yield from _measured(program, written)
+            snapshot = yield from noting(program, written)
             operators.append(snapshot)
-        yield from _measured(uploads.finish(checkpoint_id), written)
+        yield from noting(uploads.finish(checkpoint_id), written)
         copies = uploads.of(checkpoint_id).copies
         if copies is not None:
             copies.needed((file.name for operator in operators for file in operator.files()), checkpoint_id)
@@ -73,7 +73,7 @@ def subtask_snapshot(
     )
 
 
-def _measured(program: Program[T], written: dict[str, int]) -> Program[T]:
+def noting(program: Program[T], written: dict[str, int]) -> Program[T]:
     """The same program; what it writes is noted, object -> bytes. (A try that is repeated counts once.)"""
     answer: Any = None
     error: Exception | None = None
@@ -122,10 +122,14 @@ def fetch_restored(
     directory: Path,
 ) -> Program[RestoredSubtask]:
     """Fetch all files of state, keyed handles into a directory each; merge what the old subtasks left."""
-    files = [file for operator in restore for snapshot in operator.snapshots for file in snapshot.files()]
-    downloads.expect([*files, *(handle.file for handle in in_flight)])
     keyed = {operator.operator_id: _placed(operator, directory) for operator in restore}
-    yield from downloads.fetch(placed for handles in keyed.values() for placed in handles)
+    placed = [each for handles in keyed.values() for each in handles]
+    lists = [state.file for operator in restore for snapshot in operator.snapshots for state in snapshot.lists]
+    downloads.expect(
+        (file for handle, _ in placed for file in handle.files.values()),
+        [*(file for file in lists if file is not None), *(handle.file for handle in in_flight)],
+    )
+    yield from downloads.fetch(placed)
     restored: dict[OperatorId, RestoredState] = {}
     for operator in restore:
         snapshots = operator.snapshots

@@ -14,7 +14,7 @@ from penstock.state.downloads import Downloads
 from penstock.state.errors import DamagedCheckpointError
 from penstock.state.ids import Attempt, CheckpointId, JobId
 from penstock.state.local_copies import LEFT_MS, LOOK_MS, LeftCopies, LocalCopies
-from penstock.state.objects import Delete, run_program
+from penstock.state.objects import Delete, Put, run_program
 from penstock.state.obstore_objects import ObstoreObjects
 from penstock.state.packing import SMALL_BYTES, SubtaskUploads
 from penstock.state.snapshots import FileHandle, KeyedHandle
@@ -144,6 +144,30 @@ def test_a_damaged_copy_of_an_object_that_is_gone_is_damage_of_the_object(slot: 
             copy.write_bytes(b"?" + LARGE[1:])
     with pytest.raises(DamagedCheckpointError, match=f"{file.name} is missing"):
         slot.restore(file)
+
+
+def test_a_copy_that_cannot_be_read_is_not_written_into(
+    slot: Slot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that was linked may be the one of a database that runs."""
+    database = tmp_path / "table"
+    database.write_bytes(LARGE)
+    file = run_program(slot.uploads.of(ONE).put_file(database, shared=True), slot.objects)
+    slot.objects.execute(Put(file.name, bytes(len(LARGE)), create_only=False))
+
+    def unreadable(path: Path) -> tuple[int, str]:
+        monkeypatch.undo()
+        raise OSError(5, os.strerror(5))
+
+    monkeypatch.setattr("penstock.state.downloads.measure", unreadable)
+    with pytest.raises(DamagedCheckpointError, match="its checksum does not fit"):
+        slot.restore(file)
+    assert database.read_bytes() == LARGE
+
+
+def test_names_of_savepoints_are_no_files_here(slot: Slot) -> None:
+    slot.upload(b"small")
+    assert list(slot.copies.find(f"s3://bucket/{'long/' * 100}savepoint-1234-abc/{'x' * 300}")) == []
 
 
 def test_without_room_for_copies_everything_goes_on(
