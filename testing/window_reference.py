@@ -48,7 +48,8 @@ class WindowReference:
             self.lateness = 0
 
     def cleanup(self, window: Any) -> int:
-        return min(window.max_timestamp() + self.lateness, MAX_TIMESTAMP)
+        last: int = window.max_timestamp()
+        return min(last + self.lateness, MAX_TIMESTAMP)
 
     def is_over(self, window: Any) -> bool:
         return self.event_time and self.cleanup(window) <= self.watermark
@@ -115,9 +116,9 @@ class WindowReference:
             time -= 1
         timers = self.timers[event_time]
         while timers and min(timers, key=lambda timer: timer[0])[0] <= time:
-            timer = min(timers, key=lambda timer: timer[0])
+            due_ms, key, window = timer = min(timers, key=lambda timer: timer[0])
             timers.remove(timer)
-            self.on_timer(*timer, event_time)
+            self.on_timer(due_ms, key, window, event_time)
 
     def on_timer(self, time: int, key: Any, window: Any, event_time: bool) -> None:
         if self.merging and window not in self.open.get(key, []):

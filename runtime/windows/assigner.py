@@ -74,7 +74,7 @@ class MergingWindowAssigner(WindowAssigner):
 def length_ms(value: Duration, what: str) -> int:
     """PipelineError unless it is at least 1 ms. `what`: "a window's size"."""
     try:
-        length = parse_duration_ms(value)
+        length = offset_ms(value)
     except ConfigurationError as error:
         raise PipelineError(f"{what}: {error}") from None
     if length < 1:

@@ -58,7 +58,7 @@ class ContinuousProcessingTimeTrigger(Trigger):
     def on_element(self, element: Any, timestamp: int, window: Any, ctx: TriggerContext) -> TriggerResult:
         if ctx.get_partitioned_state(FIRE_TIME).get() is None:
             now_ms = ctx.get_current_processing_time()
-            self._fire_after(now_ms - now_ms % self.interval_ms, window, ctx)
+            self._fire_at(now_ms - now_ms % self.interval_ms + self.interval_ms, now_ms, window, ctx)
         return TriggerResult.CONTINUE
 
     def on_event_time(self, time: int, window: Any, ctx: TriggerContext) -> TriggerResult:
@@ -70,7 +70,7 @@ class ContinuousProcessingTimeTrigger(Trigger):
             return TriggerResult.CONTINUE
         fire_time.clear()
         if time != window.max_timestamp():
-            self._fire_after(time, window, ctx)
+            self._fire_at(time + self.interval_ms, time, window, ctx)
         return TriggerResult.FIRE
 
     def clear(self, window: Any, ctx: TriggerContext) -> None:
@@ -88,9 +88,9 @@ class ContinuousProcessingTimeTrigger(Trigger):
         if next_time is not None:
             ctx.register_processing_time_timer(next_time)
 
-    def _fire_after(self, time: int, window: Any, ctx: TriggerContext) -> None:
-        next_time, end = time + self.interval_ms, window.max_timestamp()
-        if end >= ctx.get_current_processing_time():  # else it is a window of event time, far behind the clock
-            next_time = min(next_time, end)
+    def _fire_at(self, next_time: int, now_ms: int, window: Any, ctx: TriggerContext) -> None:
+        """Or at the window's end, unless that is past already: then it is a window of event time."""
+        if window.max_timestamp() >= now_ms:
+            next_time = min(next_time, window.max_timestamp())
         ctx.get_partitioned_state(FIRE_TIME).add(next_time)
         ctx.register_processing_time_timer(next_time)

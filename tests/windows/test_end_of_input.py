@@ -1,0 +1,161 @@
+"""No more input: what every kind of window gives out then, as in Flink; nothing is left of windows that end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from penstock.runtime.elements import MAX_WATERMARK
+from penstock.runtime.keys import KeyByFunction
+from penstock.runtime.record_types import OPAQUE
+from penstock.runtime.windows.assigner import WindowAssigner
+from penstock.runtime.windows.assigners import (
+    CalendarEventTimeWindows,
+    EventTimeSessionWindows,
+    GlobalWindows,
+    ProcessingTimeSessionWindows,
+    SlidingEventTimeWindows,
+    SlidingProcessingTimeWindows,
+    TumblingEventTimeWindows,
+    TumblingProcessingTimeWindows,
+)
+from penstock.runtime.windows.building import window_operator
+from penstock.runtime.windows.evaluations import Aggregate, Evaluation, Process, Reduce
+from penstock.runtime.windows.evictors import CountEvictor, Evictor
+from penstock.runtime.windows.triggers import (
+    ContinuousEventTimeTrigger,
+    ContinuousProcessingTimeTrigger,
+    CountTrigger,
+    EarlyAndLateTrigger,
+    EventTimeTrigger,
+    PurgingTrigger,
+    Trigger,
+)
+from penstock.testing.harness import OperatorHarness
+
+VALUES = (1, 2, 3, 4, 5)
+"""Of one key, at 0, 10, 20 ... ms."""
+
+
+class Sum:
+    def create_accumulator(self) -> int:
+        return 0
+
+    def add(self, value: int, accumulator: int) -> int:
+        return accumulator + value
+
+    def merge(self, acc_a: int, acc_b: int) -> int:
+        return acc_a + acc_b
+
+    def get_result(self, accumulator: int) -> int:
+        return accumulator
+
+
+def listed(key: Any, context: Any, elements: list[int]) -> list[int]:
+    return [sum(elements)]
+
+
+def harness_of(
+    assigner: WindowAssigner,
+    evaluation: Evaluation,
+    trigger: Trigger | None = None,
+    evictor: Evictor | None = None,
+    lateness: int = 0,
+) -> OperatorHarness:
+    return OperatorHarness(
+        window_operator(
+            KeyByFunction(lambda value: "k"), assigner, evaluation, OPAQUE, trigger=trigger, evictor=evictor,
+            allowed_lateness_ms=lateness,
+        )
+    )  # fmt: skip
+
+
+def play(harness: OperatorHarness) -> list[int]:
+    for number, value in enumerate(VALUES):
+        harness.push([value], [number * 10])
+    given_out: list[int] = harness.take()
+    harness.watermark(MAX_WATERMARK)
+    harness.end_input()
+    return given_out
+
+
+def left(harness: OperatorHarness) -> tuple[int, int]:
+    """Rows and timers in state."""
+    harness.snapshot()
+    statistics = harness.operator.state_statistics()
+    assert statistics is not None
+    return statistics.entries, statistics.timers
+
+
+ENDING: list[Any] = [
+    pytest.param(TumblingEventTimeWindows(20), None, [3, 7, 5], id="tumbling"),
+    pytest.param(SlidingEventTimeWindows(20, 10), None, [1, 3, 5, 7, 9, 5], id="sliding"),
+    pytest.param(SlidingEventTimeWindows(20, 8), None, [1, 3, 3, 5, 7, 9, 5, 5], id="sliding, uneven"),
+    pytest.param(EventTimeSessionWindows(11), None, [15], id="sessions"),
+    pytest.param(EventTimeSessionWindows(5), None, [1, 2, 3, 4, 5], id="sessions of one"),
+    pytest.param(CalendarEventTimeWindows("day"), None, [15], id="calendar"),
+    pytest.param(EventTimeSessionWindows(11), EarlyAndLateTrigger(CountTrigger(2)), [15], id="early"),
+    pytest.param(TumblingEventTimeWindows(20), CountTrigger(2), [], id="a count that is not full"),
+    pytest.param(TumblingEventTimeWindows(30), ContinuousEventTimeTrigger(20), [6, 6, 9, 9], id="continuous"),
+]
+
+
+@pytest.mark.parametrize(("assigner", "trigger", "at_end"), ENDING)
+@pytest.mark.parametrize("evaluation", [Reduce(lambda a, b: a + b), Aggregate(Sum()), Process(listed)])
+@pytest.mark.parametrize("lateness", [0, 15])
+def test_windows_of_event_time_fire_and_leave_nothing(
+    assigner: WindowAssigner, trigger: Trigger | None, at_end: list[int], evaluation: Evaluation, lateness: int
+) -> None:
+    with harness_of(assigner, evaluation, trigger, None, lateness) as harness:
+        play(harness)
+        assert harness.output == at_end
+        assert left(harness) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("assigner", "trigger"),
+    [
+        (TumblingProcessingTimeWindows(20), None),
+        (SlidingProcessingTimeWindows(20, 10), None),
+        (ProcessingTimeSessionWindows(20), None),
+        (TumblingProcessingTimeWindows(20), ContinuousProcessingTimeTrigger(7)),
+    ],
+)
+def test_windows_of_processing_time_give_out_nothing_until_the_clock_passes(
+    assigner: WindowAssigner, trigger: Trigger | None
+) -> None:
+    """At the end of the input a task fires no timer of the clock any more."""
+    with harness_of(assigner, Aggregate(Sum()), trigger) as harness:
+        play(harness)
+        assert harness.output == []
+        harness.advance_time(100)
+        assert set(harness.output) == {15}
+        assert left(harness) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "evictor", "before", "at_end"),
+    [
+        (None, None, [], []),
+        (PurgingTrigger(CountTrigger(2)), None, [3, 7], []),
+        (CountTrigger(2), CountEvictor(3), [3, 9], []),
+        (EventTimeTrigger(), None, [], [15]),
+        (PurgingTrigger(EventTimeTrigger()), None, [], [15]),
+    ],
+    ids=["global", "count window", "sliding count window", "event time", "purged"],
+)
+def test_what_does_not_fill_a_count_or_has_no_trigger_is_not_given_out(
+    trigger: Trigger | None, evictor: Evictor | None, before: list[int], at_end: list[int]
+) -> None:
+    """Global windows never end: what they hold stays in state, as in Flink, unless it was purged."""
+    with harness_of(GlobalWindows(), Process(listed), trigger, evictor) as harness:
+        assert play(harness) == before
+        assert harness.output == at_end
+        assert (left(harness) == (0, 0)) == (isinstance(trigger, PurgingTrigger) and bool(at_end))
+
+
+def test_a_count_window_that_was_just_filled_leaves_nothing() -> None:
+    with harness_of(GlobalWindows(), Aggregate(Sum()), PurgingTrigger(CountTrigger(5))) as harness:
+        assert play(harness) == [15]
+        assert left(harness) == (0, 0)
