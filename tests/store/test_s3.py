@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from penstock.api.command_line import app
 from penstock.runtime.config import Configuration
+from penstock.state.downloads import Downloads, measure
 from penstock.state.errors import (
     ConfigurationError,
     ObjectStoreDenied,
@@ -44,6 +45,7 @@ from penstock.state.objects import (
     run_program,
 )
 from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.snapshots import FileHandle, KeyedHandle
 
 
 @pytest.fixture(autouse=True)
@@ -299,10 +301,13 @@ def test_large_files_take_little_memory(s3_server: Any, s3_location: str, tmp_pa
     try:
         store.execute(PutFile("job/shared/1-large", source))
         store.execute(GetFile("job/shared/1-large", target))
+        handle = KeyedHandle("rocksdb", 0, 1, {"parts": FileHandle("job/shared/1-large", *measure(source))})
+        run_program(Downloads().fetch([(handle, tmp_path)]), store)
     finally:
         done.set()
         watcher.join()
     assert subprocess.run(["cmp", source, target]).returncode == 0
+    assert subprocess.run(["cmp", source, tmp_path / "parts"]).returncode == 0
     assert most - before < 200 << 20, "less than the file: it goes in parts"
 
 
