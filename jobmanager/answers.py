@@ -46,6 +46,8 @@ class Answers:
                 parts.sources.discovered(operator_id, result, now_ms)
             case ("clear",):
                 self._ending.cleared()
+            case ("delete", number):
+                parts.checkpointing.deletions.done(number)
         return None
 
     def told(self, message: messages.FromSlot, now_ms: int) -> None:
@@ -97,6 +99,8 @@ class Answers:
                 parts.orders.give(*parts.commits.failed(operator_id, number, failures, error, now_ms))
             case ("discover", attempt, operator_id) if attempt == parts.sources.attempt:
                 parts.sources.discovery_failed(operator_id, error)
+            case ("delete", number):
+                parts.checkpointing.deletions.failed(number)
             case ("clear",):  # what is left over can be deleted by hand
                 self._ending.cleared()
         return None

@@ -12,16 +12,17 @@ The way of a checkpoint (who does it in brackets):
 A savepoint goes the same way up to its document. Then SavepointWritten is logged, and slots hear that it is over; or,
 if the job stops with it, SavepointTaken is, and only that counts (savepoints.py).
 
-A deletion that fails leaves garbage, which the sweep of the next attempt finds. Files of an aborted checkpoint stay
-until then, too: their uploads may still be under way (state/checkpoint_store.py).
+A deletion that fails is begun again (deletions.py). Files of an aborted checkpoint are deleted by the subtasks that
+wrote them (taskmanager/discarded.py), its metadata here; what a failed savepoint has left is removed here, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
-from ..state.checkpoint_store import CheckpointStore
+from ..state.checkpoint_store import CheckpointStore, metadata_name
 from ..state.errors import CheckpointError, ProtocolError
 from ..state.ids import Attempt, CheckpointId, JobId, SlotId
 from ..state.job_log import CheckpointCompleted as CheckpointLogged
@@ -50,6 +51,7 @@ from .checkpoint_coordinator import (
 )
 from .checkpoint_statistics import CheckpointStatistics
 from .commits import Commits
+from .deletions import Deletions
 from .events import CheckpointRequested, CheckpointStatus, RunProgram, SavepointRequested, SetTimer
 from .execution_graph import ANSWERS_BARRIERS, ExecutionGraph
 from .journal import Journal
@@ -88,6 +90,10 @@ class Checkpointing:
         self._options = self.coordinator.options
         self.savepoints = Savepoints(job_id, options.savepoints_directory, self.coordinator, journal, new_name)
         self.on_request = RequestedCheckpoints()
+        self.deletions = Deletions(orders)
+        self._failed_savepoints: dict[CheckpointId, str] = {}
+        """Of this attempt: what comes too late for them lies in their directories. (One with which the job was to stop
+        may be another master's by now, under the same name.)"""
         self.retained: dict[CheckpointId, CheckpointMetadata] = {}
         """Own checkpoints that are in the log and not subsumed."""
         self._files = RetainedCheckpoints(job_id, self._options.retained)
@@ -103,6 +109,7 @@ class Checkpointing:
     # ---- attempts
 
     def begin_attempt(self, next_id: CheckpointId, now_ms: int) -> None:
+        self._failed_savepoints.clear()
         self.coordinator.begin_attempt(self._graph.attempt, next_id, now_ms)
         self._set_timer(now_ms)
 
@@ -140,6 +147,8 @@ class Checkpointing:
         outcome, decisions = self.coordinator.acknowledge(message.checkpoint_id, message.subtask, message.snapshot)
         if outcome in (AckOutcome.PENDING, AckOutcome.COMPLETES):
             self.statistics.acknowledged(message.checkpoint_id, message.subtask, now_ms)
+        elif message.checkpoint_id in self._failed_savepoints:
+            self.deletions.begin(partial(remove_unfinished, self._failed_savepoints[message.checkpoint_id]))
         if outcome is not AckOutcome.COMPLETES:
             return None
         for decision in decisions:
@@ -165,6 +174,7 @@ class Checkpointing:
             self.metadata_failed(attempt, checkpoint_id, error, now_ms)
             return
         if checkpoint is None or not self.coordinator.written(checkpoint, name):
+            self._delete_document(attempt, checkpoint_id)
             return
         if savepoint is None:
             record = CheckpointLogged(checkpoint.attempt, checkpoint.id, name)
@@ -216,6 +226,7 @@ class Checkpointing:
         if checkpoint is not None:
             self._carry_out(self.coordinator.not_written(checkpoint, error, now_ms), now_ms)
             self._set_timer(now_ms)
+        self._delete_document(attempt, checkpoint_id)
 
     def completion_logged(self, record: CheckpointLogged, now_ms: int) -> Checkpoint:
         """The checkpoint counts: its attempt may have failed meanwhile, but it will be what is restored."""
@@ -233,6 +244,7 @@ class Checkpointing:
         if superfluous is not None:
             self._orders.give(*self._journal.append(SubsumedUpTo(superfluous)))
         self._carry_out(self.coordinator.logged(checkpoint, now_ms), now_ms)
+        self.deletions.again()
         self._set_timer(now_ms)
         return checkpoint
 
@@ -312,7 +324,10 @@ class Checkpointing:
     def _abort(self, checkpoint: Checkpoint) -> None:
         """(What it has written of a savepoint is removed as far as it is there by now.)"""
         if checkpoint.savepoint is not None:
-            self._orders.give(RunProgram(("delete",), remove_unfinished(checkpoint.savepoint.path)))
+            path = checkpoint.savepoint.path
+            self.deletions.begin(partial(remove_unfinished, path))
+            if not checkpoint.savepoint.stop:
+                self._failed_savepoints[checkpoint.id] = path
         self._written.pop(checkpoint.id, None)
         self._orders.send(self._live_slots(), AbortCheckpoint, checkpoint.id)
         self._sources.released(checkpoint.id)
@@ -327,7 +342,15 @@ class Checkpointing:
 
     def _delete(self, names: tuple[str, ...]) -> None:
         if names:
-            self._orders.give(RunProgram(("delete",), self._store.delete(names)))
+            self.deletions.begin(partial(self._store.delete, names))
+
+    def _delete_document(self, attempt: Attempt, checkpoint_id: CheckpointId) -> None:
+        """It was given up before it was known to be written, so it counts for nobody; it may be there all the same."""
+        path = self._failed_savepoints.get(checkpoint_id) if attempt == self._graph.attempt else None
+        if path is not None:
+            self.deletions.begin(partial(remove_unfinished, path, complete=True))
+        else:
+            self._delete((metadata_name(self._job_id, attempt, checkpoint_id),))
 
     @property
     def _ready(self) -> bool:

@@ -115,11 +115,15 @@ def write_savepoint(path: str, metadata: CheckpointMetadata, nonce: str) -> Prog
     return f"{path}/{METADATA}"
 
 
-def remove_unfinished(path: str) -> Program[None]:
-    """What a savepoint that failed has written so far. One that is complete stays."""
+def remove_unfinished(path: str, *, complete: bool = False) -> Program[None]:
+    """What a savepoint that failed has written so far. One that is complete stays, unless that is `complete`: its
+    document came too late."""
     names = yield from with_retries(List(f"{path}/"))
-    if names and f"{path}/{METADATA}" not in names:
-        yield from with_retries(Delete(tuple(names)))
+    document = f"{path}/{METADATA}"
+    if document in names and complete:
+        yield from with_retries(Delete((document,)))
+    if names and (complete or document not in names):
+        yield from with_retries(Delete(tuple(name for name in names if name != document)))
 
 
 def read_savepoint(path: str) -> Program[CheckpointMetadata]:

@@ -6,9 +6,12 @@
     in-flight data is uploaded                 a second program, if there is any
     acknowledged
 
-Both must be over, in whichever order. A database that has failed fails the task: every later checkpoint would fail, too,
-and when the input has ended nobody else would notice. An aligned barrier that may overtake data one day is watched until it has left
-the outputs. Whatever a checkpoint is still waiting for when it is aborted is forgotten.
+Both must be over, in whichever order. An aligned barrier that may overtake data one day is watched until it has left
+the outputs. Whatever a checkpoint is still waiting for when it is aborted is forgotten, and what it has uploaded is
+deleted (discarded.py).
+
+A database that has failed fails the task: every later checkpoint would fail, too, and when the input has ended nobody
+else would notice.
 """
 
 from __future__ import annotations
@@ -27,10 +30,11 @@ from ..state.packing import SubtaskUploads
 from ..state.snapshots import SubtaskSnapshot
 from . import messages
 from .chain import OperatorChain
+from .discarded import DiscardedUploads
 from .executor import Work
 from .gate import Aligned, InputGate
 from .in_flight import InFlight
-from .snapshotting import Arrival, subtask_snapshot
+from .snapshotting import Arrival, noting, subtask_snapshot
 from .source_input import SourceInput
 from .writers import Writers
 
@@ -73,6 +77,7 @@ class SubtaskCheckpoints:
         """What is being written and uploaded."""
         self._written: dict[CheckpointId, SubtaskSnapshot] = {}
         """State is written, and in-flight data is not whole."""
+        self._uploaded = DiscardedUploads(submit)
         self.in_flight: dict[CheckpointId, InFlight] = {}
         """May still become more."""
 
@@ -104,15 +109,15 @@ class SubtaskCheckpoints:
             self._send(messages.BarrierInjected(self._attempt, self._subtask, checkpoint))
         arrival = Arrival(aligned.align_ms, sync_ms, start_delay_ms, aligned.processed_bytes)
         program = subtask_snapshot(self._subtask, checkpoint, programs, self._uploads, arrival, self._clock)
-        self._work[checkpoint] = self._submit(program, partial(self._state_written, checkpoint))
+        noted = noting(program, self._uploaded.noted(checkpoint))
+        self._work[checkpoint] = self._submit(noted, partial(self._state_written, checkpoint))
 
     def look_after(self) -> None:
         """Barriers that may by now overtake output do so; what is whole is written down."""
         for checkpoint, in_flight in list(self.in_flight.items()):
             gone = self._writers.overtake_due(in_flight, self._clock.now_ms())
             if in_flight.void:  # given up: only one at a time may overtake, and a younger one is under way
-                self._aborted.add(checkpoint)
-                self._end(checkpoint)
+                self._give_up(checkpoint)
             elif gone and checkpoint in self._written and not self._input.collects(in_flight):
                 snapshot = self._written[checkpoint]
                 self._end(checkpoint)
@@ -120,7 +125,8 @@ class SubtaskCheckpoints:
                     self._whole(checkpoint, snapshot, in_flight.failure)
                     continue
                 program = _with_in_flight(snapshot, in_flight, self._uploads)
-                self._work[checkpoint] = self._submit(program, partial(self._whole, checkpoint))
+                noted = noting(program, self._uploaded.noted(checkpoint))
+                self._work[checkpoint] = self._submit(noted, partial(self._whole, checkpoint))
 
     def next_due_ms(self) -> int | None:
         """When `look_after` may have something to do by time alone (ms since the epoch)."""
@@ -140,17 +146,23 @@ class SubtaskCheckpoints:
     def completed(self, checkpoint: CheckpointId) -> None:
         self._attempts = {each: attempt for each, attempt in self._attempts.items() if each > checkpoint}
         self._savepoints = {each: savepoint for each, savepoint in self._savepoints.items() if each > checkpoint}
-        self._aborted = {aborted for aborted in self._aborted if aborted > checkpoint}
+        self._aborted = {aborted for aborted in self._aborted if aborted > checkpoint or aborted in self._work}
+        self._uploaded.keep(checkpoint)
 
     def aborted(self, checkpoint: CheckpointId) -> None:
         """What of it is not uploaded yet need not be: younger ones wait for the same threads."""
-        self._aborted.add(checkpoint)
         self._attempts.pop(checkpoint, None)
         self._savepoints.pop(checkpoint, None)
         self._input.abort(checkpoint)
+        self._give_up(checkpoint)
+
+    def _give_up(self, checkpoint: CheckpointId) -> None:
+        self._aborted.add(checkpoint)
         self._end(checkpoint)
         if checkpoint in self._work:
-            self._work.pop(checkpoint).cancel()
+            self._work[checkpoint].cancel()  # and its answer discards
+        else:
+            self._uploaded.discard(checkpoint)
 
     # answers of the programs
 
@@ -169,10 +181,14 @@ class SubtaskCheckpoints:
             self._fail(error)
             return
         if checkpoint in self._aborted:
+            self._uploaded.discard(checkpoint)
             return
         if error is None:
+            if checkpoint in self._savepoints:
+                self._uploaded.keep(checkpoint)
             self._send(messages.Acknowledge(self._attempt, self._subtask, checkpoint, snapshot))
         else:
+            self._uploaded.discard(checkpoint)
             reason = f"{type(error).__name__}: {error}"
             self._send(messages.Decline(self._attempt, self._subtask, checkpoint, reason))
 

@@ -37,7 +37,7 @@ from ..state.packing import SubtaskUploads
 from ..state.snapshots import SplitSnapshot
 from . import messages
 from .chain import OperatorChain
-from .executor import Done, Executor, WorkCancelledError
+from .executor import Done, Executor
 from .failures import failed
 from .gate import Aligned, AllEnded, Data, GateEvent, InputGate, is_last
 from .recovery import Recovery
@@ -385,7 +385,7 @@ class Task:
     def _work_ended(self, done: Done, result: Any, error: Exception | None) -> None:
         if self.state is TaskState.CLOSING:
             self._close_when_quiet()
-        elif self.state is not TaskState.CLOSED and not isinstance(error, WorkCancelledError):
+        elif self.state is not TaskState.CLOSED:
             done(result, error)
 
 

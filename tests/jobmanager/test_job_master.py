@@ -63,7 +63,7 @@ def test_subsumed_checkpoints_are_logged_before_they_are_deleted(new_world: NewW
     world.held = {"delete"}
     world.pass_time(1_000)
     (deletion,) = world.work
-    assert deletion.tag == ("delete",)
+    assert deletion.tag[0] == "delete"
     assert [type(record).__name__ for record in world.log()][-2:] == ["CheckpointCompleted", "SubsumedUpTo"]
 
 
