@@ -33,8 +33,10 @@ EXCEPTION_HISTORY = Option(
     "web.exception-history-size", COUNT, 16, "So many failures of a job are remembered to be shown."
 )
 CAPTURE_TIMEOUT = Option(
-    "jobmanager.capture-timeout", DURATION, 120_000, "How long a submitted script may take to build its pipeline."
-)
+    "jobmanager.capture-timeout", DURATION, 120_000,
+    "How long a submitted script may take to build its pipeline; and the functions of a job that starts from a "
+    "savepoint or checkpoint to be opened, so that their state is compared before the start.",
+)  # fmt: skip
 
 # the cluster ---------------------------------------------------------------------------------------------------
 

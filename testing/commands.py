@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 from typer.testing import CliRunner
+
+from ..api import session
 
 
 def penstock(*arguments: str) -> tuple[int, str, str]:
@@ -19,3 +25,21 @@ def penstock(*arguments: str) -> tuple[int, str, str]:
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.exit_code, done.stdout, done.stderr
+
+
+def penstock_in(directory: Path, *arguments: str) -> tuple[int, str, str]:
+    """The same in that working directory, as if no other verb had run in this process."""
+    with contextlib.chdir(directory), _own_session():
+        return penstock(*arguments)
+
+
+@contextlib.contextmanager
+def _own_session() -> Iterator[None]:
+    before = session.flags, session.results, session.submitted
+    path, sys.path = sys.path, list(sys.path)
+    session.flags, session.results, session.submitted = {}, [], False
+    try:
+        yield
+    finally:
+        session.flags, session.results, session.submitted = before
+        sys.path = path

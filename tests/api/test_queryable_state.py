@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 import penstock as ps
-from penstock.api.command_line import app
 from penstock.api.rest_client import RestClient
 from penstock.connectors.discard import DiscardingSink
 from penstock.connectors.files import FileSource
 from penstock.connectors.formats import Text
 from penstock.jobmanager.gateway import ConflictError, RefusedError, StateQuestion, UnavailableError, UnknownError
 from penstock.state.errors import PenstockError
+from penstock.testing.commands import penstock
 from penstock.testing.lists import ListSource
 
 PATIENCE_S = 60.0
@@ -94,18 +92,6 @@ def rest(address: str) -> Iterator[RestClient]:
     client = RestClient(address)
     yield client
     client.close()
-
-
-def penstock(*arguments: str) -> tuple[int, str, str]:
-    """Code, output and errors of a verb."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        done = CliRunner().invoke(app, arguments)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.exit_code, done.stdout, done.stderr
 
 
 def test_every_kind_of_state_by_the_verbs(job: str, rest: RestClient, watched: Path) -> None:

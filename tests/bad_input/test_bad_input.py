@@ -24,7 +24,7 @@
 | foreign checkpoint: no checkpoint, another version's                | here; store/test_checkpoint_store.py |
 | another max parallelism; state of an operator that is gone (-n)     | here |
 | damaged or missing state files of every kind, other formats         | bad_input/test_damaged_state.py |
-| impossible TTLs, one name for two states, another kind than it was  | here; state/test_ttl, test_row_state |
+| impossible TTLs, one name for two states, another kind than it was  | bad_input/test_declared_state.py |
 | state of another type, before there is a job                        | jobmanager/test_restore_check |
 | user function that raises                                           | api/test_command_line.py |
 | a script that never calls execute                                   | here |
@@ -34,13 +34,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from penstock.api import session
-from penstock.testing.commands import penstock
+from penstock.testing.commands import penstock_in
 
 KEYS = """
 import sys
@@ -74,30 +72,6 @@ class Remembers(ps.KeyedProcessFunction):
 env = ps.StreamExecutionEnvironment()
 env.from_sequence(1, 3).key_by(lambda x: x, key_type=int).process(Remembers(), name="remembers").print()
 env.execute()
-"""
-DECLARED = """
-import os
-from collections.abc import Iterator
-import penstock as ps
-from penstock.testing.lists import ListSource
-
-class Declares(ps.KeyedProcessFunction):
-    def open(self, context):
-        get = {"value": context.get_state, "list": context.get_list_state, "map": context.get_map_state}
-        [%s]
-
-    def process_element(self, value: int, context) -> Iterator[int]:
-        if value == 150 and not os.path.exists("mended"):
-            raise ValueError("bad number")
-        yield value
-
-def one(value: int) -> int:
-    return 1
-
-env = ps.StreamExecutionEnvironment().enable_checkpointing("10ms").set_restart_strategy("none")
-numbers = env.from_source(ListSource(list(range(300)), batch_rows=1, pause_ms=5, record_type=int), name="n", uid="n")
-numbers.key_by(one).process(Declares(), name="declares").uid("declares").print()
-env.execute("declared")
 """
 LOCK = """
 import threading
@@ -167,7 +141,7 @@ env.execute("job")
 
 def run(directory: Path, *arguments: str) -> tuple[int, str, list[str]]:
     """Exit code, standard output, and the errors told. Never with frames of ours."""
-    code, out, err = penstock_run(directory, *arguments)
+    code, out, err = penstock_in(directory, "run", *arguments)
     lines = err.splitlines()
     assert not [line for line in lines if 'File "' in line and ("/runtime/" in line or "/taskmanager/" in line)]
     return code, out, [line for line in lines if line.startswith("error: ")]
@@ -175,19 +149,9 @@ def run(directory: Path, *arguments: str) -> tuple[int, str, list[str]]:
 
 def told(directory: Path, *arguments: str) -> str:
     """To people, by a run that succeeds."""
-    code, _, err = penstock_run(directory, *arguments)
+    code, _, err = penstock_in(directory, "run", *arguments)
     assert code == 0
     return err
-
-
-def penstock_run(directory: Path, *arguments: str) -> tuple[int, str, str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(directory)
-        patch.setattr(sys, "path", list(sys.path))
-        patch.setattr(session, "flags", {})
-        patch.setattr(session, "results", [])
-        patch.setattr(session, "submitted", False)
-        return penstock("run", *arguments)
 
 
 def refused(directory: Path, script: str, *arguments: str) -> str:
@@ -236,48 +200,6 @@ def test_generic_state_where_it_is_not_allowed(tmp_path: Path) -> None:
     assert run(tmp_path, "script.py")[0] == 0
     complaint = refused(tmp_path, GENERIC_STATE, "-c", "pipeline.generic-types=false")
     assert "state 'last' of operator 'remembers' would be pickled, and pipeline.generic-types is false" in complaint
-
-
-VALUE, LIST = 'get["value"](ps.ValueStateDescriptor("seen", int))', 'get["list"](ps.ListStateDescriptor("seen", int))'
-MAP = 'get["map"](ps.MapStateDescriptor("seen", {}, int))'
-
-
-@pytest.mark.parametrize(
-    ("opening", "complaint"),
-    [
-        ('ps.StateTtlConfig("-1h")', "StateTtlConfig: a TTL is a duration like '1h': "),
-        ("ps.StateTtlConfig(-5)", "StateTtlConfig: a TTL is a duration like '1h': the duration -5 is negative"),
-        ("ps.StateTtlConfig(0)", "StateTtlConfig: a TTL is at least 1 ms, not 0"),
-        (f"{VALUE}, {VALUE.replace('int', 'str')}", "operator 'declares' declares its state 'seen' twice: "),
-        (f"{VALUE}, {LIST}", "operator 'declares' declares its state 'seen' twice: "),
-    ],
-)
-def test_impossible_declarations_of_state(tmp_path: Path, opening: str, complaint: str) -> None:
-    sentence = refused(tmp_path, DECLARED % opening)
-    assert sentence.startswith("error: operator 'declares', subtask 0: ")
-    assert complaint in sentence
-
-
-def test_state_that_is_declared_as_another_kind(tmp_path: Path) -> None:
-    """Before there is another attempt, or another job."""
-    refused(tmp_path, DECLARED % MAP.format("int"))
-    left = sorted(tmp_path.rglob(".penstock/**/log/*"))
-    assert left
-    where = "state 'seen' of operator 'declares'"
-    for opening, complaint in (
-        (LIST, f"{where} does not fit what was restored: it was a map state and is now declared as a list state"),
-        (VALUE, f"{where} does not fit what was restored: it was a map state and is now declared as a value state"),
-        (MAP.format("int").replace("int)", "str)"), f"{where} does not fit what was restored: the value was int"),
-    ):
-        (tmp_path / "script.py").write_text(DECLARED % opening)
-        for flags in (["-s", "latest"], ["-s", str(metadata_of(tmp_path).parent)]):
-            code, _, errors = run(tmp_path, "script.py", *flags)
-            assert code == 1
-            assert complaint in errors[0]
-    assert sorted(tmp_path.rglob(".penstock/**/log/*")) == left
-    (tmp_path / "mended").touch()
-    (tmp_path / "script.py").write_text(DECLARED % MAP.format("int"))
-    assert run(tmp_path, "script.py", "-s", "latest")[0] == 0
 
 
 def test_a_script_that_never_executes_says_so(tmp_path: Path) -> None:
