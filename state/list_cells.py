@@ -25,6 +25,8 @@ from .serializers import Serializer
 _UNENCODABLE = (OverflowError, UnicodeEncodeError)
 _LAST = b"\xff" * 8
 """Behind all suffixes of chunks."""
+_LONG = 1 << 18
+"""Bytes of a chunk that is cut for who asks from outside: decoding it takes a millisecond or more."""
 
 
 class Chunks(Protocol):
@@ -149,9 +151,12 @@ class ListTable(Table[ListCell]):
             values = cell.values
         else:
             rows = self.queue.scan_list(self, key, self.prefix(key), most)
-        if values:
-            rows[_LAST] = self._encode(values[:most])
-        return list(rows.items())
+        shown = [(suffix, row if len(row) < _LONG else self._beginning(row, most)) for suffix, row in rows.items()]
+        return [*shown, (_LAST, self._encode(values[:most]))] if values else shown
+
+    def _beginning(self, row: bytes, most: int) -> bytes:
+        """A list that was read was written anew, as one chunk."""
+        return self._encode(self._chunks.decode(row)[:most])
 
     def replace(self, key: Any, cell: ListCell, values: list[Any]) -> None:
         cell.values, cell.tail, cell.rewrite, cell.given = values, [], True, None

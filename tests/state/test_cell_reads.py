@@ -1,4 +1,4 @@
-"""What a key has in a state, read from outside: what a function would find, wherever it is, and nothing moves for it."""
+"""What a key has in a state, read from outside: what a function would find wherever it is, and nothing moves for it."""
 
 from __future__ import annotations
 
@@ -215,6 +215,19 @@ def test_large_ones_are_cut(rig: Rig, move: Callable[..., None]) -> None:
     ):
         cell = backend.read(CellRead(state, encode_key(KEY)))
         assert readable(cell) == (expected, True)
+
+
+@pytest.mark.parametrize("ttl", [None, ps.StateTtlConfig("1h")])
+def test_a_long_list_that_was_written_anew_is_cut(rig: Rig, ttl: ps.StateTtlConfig | None) -> None:
+    backend = rig.open()
+    backend.set_current_key(KEY)
+    texts = backend.list_state(ps.ListStateDescriptor("texts", str, ttl=ttl))
+    texts.update([f"{number:04} {'x' * 1_000}" for number in range(2_000)])
+    write(backend, rig)
+    cell = backend.read(CellRead("texts", encode_key(KEY)))
+    value, truncated = readable(cell)
+    assert ([text[:4] for text in value], truncated) == ([f"{number:04}" for number in range(len(value))], True)
+    assert len(value) == MOST_ENTRIES
 
 
 def test_rows_have_a_limit_in_bytes(rig: Rig) -> None:
