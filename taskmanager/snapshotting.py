@@ -124,10 +124,10 @@ def fetch_restored(
     """Fetch all files of state, keyed handles into a directory each; merge what the old subtasks left."""
     keyed = {operator.operator_id: _placed(operator, directory) for operator in restore}
     placed = [each for handles in keyed.values() for each in handles]
-    lists = [state.file for operator in restore for snapshot in operator.snapshots for state in snapshot.lists]
+    elements = [state.file for operator in restore for snapshot in operator.snapshots for state in snapshot.lists]
     downloads.expect(
         (file for handle, _ in placed for file in handle.files.values()),
-        [*(file for file in lists if file is not None), *(handle.file for handle in in_flight)],
+        [*(file for file in elements if file is not None), *(handle.file for handle in in_flight)],
     )
     yield from downloads.fetch(placed)
     restored: dict[OperatorId, RestoredState] = {}
