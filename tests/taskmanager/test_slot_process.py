@@ -189,8 +189,8 @@ def test_a_restart_takes_state_from_local_copies(drive: Callable[..., Driver], t
     (tmp_path / "disturbed").mkdir()
 
     def restored() -> list[Any]:
-        running = [one for vertex in driver.master.view(0).vertices for one in vertex.subtasks if one.metrics.records_in]
-        return [one.metrics.details.restored for one in running if one.attempt == 2]
+        up = [one for vertex in driver.master.view(0).vertices for one in vertex.subtasks if one.metrics.records_in]
+        return [one.metrics.details.restored for one in up if one.attempt == 2]
 
     driver.run_until(lambda: any(one.total for one in restored()), "it restored files and runs")
     assert all((one.local, one.stored) == ((one.total, 0) if kept else (0, one.total)) for one in restored())
