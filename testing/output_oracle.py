@@ -41,8 +41,9 @@ def check_output(workload: Workload, visible: Visible, *, drained: bool) -> None
     each_once("records of strands", visible.get("strands", []), passed_on, workload.exactly_once)
 
 
-def check_drained(workload: Workload, visible: Visible) -> None:
-    """The job was stopped after event time had ended: nothing that was read is waiting for it."""
+def check_drained(workload: Workload, visible: Visible, *, again: bool) -> None:
+    """The job was stopped after event time had ended: nothing that was read is waiting for it. `again`: as another job
+    that it had begun from."""
     expected = {record.id for record in workload.records}
     done: dict[str, set[int]] = {}
     for branch in workload.branches:
@@ -59,18 +60,26 @@ def check_drained(workload: Workload, visible: Visible) -> None:
                 f"drained, of {len(expected)} records {len(ids)} are in {one} and {len(others)} in {other}; not in "
                 f"both is {differ[0]}, for example"
             )
-    if "columns" in workload.branches and done and workload.exactly_once:
-        _check_drained_columns(visible, max(done.items(), key=lambda each: len(each[1])))
+    if not done or not workload.exactly_once:
+        return
+    other, ids = next(iter(done.items()))
+    if "columns" in workload.branches:
+        _check_count("columns", _in_columns(visible), other, len(ids))
+    if "running" in workload.branches and not (again or workload.late):
+        _check_count("side", sum(bucket.n for bucket in visible.get("side", [])), other, len(ids))
 
 
-def _check_drained_columns(visible: Visible, other: tuple[str, set[int]]) -> None:
+def _check_count(one: str, found: int, other: str, expected: int) -> None:
+    if found != expected:
+        raise Violation(f"drained, {found} records are in {one}, and {expected} in {other}")
+
+
+def _in_columns(visible: Visible) -> int:
     counts: defaultdict[tuple[int, int], int] = defaultdict(int)
     for row in visible.get("columns", []):
         window = row["key"], row["window_start"]
         counts[window] = max(counts[window], row["n"])
-    found = sum(counts.values()) + len(visible.get("late columns", []))
-    if found != len(other[1]):
-        raise Violation(f"drained, {found} records are in columns, and {len(other[1])} in {other[0]}")
+    return sum(counts.values()) + len(visible.get("late columns", []))
 
 
 def _check_running(workload: Workload, found: list[Counted]) -> None:

@@ -11,7 +11,6 @@ from unittest.mock import patch
 
 from ..jobmanager import attempt_setup, restore
 from ..jobmanager.checkpoint_coordinator import CheckpointCoordinator
-from ..runtime.elements import MAX_WATERMARK, Barrier, Watermark
 from ..runtime.windows.event_time_triggers import EventTimeTrigger
 from ..runtime.windows.trigger import TriggerResult
 from ..state.objects import Program
@@ -97,21 +96,6 @@ def drain_forgotten_by_one_subtask() -> Any:
     return replaced(SourceInput, "_time_is_to_end", make)
 
 
-def event_time_ended_too_early() -> Any:
-    """The end of event time that belongs to a drain goes before every barrier that is waiting."""
-
-    def make(original: Any) -> Any:
-        def inject(self: SourceInput, barrier: Barrier) -> None:
-            original(self, barrier)
-            if barrier.savepoint is not None and barrier.savepoint.drain and not self._ended:
-                self._events.append(Watermark(MAX_WATERMARK))
-                self._time_ended = True
-
-        return inject
-
-    return replaced(SourceInput, "inject", make)
-
-
 def checkpoint_begun_during_a_savepoint() -> Any:
     """It may be complete before the savepoint is, which then takes over its pending commits."""
 
@@ -158,7 +142,6 @@ STATE_BUGS: tuple[Callable[[], Any], ...] = (
     broadcast_state_lags,
     barriers_of_the_second_input_forgotten,
     drain_forgotten_by_one_subtask,
-    event_time_ended_too_early,
     checkpoint_begun_during_a_savepoint,
     commits_of_a_savepoint_left_to_its_job,
     window_forgotten_when_it_fires,

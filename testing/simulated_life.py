@@ -181,7 +181,7 @@ class Life:
         if Fault.PAUSE_SLOT not in self._world.plan.kinds:  # one that hung may prepare something after it was given up
             self.pending.check()
         if self._stopped_drained():
-            check_drained(self._world.workload, self.warehouse.visible)
+            check_drained(self._world.workload, self.warehouse.visible, again=self.begins.drained)
 
     def next(self) -> Life | None:
         """The next one, if this one has stopped with a savepoint."""

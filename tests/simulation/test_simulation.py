@@ -25,26 +25,25 @@ FIRST_SEED = {
     "forgotten_barrier": 3,
     "double_commit": 0,
     "commit_before_the_log": 0,
-    "split_assigned_over_the_barrier": 0,
+    "split_assigned_over_the_barrier": 32,
     "file_of_an_aborted_checkpoint_reused": 0,
-    "watermark_not_restored": 0,
+    "watermark_not_restored": 3,
     "committable_handed_out_once": 0,
-    "splits_of_a_restarted_reader_forgotten": 0,
-    "output_of_survivors_cleaned_up": 0,
-    "output_of_the_dead_left_pending": 0,
-    "region_without_its_neighbours": 0,
-    "overtaken_output_forgotten": 0,
-    "input_after_the_snapshot_forgotten": 0,
+    "splits_of_a_restarted_reader_forgotten": 5,
+    "output_of_survivors_cleaned_up": 5,
+    "output_of_the_dead_left_pending": 5,
+    "region_without_its_neighbours": 10,
+    "overtaken_output_forgotten": 10,
+    "input_after_the_snapshot_forgotten": 10,
     "late_answer_of_a_commit_heeded": 0,
     "union_list_given_to_one": 0,
     "list_given_to_everybody": 0,
     "broadcast_state_lags": 0,
     "barriers_of_the_second_input_forgotten": 9,
-    "drain_forgotten_by_one_subtask": 0,
-    "event_time_ended_too_early": 0,
-    "checkpoint_begun_during_a_savepoint": 0,
+    "drain_forgotten_by_one_subtask": 23,
+    "checkpoint_begun_during_a_savepoint": 4,
     "commits_of_a_savepoint_left_to_its_job": 0,
-    "window_forgotten_when_it_fires": 0,
+    "window_forgotten_when_it_fires": 1,
 }
 """Where the search for a stormy seed that shows the bug begins; a change of the engine shuffles all seeds."""
 PATIENCE = 60
@@ -148,8 +147,8 @@ def test_a_seed_gives_the_same_run_again_and_in_another_process() -> None:
 
 def test_a_violation_is_reported_with_its_seed_and_the_last_events(capsys: pytest.CaptureFixture[str]) -> None:
     with BUGS["commit_before_the_log"]():
-        assert main(["--seed", "2", "--stormy"]) == 1
+        assert main(["--seed", "0", "--stormy"]) == 1
     printed = capsys.readouterr().out
-    assert "seed 2: transaction" in printed
+    assert "seed 0: transaction" in printed
     assert "no logged checkpoint holds it" in printed
-    assert "commit" in printed.splitlines()[-8]
+    assert "commit" in printed.splitlines()[-9]
