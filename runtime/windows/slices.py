@@ -117,6 +117,7 @@ class SlicedWindowOperator(WindowOperator):
         for slice_start in range(start + sliding.slice_ms, start + sliding.slide_ms, sliding.slice_ms):
             self.backend.set_namespace(slice_start)
             self.evaluation.clear()
+        self.backend.set_namespace(start)
         super()._window_over()
 
 

@@ -51,6 +51,8 @@ class WindowOperator(KeyedOperator):
     """Aligned windows with any trigger and any evaluation; building.py knows which operator windows need."""
 
     windows_merge = False
+    """Then contents and the trigger's state have namespaces of their own; else both are that of the window's number,
+    in which the operator is as long as the window is at hand."""
 
     def __init__(
         self,
@@ -174,7 +176,8 @@ class WindowOperator(KeyedOperator):
         """About an element of the window at hand."""
         at_hand = self._at_hand
         window = at_hand.window()
-        self.backend.set_namespace(at_hand.number)
+        if self.windows_merge:
+            self.backend.set_namespace(at_hand.number)
         try:
             result = self.trigger.on_element(row, timestamp, window, self._for_trigger)
         except Exception as error:
@@ -251,7 +254,8 @@ class WindowOperator(KeyedOperator):
         at_hand = self._at_hand
         window = at_hand.window()
         on_time = self.trigger.on_event_time if event_time else self.trigger.on_processing_time
-        self.backend.set_namespace(at_hand.number)
+        if self.windows_merge:
+            self.backend.set_namespace(at_hand.number)
         try:
             result = on_time(timestamp, window, self._for_trigger)
         except Exception as error:
@@ -266,28 +270,28 @@ class WindowOperator(KeyedOperator):
             if not isinstance(result, TriggerResult):
                 raise TypeError(f"the trigger ({self.trigger}) answered {result!r}, which is no TriggerResult")
             purge = over or TriggerResult.PURGE in result
+            if self.windows_merge:
+                self.backend.set_namespace(at_hand.home)
             if TriggerResult.FIRE in result:
                 self._give_out(keep=not purge)
             if purge:
-                self.backend.set_namespace(at_hand.home)
                 self.evaluation.clear()
             if over:
-                self.backend.set_namespace(at_hand.number)
-                self.trigger.clear(at_hand.window(), self._for_trigger)
                 self._window_over()
         except Exception as error:
             raise_user_error(self.context, error, f"in {at_hand.window()} of key {shown(at_hand.key)}")
 
     def _window_over(self) -> None:
         """The one at hand: nothing of it must be left."""
-        self.backend.set_namespace(self._at_hand.home)
         self.evaluation.window_over(self._at_hand)
+        if self.windows_merge:
+            self.backend.set_namespace(self._at_hand.number)
+        self.trigger.clear(self._at_hand.window(), self._for_trigger)
 
     def _give_out(self, keep: bool) -> None:
         """keep: the window goes on with its contents, so what is handed out must not be the contents themselves. Nor
         may it be other state that a window function has."""
         at_hand = self._at_hand
-        self.backend.set_namespace(at_hand.home)
         produced = self.evaluation.results(at_hand.key, at_hand)
         if produced is None:
             return
