@@ -124,8 +124,9 @@ ALLOW_NON_RESTORED = Option(
 )  # fmt: skip
 CHECK_FUNCTIONS = Option(
     "execution.state-recovery.check-functions", BOOL, True,
-    "Before a job starts from a checkpoint or savepoint, its functions are opened once, elsewhere, to compare the "
-    "state they declare. False: only operators' ids and parallelism are compared then, types when the job restores.",
+    "Before a job starts from a checkpoint or savepoint, its functions are opened and closed once (on a cluster in a "
+    "process of their own) to compare the state they declare. False: only ids and parallelism are compared then, types "
+    "when the job restores.",
 )  # fmt: skip
 
 # state ---------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.jobmanager.restore_check import check_restore
+from penstock.jobmanager.restore_check import Fit, check_restore
 from penstock.state.errors import IncompatibleStateError
 from penstock.state.stored_state import StoredSnapshot
 
@@ -99,18 +99,19 @@ def test_types_that_do_not_fit_are_told_from_the_metadata_and_refused(
     golden: Any, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = unpacked(stored, tmp_path)["path"]
-    assert problems(golden, f"{tmp_path}/{path}") == []
+    fit = fit_of(golden, f"{tmp_path}/{path}")
+    assert (fit.problems, fit.dropped, fit.empty, fit.unknown) == ([], [], [], [])
     monkeypatch.setitem(golden.accounts, 2, StrictAccount)
-    (found,) = problems(golden, f"{tmp_path}/{path}")
+    (found,) = fit_of(golden, f"{tmp_path}/{path}").problems
     said = "state 'account' of operator 'process Accounting' .* 'total' was int and is now str; declare 'total' so that"
     assert re.search(f"{said}.*field 'owner' is new and has no default", found)
     with pytest.raises(IncompatibleStateError, match=said):
         golden.finish(tmp_path, backend_of(stored), 2, f"{tmp_path}/{path}")
 
 
-def problems(golden: Any, path: str) -> list[str]:
+def fit_of(golden: Any, path: str) -> Fit:
     """Of the checkpoint at a path with the job as it is now, which is not run."""
-    return check_restore(StoredSnapshot.open(path, {}).metadata, golden.graph(2)).problems
+    return check_restore(StoredSnapshot.open(path, {}).metadata, golden.graph(2))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

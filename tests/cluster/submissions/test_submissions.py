@@ -266,6 +266,13 @@ def test_savepoints_over_rest_and_a_job_that_goes_on_from_one(
     latest = rest.checkpoints(job)["latest"]["savepoint"]
     assert (latest["external_path"], latest["checkpoint_type"]) == (last, "SYNC_SAVEPOINT")
 
+    project.write("others.py", COUNTS.format(tmp_path).replace('"counts"', '"others"').replace('"out"', '"other out"'))
+    jobs = len(rest.jobs())
+    refused = project.penstock("submit", "others.py", "-s", last)
+    assert refused.code == 1
+    assert "state of operators that the job does not have: counts (state '" in refused.err
+    assert len(rest.jobs()) == jobs, "it is refused before there is one"
+
     again = project.penstock("submit", "counts.py", "-s", last, "-p", "2").out.strip()
     reads(again, "ab", 2)
     told = project.penstock("stop", again, "--savepoint-path", kept)
