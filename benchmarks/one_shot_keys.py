@@ -65,7 +65,7 @@ class Remembering(KeyedProcessFunction):
 
     def open(self, runtime_context: RuntimeContext) -> None:
         ttl = StateTtlConfig(self.gap_ms) if self.by_ttl else None
-        self.state = runtime_context.get_state(ValueStateDescriptor("seen", int, ttl=ttl))
+        self.state: Any = runtime_context.get_state(ValueStateDescriptor("seen", int, ttl=ttl))
 
     def process_element(self, value: int, ctx: Any) -> None:
         self.state.update(value)

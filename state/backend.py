@@ -180,7 +180,8 @@ class Timers(ABC):
     def pop_due(self, timestamp: int) -> tuple[int, Any, int] | None:
         """Remove and return the earliest timer (timestamp, key, namespace) not after `timestamp`, or None.
 
-        Ties fire in the order they were registered (after a restore: in key order)."""
+        Ties fire in the order they were registered while they are in memory, and in that of their rows if they were
+        read from the store, because there are many or after a restore."""
 
 
 class KeyedStateBackend(ABC):

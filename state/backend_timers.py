@@ -19,6 +19,8 @@ _PREFIX = "timers/"
 
 
 class BackendTimers:
+    """Opens them by name, and sends their changes on their way."""
+
     def __init__(
         self,
         cursor: Cursor,

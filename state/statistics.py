@@ -36,7 +36,7 @@ class StateStatistics:
     """Rows: values, entries of maps, chunks of lists, timers; and changed cells in the cache, of which some have a row
     already. RocksDB counts a row that was written again and not compacted yet as several. Of a column store: keys."""
     timers: int = 0
-    """Exactly those that are registered."""
+    """That are registered: exactly while all are in memory, else about."""
     rocksdb: dict[str, int] = field(default_factory=dict)
     """Property without the leading 'rocksdb.' -> value; empty where there is no RocksDB."""
     growth: float | None = None

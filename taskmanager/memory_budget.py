@@ -3,15 +3,15 @@
     process     resident when it is blank: Python, Arrow, the libraries
     network     windows of the channels into the slot, and as much again of what its own channels have encoded and not
                 sent yet: both are bounded by credit (writers.py), at most taskmanager.memory.network.max each
-    cells       decoded values before RocksDB and what is on its way into it (state/cell_weight.py), shared by all
-                operators of the slot with keyed state
+    cells       decoded values before RocksDB, the first timers, and what is on its way into it
+                (state/cell_weight.py), shared by all operators of the slot with keyed state
     rocksdb     block cache, which indexes and filters are part of, and write buffers, shared by all its databases
     work        the batches that are being read, computed and encoded
     functions   with taskmanager.memory.process.size: what is left for users' functions
 
 Cells and rocksdb are the managed memory. Nobody enforces the sum: every part keeps to its own limit. What is not in it
-is what users' functions hold beyond their part, timers, of which each has an entry in memory, vectorised windows, and
-state on the heap (state.backend.type: heap).
+is what users' functions hold beyond their part, vectorised windows, and state and timers on the heap
+(state.backend.type: heap).
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ STATE = {
     "named_state_entries": _gauge(NAMED, "Rows of one state; an estimate."),
     "named_state_growth_bytes": _gauge(NAMED, "Bytes a second by which one state grew in about the last minute."),
     "named_state_largest_key_bytes": _gauge(NAMED, "What the key holds that holds most, of those looked at."),
-    "timers": _gauge(SUBTASK, "Timers that are registered."),
+    "timers": _gauge(SUBTASK, "Timers that are registered; where not all are in memory, about."),
     "rocksdb_block_cache_bytes": _gauge(
         SUBTASK, "Block cache in use. One serves all operators of a slot, and each of them shows it: do not sum it up."
     ),

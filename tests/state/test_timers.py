@@ -13,13 +13,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from penstock.state.backend import KeyedStateBackend
+from penstock.state.errors import StateError
 from penstock.state.key_groups import KeyGroupRange, key_group, subtask_of
 from penstock.state.keyed_backend import BackendOptions
+from penstock.state.rocksdb import RocksStore
+from penstock.state.row_keys import encode_word
 from penstock.state.snapshots import KeyedHandle
 
-GROUPS = 8
+GROUPS = 3
 EARLIEST, LATEST = -(1 << 63), (1 << 63) - 1
-TIMES = st.integers(-3, 12) | st.sampled_from([EARLIEST, LATEST])
+TIMES = st.integers(-3, 30) | st.sampled_from([EARLIEST, LATEST])
 NAMESPACES = st.sampled_from([0, -60_000, 60_000])
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 BYTES_OF_A_TIMER = 460
@@ -89,9 +92,10 @@ class TimerMachine(RuleBasedStateMachine):
         self.owner(key).timers(name).register_for(key, at, namespace)
         self.model[name].add((at, key, namespace))
 
-    @rule(at=TIMES, namespace=NAMESPACES)
-    def register_every_key(self, at: int, namespace: int) -> None:
-        for key in self.keys:
+    @rule(start=TIMES, step=st.integers(0, 4), namespace=NAMESPACES)
+    def register_many(self, start: int, step: int, namespace: int) -> None:
+        for number, key in enumerate(3 * self.keys):
+            at = min(start + number * step, LATEST)
             backend = self.owner(key)
             backend.set_current_key(key)
             backend.timers("event").register(at, namespace)
@@ -118,7 +122,7 @@ class TimerMachine(RuleBasedStateMachine):
                 self.model[name].remove(due)
         assert all(timer[0] > up_to for timer in self.model[name])
 
-    @rule(name=st.sampled_from(["event", "processing"]), how_many=st.integers(1, 4))
+    @rule(name=st.sampled_from(["event", "processing"]), how_many=st.integers(1, 12))
     def fire_some(self, name: str, how_many: int) -> None:
         """As an operator does that is interrupted."""
         for backend in self.backends:
@@ -135,9 +139,9 @@ class TimerMachine(RuleBasedStateMachine):
             own = [timer[0] for timer in self.model[name] if self.owner(timer[1]) is backend]
             assert backend.timers(name).next_timestamp() == min(own, default=None)
 
-    @rule()
-    def between_batches(self) -> None:
-        for backend in self.backends:
+    @rule(batches=st.integers(1, 3))
+    def between_batches(self, batches: int) -> None:
+        for backend in self.backends * batches:
             backend.between_batches()
 
     # ---- snapshots
@@ -184,3 +188,151 @@ def test_timers_are_those_of_the_model(kind: str, examples: int, new_rig: Callab
         lambda: TimerMachine(kind, new_rig),
         settings=settings(max_examples=examples, stateful_step_count=40, deadline=None, suppress_health_check=SLOW),
     )
+
+
+# ---- what is promised, case by case
+
+
+def popped(timers: Any, up_to: int = LATEST) -> list[Timer]:
+    fired = []
+    while (due := timers.pop_due(up_to)) is not None:
+        fired.append(due)
+    return fired
+
+
+def test_only_as_many_are_in_memory_as_there_is_room_for(rocks: Any) -> None:
+    backend = rocks.open(options=options_for(100))
+    timers = backend.timers("event")
+    for number in range(2_000):
+        timers.register_for(number, number % 50 * 1_000, 0)
+        assert len(timers._live) <= 110, "a little more, as int keys are light"
+        if number % 100 == 0:
+            backend.between_batches()
+    assert backend.statistics().timers == 2_000
+    fired = []
+    while (due := timers.pop_due(LATEST)) is not None:
+        fired.append(due)
+        assert len(timers._live) <= 500, "what is on its way to the store may be in memory twice"
+        backend.between_batches()
+    assert sorted(fired) == sorted((number % 50 * 1_000, number, 0) for number in range(2_000))
+    assert [timer[0] for timer in fired] == sorted(timer[0] for timer in fired)
+
+
+def test_one_time_for_all_of_them_needs_no_more_room(rocks: Any) -> None:
+    """All windows of one end: the horizon lies amid its timers."""
+    backend = rocks.open(options=options_for(50))
+    timers = backend.timers("event")
+    for number in range(1_000):
+        timers.register_for(number, 7, number % 3)
+        assert len(timers._live) <= 60
+    restored = rocks.open(rocks.snapshot(backend), options=options_for(50)).timers("event")
+    for each in (timers, restored):
+        fired = popped(each, 7)
+        assert len(fired) == 1_000
+        assert set(fired) == {(7, number, number % 3) for number in range(1_000)}
+
+
+def test_ties_fire_by_registration_in_memory_and_by_rows_after_that(rig: Any) -> None:
+    backend = rig.open()
+    timers = backend.timers("event")
+    keys = [key for key in "hgfedcba" for _ in range(2)]
+    for number, key in enumerate(keys):
+        timers.register_for(key, 5, number % 2)
+    handles = rig.snapshot(backend)
+    assert [(timer[1], timer[2]) for timer in popped(timers)] == [(key, n % 2) for n, key in enumerate(keys)]
+    fired = popped(rig.open(handles).timers("event"))
+    assert fired == sorted(fired, key=lambda timer: (key_group(timer[1], 32), timer[2], timer[1]))
+    assert len(fired) == len(keys)
+
+
+def test_a_restore_reads_only_the_first_timers(rocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = rocks.open()
+    for number in range(20_000):
+        backend.timers("event").register_for(number, number, 0)
+    handles = rocks.snapshot(backend)
+    read: list[int] = []
+    some_of = RocksStore.some_of
+
+    def counted(store: RocksStore, *place: Any) -> Any:
+        rows, position = some_of(store, *place)
+        read.append(len(rows))
+        return rows, position
+
+    monkeypatch.setattr(RocksStore, "some_of", counted)
+    restored = rocks.open(handles, options=options_for(200))
+    timers = restored.timers("event")
+    assert timers.next_timestamp() == 0
+    assert sum(read) < 1_000
+    assert abs(restored.statistics().timers - 20_000) < 200, "about as many as the snapshot says"
+    assert [timer[0] for timer in popped(timers)] == list(range(20_000))
+    assert restored.statistics().timers == 0
+
+
+def test_a_restore_begins_where_the_timers_do(rocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not at the tombstones of what has fired."""
+    backend = rocks.open()
+    timers = backend.timers("event")
+    for number in range(3_000):
+        timers.register_for(number, number, 0)
+    rocks.snapshot(backend, 1)
+    assert len(popped(timers, 2_499)) == 2_500
+    handles = rocks.snapshot(backend, 2)
+    starts: list[bytes] = []
+    some_of = RocksStore.some_of
+
+    def noted(store: RocksStore, place: bytes, position: bytes, most: int) -> Any:
+        starts.append(position[8:16])
+        return some_of(store, place, position, most)
+
+    monkeypatch.setattr(RocksStore, "some_of", noted)
+    restored = rocks.open(handles)
+    assert len(popped(restored.timers("event"))) == 500
+    assert min(starts) >= encode_word(2_500)
+
+
+def test_how_many_there_are_is_known_at_another_parallelism(rocks: Any) -> None:
+    backend = rocks.open(options=options_for(10))
+    for number in range(4_000):
+        backend.timers("event").register_for(number, number, 0)
+    handles = rocks.snapshot(backend)
+    counts = []
+    for own in (KeyGroupRange(0, 15), KeyGroupRange(16, 31)):
+        part = rocks.open(handles, own, options_for(10))
+        part.timers("event")
+        counts.append(part.statistics().timers)
+    assert all(abs(count - 2_000) < 100 for count in counts)
+
+
+def test_timers_share_the_memory_of_cells(rocks: Any) -> None:
+    """Timers of two names have half of the room each, and cells have what timers leave."""
+    backend = rocks.open(options=options_for(100))
+    for name in ("event", "processing"):
+        for number in range(1_000):
+            backend.timers(name).register_for(number, number, 0)
+    for number in range(1_000, 1_200):  # both know of each other now
+        backend.timers("event").register_for(number, number - 2_000, 0)
+    assert len(backend.timers("event")._live) <= 55
+    allowed = backend._generation._allowed()
+    backend._is_full()
+    assert backend._generation._allowed() < allowed
+
+
+@pytest.mark.parametrize("timestamp", [1 << 63, 1 << 70])
+def test_a_timestamp_has_64_bits(rig: Any, timestamp: int) -> None:
+    with pytest.raises(StateError, match=f"{timestamp} does not"):
+        rig.open().timers("event").register_for("a", timestamp, 0)
+
+
+def test_what_leaves_memory_late_is_read_again(rocks: Any) -> None:
+    """Rows may appear before the place up to which the store was read."""
+    backend = rocks.open(options=options_for(40))
+    timers = backend.timers("event")
+    for number in range(500):
+        timers.register_for(number, 1_000 + number, 0)
+    rocks.snapshot(backend, 1)
+    assert popped(timers, 1_249) == [(1_000 + number, number, 0) for number in range(250)]
+    for number in range(200):
+        timers.register_for(number, number, 0)
+    rocks.snapshot(backend, 2)
+    early = [(number, number, 0) for number in range(200)]
+    assert popped(timers) == early + [(1_000 + number, number, 0) for number in range(250, 500)]
