@@ -104,8 +104,8 @@ class AttemptSetup:
             self._took_over = True
         self._reusable = found[-1].checkpoint_id if found[-1:] == own[-1:] and own else None
         if parts.graph.attempt > 1:
-            program = parts.store.sweep(parts.graph.attempt, list(parts.checkpointing.retained.values()))
-            parts.orders.give(RunProgram(("sweep",), program))
+            retained = list(parts.checkpointing.retained.values())
+            parts.checkpointing.deletions.begin(partial(parts.store.sweep, parts.graph.attempt, retained))
         self.step = Step.COMMITTING
 
     def _name_of(self, metadata: CheckpointMetadata) -> str:

@@ -1,8 +1,8 @@
 """Objects that a job does not need any more, until the store has deleted them. Nothing waits for that.
 
-A deletion that fails, because the store does not serve for a while, is begun again with the next one, and when a
-checkpoint is completed: files pile up only as long as checkpoints fail, too. What is still there when the attempt ends
-the next one sweeps (state/checkpoint_store.py), but for a savepoint's, which lie elsewhere.
+A deletion that fails, because the store does not serve for a while, is begun again when a checkpoint is completed:
+files pile up only as long as checkpoints fail, too. What was found to be deletable stays so: nothing refers to it again
+(state/garbage.py says why).
 """
 
 from __future__ import annotations
