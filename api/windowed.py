@@ -157,6 +157,11 @@ class WindowedStream:
         return Apply(function)
 
     def _add(self, kind: str, make: Any, name: str | None) -> DataStream:
+        from ..runtime.windows.time_windows import TumblingEventTimeWindows
+
+        name = name or self._stream._env.pipeline.free_name(kind)
+        if self._trigger or self._evictor or not isinstance(self._assigner, TumblingEventTimeWindows):
+            kind += " on rows"  # of which nothing would run vectorised
         stream = self._stream._add(kind, make, name)
         if self._late_tag is not None and stream._step is not None:
             stream._step.tag_types[self._late_tag.name] = self._stream.record_type

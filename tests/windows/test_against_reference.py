@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -301,14 +302,45 @@ scenarios = st.builds(
 ).filter(Scenario.is_possible)
 
 
-def check(scenario: Scenario) -> None:
+def check(scenario: Scenario) -> Play:
     play = Play(scenario)
     play.run()
     assert play.fired == play.expected
     assert Counter(play.late) == Counter(play.reference.late)
+    return play
 
 
 @given(scenarios)
 @settings(max_examples=200, deadline=None)
 def test_any_window(scenario: Scenario) -> None:
     check(scenario)
+
+
+ON_ROCKSDB = [
+    ("sliding", "own", "none", "aggregate"),
+    ("sessions", "own", "none", "process"),
+    ("sessions", "early and late", "count", "reduce"),
+    ("pairs", "own", "none", "aggregate"),
+    ("named", "purging count", "none", "process"),
+]
+
+
+@pytest.mark.parametrize(("assigner", "trigger", "evictor", "kind"), ON_ROCKSDB)
+def test_on_rocksdb(assigner: str, trigger: str, evictor: str, kind: str) -> None:
+    chance = random.Random(7)
+    clicks = [(Click(chance.choice(KEYS), chance.randint(-5, 5)), chance.randint(-40, 60)) for _ in range(60)]
+    check(Scenario(assigner, trigger, evictor, kind, 6, clicks, 11, "rocksdb"))
+
+
+def test_everything_is_tried_with_everything_it_goes_with() -> None:
+    chance = random.Random(3)
+    fired: Counter[str] = Counter()
+    for assigner in ASSIGNERS:
+        for trigger in TRIGGERS:
+            clicks = [(Click(chance.choice(KEYS), chance.randint(-5, 5)), chance.randint(-40, 60)) for _ in range(16)]
+            scenario = Scenario(assigner, trigger, "none", "process", 6, clicks, chance.randint(0, 99), restarts=False)
+            if scenario.is_possible():
+                play = check(scenario)
+                fired[assigner] += play.fired.total()
+                fired[trigger] += play.fired.total()
+    assert [name for name in (*ASSIGNERS, *TRIGGERS) if not fired[name]] == ["never"]
