@@ -143,7 +143,7 @@ def test_no_orphans(
     while (done := job.status.checkpoints.completed) < CHECKPOINTS:
         job.checkpoints(5)
         requests.append(job.job.savepoint(str(tmp_path / "savepoints")))
-        if done % 3 == 0:
+        if done % 3 == 0 and done < CHECKPOINTS / 2:  # a restart sweeps, so the rest is one attempt
             job.kill()
     for store in stores:
         store.trouble = 0.0
