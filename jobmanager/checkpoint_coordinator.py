@@ -307,11 +307,13 @@ class CheckpointCoordinator:
 
     def taken(self, checkpoint: Checkpoint) -> list[Decision]:
         """A savepoint counts; nothing follows from it for other checkpoints, but after one with which the job stops
-        there are none."""
+        there are none: older ones that are still under way are given up."""
         self._move(checkpoint, C.COMPLETED)
-        self._quiet = self._quiet or (checkpoint.savepoint is not None and checkpoint.savepoint.stop)
+        stops = checkpoint.savepoint is not None and checkpoint.savepoint.stop
+        self._quiet = self._quiet or stops
         self._forget(checkpoint)
-        return self._persist_first()
+        older = list(self._active.values()) if stops else []
+        return [self._abort(c, "the job has stopped with a savepoint") for c in older] + self._persist_first()
 
     def logged(self, checkpoint: Checkpoint, now_ms: int) -> list[Decision]:
         """The completion is in the log."""

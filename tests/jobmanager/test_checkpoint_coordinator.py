@@ -256,3 +256,15 @@ def test_no_checkpoint_begins_while_a_savepoint_is_under_way() -> None:
     assert c.tick(110, ready=True) == []
     assert c.taken(savepoint) == []
     assert triggered(c, 120).purpose is Purpose.PERIODIC
+
+
+def test_a_checkpoint_that_is_slower_than_the_savepoint_with_which_the_job_stops_is_given_up() -> None:
+    """Simulator seed 61 in a storm: its completion would have been illegal behind the savepoint's entry in the log."""
+    c = coordinator(max_concurrent=2)
+    slow = triggered(c, 100)
+    c.want_savepoint(Savepoint("savepoints/savepoint-job-1", stop=True))
+    savepoint = triggered(c, 110)
+    acknowledged(c, savepoint)
+    assert c.written(savepoint, "name")
+    acknowledged(c, slow)
+    assert [(type(each), each.checkpoint) for each in c.taken(savepoint)] == [(Abort, slow)]

@@ -35,7 +35,7 @@ FIRST_SEED = {
     "region_without_its_neighbours": 10,
     "overtaken_output_forgotten": 10,
     "input_after_the_snapshot_forgotten": 10,
-    "late_answer_of_a_commit_heeded": 0,
+    "late_answer_of_a_commit_heeded": 32,
     "union_list_given_to_one": 0,
     "list_given_to_everybody": 0,
     "broadcast_state_lags": 0,
@@ -121,6 +121,7 @@ SCENARIOS = {
     "a cancel overrules a savepoint whose document is being written": (13, False),
     "a master that takes over a stop with a savepoint writes one of its own": (21, False),
     "a drain does not end event time that has ended": (23, True),
+    "a job that has stopped with a savepoint completes no checkpoint that was slower": (61, True),
     "a drain ends event time behind watermarks of its own": (65, False),
 }
 """Bugs that were found here, or nearly made: (seed that showed it then, stormy)."""
