@@ -10,8 +10,7 @@ into the head as well, since its row may lie before the place up to which rows w
 
 When the head takes more than its room, its later half leaves it, and the horizon is where that begins. When it is
 empty, the next timers are read from the store, corrected by what is on its way there (write_queue.py). As long as there
-is room for all of them, the horizon is after all time, and no row is ever read. So it is always in memory, where the
-state is.
+is room for all of them, the horizon is after all time, and no row is ever read. On the heap backend it stays there.
 
 A timer that fires or is deleted before it was ever written never reaches the store, unless it was registered at the
 horizon or after it.

@@ -182,7 +182,7 @@ class TimerMachine(RuleBasedStateMachine):
         self.open(parallelism, handles)
 
 
-@pytest.mark.parametrize(("kind", "examples"), [("heap", 8), ("rocksdb", 20)])
+@pytest.mark.parametrize(("kind", "examples"), [("heap", 8), ("rocksdb", 60)])
 def test_timers_are_those_of_the_model(kind: str, examples: int, new_rig: Callable[..., Any]) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: TimerMachine(kind, new_rig),
@@ -336,3 +336,34 @@ def test_what_leaves_memory_late_is_read_again(rocks: Any) -> None:
     rocks.snapshot(backend, 2)
     early = [(number, number, 0) for number in range(200)]
     assert popped(timers) == early + [(1_000 + number, number, 0) for number in range(250, 500)]
+
+
+def test_what_is_on_its_way_to_the_store_is_read_as_well(rocks: Any) -> None:
+    """A snapshot whose program never ran has it all, and nothing is written."""
+    backend = rocks.open(options=options_for(20))
+    timers = backend.timers("event")
+    for number in range(200):
+        timers.register_for(number, number, 0)
+    pending = backend.snapshot(1)
+    for number in range(100, 200, 2):
+        timers.delete_for(number, number, 0)
+    assert [timer[0] for timer in popped(timers)] == [*range(100), *range(101, 200, 2)]
+    pending.close()
+
+
+def test_timers_at_the_horizon(rocks: Any) -> None:
+    """Registered where the store was read already, and deleted where it was not."""
+    backend = rocks.open(options=options_for(20))
+    timers = backend.timers("event")
+    for number in range(300):
+        timers.register_for(number, 7, 0)
+    rocks.snapshot(backend, 1)
+    fired = {timers.pop_due(7) for _ in range(100)}
+    left = [(7, number, 0) for number in range(300) if (7, number, 0) not in fired]
+    for timer in left[::2]:
+        timers.delete_for(timer[1], 7, 0)
+    for number in range(300):
+        timers.register_for(number, 7, -5)
+    rocks.snapshot(backend, 2)
+    again = popped(timers)
+    assert sorted(again, key=repr) == sorted([*left[1::2], *((7, number, -5) for number in range(300))], key=repr)
