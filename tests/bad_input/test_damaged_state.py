@@ -244,17 +244,28 @@ def test_metadata_of_another_format(left: Left, document: tuple[Path, str], vers
     assert left.jobs() == before, "there is no job yet"
 
 
-@pytest.mark.parametrize(("version", "writer"), [(99, "a newer version"), (1, "a version before the first release")])
-def test_keyed_state_of_another_format(left: Left, document: tuple[Path, str], version: int, writer: str) -> None:
+ROWS = "operator 'process Counting': the keyed state has format"
+
+
+@pytest.mark.parametrize(
+    ("field", "version", "said"),
+    [
+        ("format", 99, f"{ROWS} 99 and was written by a newer version of penstock"),
+        ("format", 1, f"{ROWS} 1 and was written by a version before the first release"),
+        ("version", 99, "operator '.*': vectorised state has format 99, this version of penstock reads 1"),
+    ],
+)
+def test_keyed_state_of_another_format(
+    left: Left, document: tuple[Path, str], field: str, version: int, said: str
+) -> None:
     place, kind = document
     content = msgspec.json.decode(place.read_bytes())["document"]
     for handle in (h for s in content["subtasks"] for o in s["operators"] for h in o["keyed"]):
         meta = msgspec.json.decode(base64.b64decode(handle["meta"]))
-        if "format" in meta:
-            handle["meta"] = base64.b64encode(msgspec.json.encode({**meta, "format": version})).decode()
+        if field in meta:
+            handle["meta"] = base64.b64encode(msgspec.json.encode({**meta, field: version})).decode()
     place.write_bytes(seal(kind, METADATA_VERSION, "other", content))
     before = left.jobs()
-    said = f"operator 'process Counting'.*format {version} .*written by {writer}"
     with pytest.raises(IncompatibleStateError, match=said):
         left.job(left.paths[kind])
     assert left.jobs() == before
