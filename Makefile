@@ -47,9 +47,12 @@ chaos: $(DEV)
 matrix: $(DEV)
 	$(BIN)/python -m pytest -m '' tests/cluster/failures/test_matrix.py
 
-# Fifty jobs one after the other on one cluster: nothing grows.
+# Fifty jobs one after the other on one cluster: nothing grows. A thousand checkpoints with failures: nothing is left.
+# A store that refuses for a minute.
 soak: $(DEV)
 	SUBMISSIONS=50 $(BIN)/python -m pytest tests/cluster/submissions/test_many_submissions.py
+	CHECKPOINTS=1000 $(BIN)/python -m pytest tests/pipelines/test_no_orphans.py tests/simulation/test_many_checkpoints.py
+	REFUSED_S=60 $(BIN)/python -m pytest tests/pipelines/test_failing_store.py
 
 # What this version leaves in a store, for later ones to restore; as long as it is not released (tests/golden).
 golden: $(DEV)

@@ -13,8 +13,9 @@ cannot be fenced (PROTOCOLS 4); what makes them safe:
 
 - SubsumedUpTo is logged before the objects of a subsumed checkpoint are deleted, so nobody will restore it.
 - `sweep` removes what no retained checkpoint refers to and what was written by an *older* attempt: the slots of that
-  attempt may still be uploading, but no checkpoint will ever be completed with it. Files of aborted checkpoints of
-  the running attempt stay until the next attempt, or the end of the job: an upload of them may still be under way.
+  attempt may still be uploading, but no checkpoint will ever be completed with it.
+- What aborted checkpoints of the running attempt have written the subtasks that wrote it delete, when no upload of it
+  is under way any more (taskmanager/discarded.py); what a subtask does not get to goes with the next attempt's sweep.
 
 Small files of a subtask share one object, a pack (packing.py): their handles say where in it they lie.
 

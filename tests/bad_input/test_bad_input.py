@@ -20,6 +20,8 @@
 | missing, unreadable, vanished files and directories                 | here; connectors/test_file_source.py |
 | records that do not fit the sink's format                           | connectors/test_file_sink.py |
 | checkpoint directory: below a file, read-only, full                 | here; store/test_directory.py |
+| full disks under a job: of state, of savepoints, of checkpoints     | pipelines/test_full_disks.py |
+| a store that answers 503 for a while                                | pipelines/test_failing_store.py |
 | damaged checkpoint: truncated, flipped byte, missing object         | here; all bytes: store/test_checkpoint_store |
 | foreign checkpoint: no checkpoint, another version's                | here; store/test_checkpoint_store.py |
 | another max parallelism; state of an operator that is gone (-n)     | here |
