@@ -210,7 +210,9 @@ def nothing_is_left_of_jobs(cluster: Cluster, wait_for: WaitFor) -> None:
     wait_for(lambda: _all_free(cluster), "all slots are free", PATIENCE_S)
     warm = 2
     wait_for(lambda: len(cluster.actors("Slot")) == warm, f"{warm} blank slots are there", PATIENCE_S)
-    wait_for(lambda: not list(cluster.files.directory.glob("*/local/*")), "no copies of state are left", PATIENCE_S)
+    nodes = [cluster.files.directory / manager["id"] for manager in cluster.get("/taskmanagers")["taskmanagers"]]
+    assert all((node / "local").is_dir() for node in nodes)
+    wait_for(lambda: not any(list((node / "local").iterdir()) for node in nodes), "no copies are left", PATIENCE_S)
 
 
 def _all_free(cluster: Cluster) -> bool:
