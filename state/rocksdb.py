@@ -234,8 +234,8 @@ class RocksStore:
         self._unresolved.pop(checkpoint_id, None)
 
     def close(self) -> None:
-        """Nothing in it is needed any more. (Closing flushes, which a full disk refuses. The files must be let go of all
-        the same: their room is free only then.)"""
+        """Nothing in it is needed any more. (Closing flushes, which a full disk refuses. The files must be let go of
+        all the same: their room is free only then.)"""
         try:
             self._database.close()
         except Exception as error:
