@@ -109,6 +109,8 @@ class Checkpointing:
     # ---- attempts
 
     def begin_attempt(self, next_id: CheckpointId, now_ms: int) -> None:
+        for path in self._failed_savepoints.values():  # those who have died may have been writing to the end
+            self.deletions.begin(partial(remove_unfinished, path))
         self._failed_savepoints.clear()
         self.coordinator.begin_attempt(self._graph.attempt, next_id, now_ms)
         self._set_timer(now_ms)

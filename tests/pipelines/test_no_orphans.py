@@ -107,14 +107,15 @@ def orphans(store: Any, job_id: Any) -> list[str]:
     return [name for name in store.execute(List("")) if attempt_of(name) is not None and name not in needed]
 
 
-def left_of_savepoints(directory: Path, completed: set[str]) -> list[str]:
+def left_of_savepoints(directory: Path, failed: set[str]) -> list[str]:
     """Files of savepoints that failed, and files that no savepoint refers to."""
-    left = [str(path) for path in directory.glob("*") if str(path) not in completed and any(path.rglob("*"))]
-    for path in completed:
-        metadata = run_program(read_savepoint(path), ObstoreObjects("/"))
-        needed = {f"/{file.name}".replace("//", "/") for subtask in metadata.subtasks for file in subtask.files()}
-        left += [str(file) for file in Path(path).rglob("*") if file.is_file() and file.name != "_metadata"
-                 and str(file) not in needed]  # fmt: skip
+    left = []
+    for path in directory.glob("savepoint-*"):
+        files = {str(file) for file in path.rglob("*") if file.is_file() and file.name != "_metadata"}
+        if (path / "_metadata").exists() and str(path) not in failed:
+            metadata = run_program(read_savepoint(str(path)), ObstoreObjects("/"))
+            files -= {file.name for subtask in metadata.subtasks for file in subtask.files()}
+        left += files
     return left
 
 
@@ -158,11 +159,11 @@ def test_no_orphans(
     left = set(orphans(objects, job.status.job_id))  # some are about to be deleted
     job.checkpoints(10)
     assert left & set(orphans(objects, job.status.job_id)) == set()
-    taken = {found.path for one in requests if (found := job.job.operation(one)) is not None and not found.failure}
+    failed = {found.path for one in requests if (found := job.job.operation(one)) is not None and found.failure}
     job.job.cancel()
     assert job.end().state is JobState.CANCELED
     assert orphans(objects, job.job.job_id) == []
-    assert taken
-    assert left_of_savepoints(tmp_path / "savepoints", taken) == []
+    assert list((tmp_path / "savepoints").glob("savepoint-*/_metadata"))
+    assert left_of_savepoints(tmp_path / "savepoints", failed) == []
     findings = run_program(find_garbage(int(time.time() * 1000) + 60_000, 0), objects)
     assert (findings.candidates, findings.kept) == ((), {})
