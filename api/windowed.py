@@ -12,6 +12,7 @@ from ..runtime.units import parse_duration_ms
 from ..state.errors import PipelineError
 from .keyed import KeyedStream
 from .signatures import output_tags, returned_type, yielded_type
+from .steps import with_upstream
 from .streams import DataStream, check_function, named
 
 if TYPE_CHECKING:
@@ -159,10 +160,16 @@ class WindowedStream:
     def _add(self, kind: str, make: Any, name: str | None) -> DataStream:
         from ..runtime.windows.time_windows import TumblingEventTimeWindows
 
+        def checked() -> Operator:
+            operator: Operator = make()
+            if self._assigner.is_event_time:
+                _check_timestamps(self._stream)
+            return operator
+
         name = name or self._stream._env.pipeline.free_name(kind)
         if self._trigger or self._evictor or not isinstance(self._assigner, TumblingEventTimeWindows):
             kind += " on rows"  # of which nothing would run vectorised
-        stream = self._stream._add(kind, make, name)
+        stream = self._stream._add(kind, checked, name)
         if self._late_tag is not None and stream._step is not None:
             stream._step.tag_types[self._late_tag.name] = self._stream.record_type
         return stream
@@ -204,6 +211,26 @@ def count_windows(windows: AnyWindowed, size: int, slide: int | None) -> AnyWind
     if not slide:
         return windows.trigger(PurgingTrigger(CountTrigger(size)))
     return windows.trigger(CountTrigger(slide)).evictor(CountEvictor(size))
+
+
+_SAME_TIMESTAMPS = ("map", "flat map", "filter", "map batches", "select", "with columns", "timestamps")
+"""Kinds of steps whose results have the timestamps of their records."""
+
+
+def _check_timestamps(stream: DataStream) -> None:
+    """PipelineError if some of its records have none for sure."""
+    needing = {upstream.step.id for upstream in stream._inputs}
+    for step in reversed(with_upstream([upstream.step for upstream in stream._inputs])):
+        strategy = getattr(step.operator, "strategy", None)
+        if step.id not in needing or getattr(strategy, "timestamp_assigner", None) is not None:
+            continue
+        if step.kind in _SAME_TIMESTAMPS:
+            needing |= {upstream.step.id for upstream in step.inputs}
+        elif step.source is not None and not step.source.gives_timestamps:
+            raise PipelineError(
+                f"windows of event time need records with timestamps, and those of '{step.name}' have none; give it a "
+                "WatermarkStrategy with a timestamp assigner, or call assign_timestamps_and_watermarks(…)"
+            )
 
 
 def _results_of(window_function: Any, output_type: Any) -> RecordType:

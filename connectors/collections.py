@@ -131,6 +131,8 @@ class CollectionSource(RangeSource):
     record_type: annotation or record type; without one, that of the values if they are all of one type, else opaque.
     """
 
+    gives_timestamps = False
+
     def __init__(self, values: Iterable[Any], record_type: Any = None) -> None:
         self.values = list(values)
         self.start, self.end = 0, len(self.values)
@@ -170,6 +172,7 @@ def infer_record_type(values: Sequence[Any]) -> RecordType:
 class SequenceSource(RangeSource):
     """The integers start .. end, both included (as Flink's number sequence), as a column `value`."""
 
+    gives_timestamps = False
     record_type = record_type_of(int)
 
     def __init__(self, start: int, end: int) -> None:

@@ -134,6 +134,8 @@ class Source(ABC, Generic[S]):
     record_type: RecordType
     in_process: bool = False
     """Works only where the pipeline was built (data in a variable of the program): such a job goes to no cluster."""
+    gives_timestamps: bool = True
+    """Its records may have timestamps before a watermark strategy assigns any."""
 
     @abstractmethod
     def create_enumerator(self, restored: bytes | None) -> SplitEnumerator[S]: ...

@@ -67,6 +67,8 @@ class FileSplit:
 class FileSource(Source[FileSplit]):
     """path: a file, a directory (with everything below it) or a glob. rate_limit: records a second and subtask."""
 
+    gives_timestamps = False
+
     def __init__(
         self,
         path: str | os.PathLike[str],

@@ -153,6 +153,19 @@ def test_mistakes_are_found_when_the_pipeline_is_built(make: Any, message: str) 
         env.execute()
 
 
+def test_event_time_without_timestamps_is_found_when_the_pipeline_is_built() -> None:
+    env = environment()
+    records = env.from_collection(CLICKS, Click, name="bare").map(lambda click: click, Click).filter(lambda click: True)
+    records.key_by("user").window(ps.EventTimeSessionWindows("1s")).aggregate(Total()).print()
+    with pytest.raises(PipelineError, match="those of 'bare' have none; give it a WatermarkStrategy"):
+        env.execute()
+
+
+def test_windows_by_count_need_none() -> None:
+    totals = environment().from_collection(CLICKS, Click).key_by("user").count_window(1).aggregate(Total())
+    assert results(totals.key_by(lambda total: 0).count_window(5).reduce(max)) == [5]
+
+
 @pytest.mark.parametrize(
     "make",
     [
