@@ -19,7 +19,7 @@ from penstock.testing.virtual_time import MS
 CHECKPOINTS = int(os.environ.get("CHECKPOINTS", "30"))
 EACH_MS = 400
 """Virtual time that a checkpoint takes, with its share of the faults."""
-FAULT_EVERY_MS = 1_000
+FAULT_EVERY_MS = 3_000
 SEEDS = (1,) if CHECKPOINTS < 1_000 else range(1, 7)
 
 pytestmark = pytest.mark.timeout(120 + CHECKPOINTS)
