@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from ..jobmanager import attempt_setup, restore
+from ..jobmanager import restore
 from ..jobmanager.checkpoint_coordinator import CheckpointCoordinator
 from ..runtime.windows.event_time_triggers import EventTimeTrigger
 from ..runtime.windows.trigger import TriggerResult
-from ..state.objects import Program
 from ..state.operator_state import BroadcastState
-from ..state.snapshots import CheckpointMetadata, OperatorStateHandle
+from ..state.snapshots import OperatorStateHandle
 from ..taskmanager.alignment import BarrierAligner
 from ..taskmanager.gate import InputChannel, InputGate
 from ..taskmanager.source_input import SourceInput
@@ -110,19 +109,6 @@ def checkpoint_begun_during_a_savepoint() -> Any:
     return replaced(CheckpointCoordinator, "_may_trigger", make)
 
 
-def commits_of_a_savepoint_left_to_its_job() -> Any:
-    """Who begins from a savepoint commits nothing of what it holds."""
-
-    def make(original: Any) -> Any:
-        def read(path: str) -> Program[CheckpointMetadata]:
-            metadata: CheckpointMetadata = yield from original(path)
-            return restore.keeping_committables(metadata, frozenset())
-
-        return read
-
-    return replaced(attempt_setup, "_read_savepoint", make)
-
-
 def window_forgotten_when_it_fires() -> Any:
     """What has been given out is not there any more when a late record comes."""
 
@@ -143,6 +129,5 @@ STATE_BUGS: tuple[Callable[[], Any], ...] = (
     barriers_of_the_second_input_forgotten,
     drain_forgotten_by_one_subtask,
     checkpoint_begun_during_a_savepoint,
-    commits_of_a_savepoint_left_to_its_job,
     window_forgotten_when_it_fires,
 )
