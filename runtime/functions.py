@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 from ..state.errors import StateError
 
@@ -136,6 +136,10 @@ class RuntimeContext:
 
 class Function:
     """Base of all function classes."""
+
+    def __class_getitem__(cls, parameters: Any) -> type[Self]:
+        """Type parameters as PyFlink's classes have them: welcome, and ignored."""
+        return cls
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Once per subtask and attempt, before anything else."""

@@ -185,6 +185,24 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
     def clear(self) -> None:
         self.update(None)
 
+    def values_in(self, namespaces: Iterable[int]) -> list[Any]:
+        """The current key's value in each of these namespaces, None where there is none. Only to be looked at: what is
+        changed in place is not saved. Leaves the namespace as it is."""
+        cursor = self._cursor
+        key, home = cursor.current_key(), cursor.namespace
+        values = []
+        for cursor.namespace in namespaces:
+            table = self._tables.get(cursor.namespace) or self._table()
+            value = table.changed.get(key, MISSING)
+            if value is MISSING:
+                value = table.young.get(key, MISSING)
+                if value is MISSING:
+                    cursor.admitted += 1
+                    value = table.load(key)
+            values.append(value)
+        cursor.namespace = home
+        return values
+
     def fold(self, keys: Sequence[Any], records: Sequence[Any], function: Callable[[V | None, Any], V]) -> list[V]:
         cursor = self._cursor
         cursor.key = MISSING

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -37,6 +37,10 @@ class WindowAssigner(ABC):
 
     window_type: Any = None
     """What windows are, TimeWindow for example: how they are written to state. None: anything; they are pickled."""
+
+    def __class_getitem__(cls, parameters: Any) -> type[Self]:
+        """Type parameters as PyFlink's classes have them: welcome, and ignored."""
+        return cls
 
     @abstractmethod
     def assign_windows(self, element: Any, timestamp: int) -> Sequence[Any]:

@@ -12,10 +12,11 @@ import copy
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from ...state.backend import KeyedStateBackend, ListState, ValueState
 from ...state.descriptors import ListStateDescriptor, ValueStateDescriptor
+from ...state.handles import CachedValueState
 from ..functions import AggregateFunction, RuntimeContext, WindowContext, callable_of, close_function, open_function
 from ..operators.running import state_type
 from ..operators.user_code import is_immutable
@@ -118,16 +119,16 @@ class Folding(Evaluation):
     def finished(self, contents: Any) -> Any:
         """What contents give, or a function is given."""
 
-    def contents(self) -> Any:
-        """Of the current key and namespace, as they are in state; None when there are none."""
-        return self._state.value()
+    def contents_in(self, namespaces: Iterable[int]) -> list[Any]:
+        """What the current key has in each of these, None where there is nothing; only to be looked at."""
+        return cast(CachedValueState[Any], self._state).values_in(namespaces)
 
     def kept(self) -> list[Any]:
         contents = self._state.value()
         return [] if contents is None else [self.finished(contents)]
 
     def kept_of_parts(self, parts: Sequence[Any]) -> list[Any]:
-        """Of the contents of several namespaces, which are left as they are."""
+        """Of contents that are left as they are."""
         total: Any = None
         for part in parts:
             own = _own(part)

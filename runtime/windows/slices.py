@@ -95,17 +95,11 @@ class SlicedWindowOperator(WindowOperator):
     def _give_out(self, keep: bool) -> None:
         at_hand, evaluation = self._at_hand, self.evaluation
         window = at_hand.window()
-        set_namespace, contents = self.backend.set_namespace, evaluation.contents
-        parts = []
-        self._latest_slice = window.start
-        for slice_start in range(window.start, window.end, self.assigner.slice_ms):
-            set_namespace(slice_start)
-            part = contents()
-            if part is not None:
-                parts.append(part)
-                self._latest_slice = slice_start
-        kept = evaluation.kept_of_parts(parts)
-        set_namespace(at_hand.home)
+        slices = range(window.start, window.end, self.assigner.slice_ms)
+        contents = evaluation.contents_in(slices)
+        filled = [number for number, part in enumerate(contents) if part is not None]
+        self._latest_slice = slices[filled[-1]] if filled else window.start
+        kept = evaluation.kept_of_parts([contents[number] for number in filled])
         produced = evaluation.results_of(at_hand.key, at_hand, kept) if kept else None
         if produced is not None:
             apart = evaluation.window_function is not None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from enum import Flag
-from typing import Any
+from typing import Any, Self
 
 from ..metrics import MetricGroup
 
@@ -81,6 +81,10 @@ class Trigger(ABC):
 
     by_the_clock: bool = False
     """That is so before the clock passes a window's end, instead of the watermark."""
+
+    def __class_getitem__(cls, parameters: Any) -> type[Self]:
+        """Type parameters as PyFlink's classes have them: welcome, and ignored."""
+        return cls
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)

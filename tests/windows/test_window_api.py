@@ -120,6 +120,21 @@ def test_a_trigger_and_an_evictor() -> None:
     assert results(stream.aggregate(Total())) == [3, 5]
 
 
+class Parametrised(ps.WindowFunction[Click, int, str, ps.TimeWindow]):  # type: ignore[type-arg]
+    def apply(self, key: str, window: ps.TimeWindow, inputs: Iterable[Click]) -> Iterator[int]:
+        yield len(list(inputs))
+
+
+class Weekly(ps.Trigger[Click, ps.TimeWindow]):  # type: ignore[type-arg]
+    on_element = on_event_time = on_processing_time = clear = lambda *_: ps.TriggerResult.CONTINUE
+
+
+def test_classes_take_the_type_parameters_of_pyflinks() -> None:
+    assert issubclass(Weekly, ps.Trigger)
+    stream = clicks(environment()).key_by(lambda c: c.user).count_window(2).apply(Parametrised())
+    assert results(stream) == [2, 2]
+
+
 class NoMerge(Total):
     merge = ps.AggregateFunction.merge
 
