@@ -24,6 +24,7 @@ from .tuning import RocksTuning
 
 _LEVELS = 7
 _LOG_BYTES = 8 << 20
+_MOSTLY_DELETIONS = 0.7
 
 
 @lru_cache(maxsize=8)
@@ -64,6 +65,8 @@ def _set_compaction(options: Options, tuning: RocksTuning) -> None:
         options.set_universal_compaction_options(UniversalCompactOptions())
     else:
         options.set_level_compaction_dynamic_level_bytes(tuning.dynamic_level_bytes)
+    # A file of what a burst of timers or windows has deleted goes where it frees room, though there is nothing new.
+    options.add_compact_on_deletion_collector_factory(0, 0, _MOSTLY_DELETIONS)
     kinds = [getattr(DBCompressionType, name)() for name in tuning.compression]
     options.set_compression_type(kinds[-1])
     if len(kinds) > 1:

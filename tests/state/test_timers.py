@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -367,3 +368,20 @@ def test_timers_at_the_horizon(rocks: Any) -> None:
     rocks.snapshot(backend, 2)
     again = popped(timers)
     assert sorted(again, key=repr) == sorted([*left[1::2], *((7, number, -5) for number in range(300))], key=repr)
+
+
+def test_what_all_have_left_behind_is_removed(rocks: Any) -> None:
+    """Though nothing new comes, which compaction would wait for."""
+    backend = rocks.open()
+    timers = backend.timers("event")
+    for checkpoint in range(1, 6):  # enough for what is there to be compacted once
+        for number in range(2_000):
+            timers.register_for(number, checkpoint, 0)
+        rocks.snapshot(backend, checkpoint)
+    full = backend.statistics().rocksdb["live-sst-files-size"]
+    assert len(popped(timers)) == 10_000
+    rocks.snapshot(backend, 6)
+    deadline = time.monotonic() + 60
+    while (left := backend.statistics().rocksdb["live-sst-files-size"]) > full // 4:
+        assert time.monotonic() < deadline, (left, full)
+        time.sleep(0.02)
