@@ -7,7 +7,7 @@ seeded_state_bugs.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,8 @@ from ..jobmanager.ending import Ending
 from ..jobmanager.events import Command
 from ..jobmanager.regions import Regions
 from ..jobmanager.splits import SplitCoordinator
-from ..runtime.elements import MIN_WATERMARK, Barrier
+from ..runtime.elements import MIN_WATERMARK, Barrier, Watermark
+from ..runtime.operators.async_io import AsyncOperator
 from ..runtime.operators.sink import SinkOperator
 from ..state import column_snapshots, job_log
 from ..state.column_snapshots import ColumnSnapshots
@@ -245,6 +246,24 @@ def region_without_its_neighbours() -> Any:
     return replaced(Regions, "of", lambda original: lambda self, failed: frozenset(failed))
 
 
+def held_records_forgotten() -> Any:
+    """What is under way to a service is not in the checkpoint."""
+    return replaced(AsyncOperator, "snapshot_state", lambda original: lambda self, context: self._held.clear())
+
+
+def watermark_ahead_of_held_results() -> Any:
+    """It does not wait for what is under way to a service."""
+
+    def make(original: Any) -> Any:
+        def process_watermark(self: AsyncOperator, watermark: Watermark) -> Iterator[None]:
+            self.output.emit_watermark(watermark)
+            yield from ()
+
+        return process_watermark
+
+    return replaced(AsyncOperator, "process_watermark", make)
+
+
 BUGS: dict[str, Callable[[], Any]] = {
     bug.__name__: bug
     for bug in (
@@ -263,6 +282,8 @@ BUGS: dict[str, Callable[[], Any]] = {
         overtaken_output_forgotten,
         input_after_the_snapshot_forgotten,
         late_answer_of_a_commit_heeded,
+        held_records_forgotten,
+        watermark_ahead_of_held_results,
         *STATE_BUGS,
     )
 }

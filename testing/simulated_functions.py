@@ -151,6 +151,16 @@ def doubled(record: Reading) -> Reading:
     return record._replace(value=record.value * 2)
 
 
+async def answered(record: Reading) -> Reading:
+    """What a service says of a record, when it does (simulated_calls.py)."""
+    return record
+
+
+def same(record: Reading) -> Reading:
+    """Instead of an answer."""
+    return record
+
+
 def key_of(record: Any) -> int:
     key: int = record.key
     return key

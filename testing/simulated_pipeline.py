@@ -1,9 +1,9 @@
 """The job that simulations run, and the outside world it writes to.
 
     source(s), many small splits ─ map ─┬─ by key: running state, timers, a side output ─ "running", "side"
-      (perhaps a union of two)          ├─ by key: event-time windows of rows           ─ "windows", "late"
-                                        ├─ by key: event-time windows of columns        ─ "columns", "late columns"
-                                        ├─ anywhere: operator state, lists and unions   ─ "tickets"
+      (perhaps a union of two,          ├─ by key: event-time windows of rows           ─ "windows", "late"
+       and perhaps calls of a           ├─ by key: event-time windows of columns        ─ "columns", "late columns"
+       service behind the map)          ├─ anywhere: operator state, lists and unions   ─ "tickets"
                                         ├─ by key, beside rules that go to everybody    ─ "judged", "applied"
                                         │    (of a source, or some of the records)
                                         ├─┬─ anywhere ──┬─ by key: both ways meet again ─ "paired", "lonely"
@@ -30,6 +30,7 @@ from functools import partial
 from ..api.environment import StreamExecutionEnvironment
 from ..api.streams import DataStream
 from ..runtime import aggregates
+from ..runtime.async_functions import AsyncRetryStrategy
 from ..runtime.config import Configuration
 from ..runtime.graph.job_graph import JobGraph
 from ..runtime.watermarks import WatermarkStrategy
@@ -48,15 +49,19 @@ from .simulated_functions import (
     Reading,
     Running,
     Stamping,
+    answered,
     doubled,
     is_rule,
     key_of,
     one_way,
     other_way,
+    same,
 )
 from .simulated_warehouse import Warehouse, WarehouseSink
 from .simulated_workload import WINDOW_MS, Workload
 
+OFTEN = AsyncRetryStrategy.fixed_delay(1_000, "20ms")
+"""What the service does not answer for so long does not matter: the timeout comes first."""
 Write = Callable[[DataStream, str], None]
 
 
@@ -84,6 +89,10 @@ def _build_pipeline(
     stream: DataStream, rules: DataStream | None, workload: Workload, life: int, write: Write, *, judged: bool
 ) -> None:
     mapped = (stream.rebalance() if workload.rebalanced else stream).map(doubled)
+    if workload.capacity:
+        mapped = mapped.map_async(
+            answered, ordered=workload.ordered, capacity=workload.capacity, timeout="2s", retry=OFTEN, on_timeout=same
+        )
     build: dict[str, Callable[[DataStream, Workload, Write], None]] = {
         "running": _running,
         "windows": _windows,

@@ -35,6 +35,10 @@ class Workload:
     """How late a record may be for its window to fire once more."""
     rebalanced: bool
     """Between source and map every record may go anywhere."""
+    capacity: int
+    """Of the service that every record is taken to; 0: there is none."""
+    ordered: bool
+    """Its answers go on in the order of their records."""
     separate: bool
     """Each source has a pipeline, and with it a region, of its own; their keys differ."""
     rules: tuple[Any, ...]
@@ -120,6 +124,7 @@ def draw_workload(random: Random, failing: bool, stormy: bool = False) -> Worklo
         sources[1] = tuple(_other_key(record) for record in sources[1])
     rules = draws.draw(4, 16) if "judged" in branches and random.random() < 0.5 else []
     strands = draws.draw(40, 160) if random.random() < 0.4 else []
+    service = Random(draws.next_id)
     return Workload(
         sources=tuple(sources),
         splits=15 if stormy else random.randint(1, 9),
@@ -128,6 +133,8 @@ def draw_workload(random: Random, failing: bool, stormy: bool = False) -> Worklo
         late=late,
         lateness_ms=random.choice((0, 0, 700, 3_000)) if late else 0,
         rebalanced=random.random() < 0.3,
+        capacity=service.choice((1, 3, 20)) if service.random() < 0.15 else 0,
+        ordered=service.random() < 0.5,
         separate=separate,
         rules=tuple(rules),
         join=random.choice(JOINS),

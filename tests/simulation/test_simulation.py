@@ -36,6 +36,8 @@ FIRST_SEED = {
     "overtaken_output_forgotten": 10,
     "input_after_the_snapshot_forgotten": 10,
     "late_answer_of_a_commit_heeded": 32,
+    "held_records_forgotten": 0,
+    "watermark_ahead_of_held_results": 4,
     "union_list_given_to_one": 0,
     "list_given_to_everybody": 0,
     "broadcast_state_lags": 0,
