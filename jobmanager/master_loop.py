@@ -116,8 +116,8 @@ class MasterLoop:
         return _awaited(answer, timeout_s)
 
     def query(self, question: StateQuestion, timeout_s: float) -> StateAnswer:
-        """What a key has in a state, asked from another thread. Raises the error that is the answer, UnavailableError if
-        there is none."""
+        """What a key has in a state, asked from another thread. Raises the error that is the answer; UnavailableError
+        if there is none."""
         answer: Future[StateAnswer] = Future()
 
         def put() -> None:

@@ -44,6 +44,6 @@ def is_full(error: Exception) -> bool:
 
 def full_disk(directory: Path) -> str:
     return (
-        f"the disk of {directory} is full; make room there, or keep state on a larger one (io.tmp.dirs; for a local job "
-        "TMPDIR)"
+        f"the disk of {directory} is full; make room there, or keep state on a larger one (io.tmp.dirs; for a local "
+        "job TMPDIR)"
     )

@@ -17,8 +17,8 @@ from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.record_types import OPAQUE
 from penstock.runtime.windows.assigners import TumblingEventTimeWindows
 from penstock.runtime.windows.triggers import EventTimeTrigger, TriggerContext, TriggerResult
-from penstock.runtime.windows.windows import TimeWindow
 from penstock.runtime.windows.window_operator import Aggregate, Apply, Evaluation, Process, Reduce, WindowOperator
+from penstock.runtime.windows.windows import TimeWindow
 from penstock.state.descriptors import ListStateDescriptor, ValueStateDescriptor
 from penstock.state.errors import PipelineError, RecordTypeError, UserCodeError
 from penstock.testing.harness import BackendKind, OperatorHarness, rescaled, subtask_for
