@@ -16,8 +16,8 @@ from penstock.testing.simulated_workload import Workload, draw_workload
 from penstock.testing.simulation import Simulation, report
 from penstock.testing.virtual_time import MS
 
-CHECKPOINTS = int(os.environ.get("CHECKPOINTS", "30"))
-EACH_MS = 400
+CHECKPOINTS = int(os.environ.get("CHECKPOINTS", "12"))
+EACH_MS = 1_000
 """Virtual time that a checkpoint takes, with its share of the faults."""
 FAULT_EVERY_MS = 3_000
 SEEDS = (1,) if CHECKPOINTS < 1_000 else range(1, 7)
