@@ -129,6 +129,15 @@ class Run:
             self.go_to(now_ms + step * (self._gap_ms + 1_000) // 500)
         self.spent += time.thread_time() - began
 
+    def settle(self) -> None:
+        """Wait until RocksDB has compacted what it wants to."""
+        compacting = 1
+        while compacting:
+            time.sleep(0.5)
+            statistics = self.harness.operator.state_statistics()
+            assert statistics is not None
+            compacting = statistics.rocksdb["num-running-compactions"]
+
     def mark(self) -> None:
         snapshot = self.harness.snapshot()
         self.bytes.append(sum(file.size_bytes for file in snapshot.files()))
@@ -165,6 +174,8 @@ def run(kind: str, how: str, keys: int, alive: int) -> None:
                 work.feed(number * part, (number + 1) * part)
                 work.mark()
             work.expire(MARKS * part // KEYS_PER_MS)
+            work.harness.snapshot()
+            work.settle()
             work.mark()
             report(work, f"one-shot keys, {kind}, {how}", MARKS * part, base)
     finally:
