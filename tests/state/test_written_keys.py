@@ -106,7 +106,8 @@ def test_where_nothing_is_known_it_is_what_json_says(text: str, key: Any) -> Non
     [
         ("alice", 0), ("1.5", 0), ("true", 0), ('"17"', 0), ("alice", 0.5), ("NaN", 0.5), ("Infinity", 0.5),
         ("1e999", 0.5), ("17", False), ("not base64!", b""), ("tomorrow", date.min),
-        ("2024-01-01T00:00:00", datetime.now(UTC)), ("half", Decimal(0)), ("NaN", Decimal(0)), ("[1]", ("", 0)), ('["a", 1, 2]', ("", 0)), ('["a", "b"]', ("", 0)),
+        ("2024-01-01T00:00:00", datetime.now(UTC)),
+        ("half", Decimal(0)), ("NaN", Decimal(0)), ("[1]", ("", 0)), ('["a", 1, 2]', ("", 0)), ('["a", "b"]', ("", 0)),
         ('{"a": 1}', ("", 0)), ("[" * 5_000, 0), ("9" * 5_000, 0), ("\ud800", ""), ('"\\ud800"', ""),
     ],
 )  # fmt: skip
