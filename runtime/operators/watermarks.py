@@ -60,8 +60,15 @@ class WatermarksOperator(Operator):
             self.output.emit_status(WatermarkStatus(idle=True))
         yield from ()
 
+    def process_watermark(self, watermark: Watermark) -> Firing:
+        """The chain forwards the end of event time, which is everybody's, and no other one of upstream."""
+        if watermark.timestamp == MAX_WATERMARK:
+            self._watermark = MAX_WATERMARK
+        yield from ()
+
     def end_input(self) -> Firing:
-        self.output.emit_watermark(Watermark(MAX_WATERMARK))
+        if self._watermark < MAX_WATERMARK:
+            self.output.emit_watermark(Watermark(MAX_WATERMARK))
         yield from ()
 
     def snapshot(self, checkpoint_id: CheckpointId) -> Program[OperatorSnapshot]:

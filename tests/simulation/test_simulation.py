@@ -122,6 +122,7 @@ SCENARIOS = {
     "a cancel overrules a savepoint whose document is being written": (13, False),
     "a master that takes over a stop with a savepoint writes one of its own": (21, False),
     "a drain does not end event time that has ended": (23, True),
+    "watermarks made amid the pipeline end once": (673, False),
     "a job that has stopped with a savepoint completes no checkpoint that was slower": (61, True),
     "a drain ends event time behind watermarks of its own": (65, False),
 }
