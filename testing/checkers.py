@@ -363,7 +363,8 @@ class FailureChecker:
     def _end(self, master: SimulatedMaster, end: events.EndJob) -> None:
         silent = isinstance(end.failure, DeposedError | ObjectStoreUnavailable)
         stopped = end.state is events.JobState.SUSPENDED and (master.stop_requested or self._cluster.stop_remembered)
-        cancelled = end.state is events.JobState.CANCELED and self._cluster.cancelled
+        left_alone = events.JobState.SUSPENDED  # by one that does not lead
+        cancelled = end.state in (events.JobState.CANCELED, left_alone) and self._cluster.cancelled
         if end.state is not events.JobState.FINISHED and not silent and not stopped and not cancelled:
             raise Violation(f"{master.process.name} ended the job as {end.state.value}: {end.failure}")
 
