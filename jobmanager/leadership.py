@@ -14,7 +14,8 @@ politeness, and no clock is compared with another process's:
   if the beat says that the leader has resigned, or names a process known to be dead.
 - A leader that has not managed to beat for half a lease stops by itself, before anybody may take over. One request
   that hangs does not depose it: after an eighth of a lease the next beat is begun beside it. At each beat it
-  looks for the beat of a later generation, so it learns that it is deposed even if it has nothing to log.
+  looks for the beat of a later generation, even if the store refuses its own, so it learns that it is deposed even if
+  it has nothing to log.
 - A store that answers, and that it cannot serve now, cannot serve a candidate either, as far as it says: so long the
   leader goes on (its checkpoints fail), though not without end. Should somebody have taken over after all, it learns so
   with its next beat.
@@ -330,9 +331,17 @@ def beat_name(job_id: JobId, generation: int) -> str:
 
 
 def _beat_and_look(job_id: JobId, generation: int, data: bytes) -> Program[bool]:
-    yield Put(beat_name(job_id, generation), data, create_only=False)
+    refusal = None
+    try:
+        yield Put(beat_name(job_id, generation), data, create_only=False)
+    except ObjectStoreNotServing as error:  # perhaps only of writes, or only of ours: another may lead all the same
+        refusal = error
     try:
         yield Get(beat_name(job_id, generation + 1))
-    except ObjectNotFound:
-        return False
+    except (ObjectNotFound, ObjectStoreUnavailable) as error:
+        if refusal is not None:
+            raise refusal from None
+        if isinstance(error, ObjectNotFound):
+            return False
+        raise
     return True

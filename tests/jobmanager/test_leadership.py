@@ -29,7 +29,7 @@ from penstock.state.errors import (
 )
 from penstock.state.ids import Attempt, Generation, JobId
 from penstock.state.job_log import AttemptStarted, Finished, JobLog, LeaderElected
-from penstock.state.objects import Pause, Put, StoreOp, run_program
+from penstock.state.objects import Get, Pause, Put, StoreOp, run_program
 from penstock.state.obstore_objects import ObstoreObjects
 
 JOB = JobId("job")
@@ -42,13 +42,15 @@ class Store:
     def __init__(self, inner: ObstoreObjects) -> None:
         self.inner = inner
         self.error: Exception | None = None
+        self.only_writes = False
+        """Reads are served in spite of the error."""
         self.paused_ms = 0
 
     def execute(self, op: StoreOp) -> Any:
         if isinstance(op, Pause):
             self.paused_ms += op.duration_ms
             return None
-        if self.error is not None:
+        if self.error is not None and not (self.only_writes and isinstance(op, Get)):
             raise self.error
         return self.inner.execute(op)
 
@@ -270,6 +272,18 @@ def test_who_was_refused_and_replaced_meanwhile_stops_at_its_next_beat(objects: 
     first.store.error = None
     first.until(2 * LEASE + BEAT)
     assert isinstance(first.heard[-1][1].reason, DeposedError)
+
+
+def test_who_may_not_write_looks_all_the_same_whether_it_was_replaced(objects: ObstoreObjects) -> None:
+    first, second = Candidate(objects), Candidate(objects)
+    first.store.error, first.store.only_writes = ObjectStoreNotServing("too many writes"), True
+    run_all([first], 0, LEASE)
+    assert first.leads
+    run_all([first, second], LEASE, 3 * LEASE)
+    assert second.leads
+    (led_ms, _), (stopped_ms, stop) = second.heard[0], first.heard[-1]
+    assert isinstance(stop.reason, DeposedError)
+    assert stopped_ms <= led_ms + BEAT
 
 
 @pytest.mark.parametrize("error", [ObjectStoreDenied("read-only"), ProtocolError("broken")])
