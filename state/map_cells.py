@@ -9,6 +9,7 @@ forgotten between two batches (`shed`), so a map may be larger than the cache.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from itertools import islice
 from operator import itemgetter
 from typing import Any
@@ -194,14 +195,21 @@ class MapTable(Table[MapCell]):
         if cell is MISSING:
             cell = MapCell()
         if entry is None:
-            part, _position = self.part(key, cell, b"", None, most)
-            found = [(encode_key(user_key), user_key, row) for user_key, row in part[:most]]
+            found = self._all_parts(key, cell, most)
         else:
             below = None if cell.complete else self.queue.get_in_cell(self.prefix(key), entry)
-            found = [(entry, decode_key(entry), below)]
-        known = ((suffix, row, cell.entries.get(user_key, UNKNOWN)) for suffix, user_key, row in found)
-        rows = ((suffix, row if value is UNKNOWN else self._encode(value)) for suffix, row, value in known)
-        return [(suffix, row) for suffix, row in rows if row is not None]
+            found = iter([(decode_key(entry), below)])
+        known = ((user_key, row, cell.entries.get(user_key, UNKNOWN)) for user_key, row in found)
+        rows = ((user_key, row if value is UNKNOWN else self._encode(value)) for user_key, row, value in known)
+        live = ((encode_key(user_key), row) for user_key, row in rows if row is not None)
+        return list(islice(live, most))
+
+    def _all_parts(self, key: Any, cell: MapCell, most: int) -> Iterator[tuple[Any, bytes | None]]:
+        """Of all parts, which are read as they are asked for; what was removed may be among it, and does not count."""
+        position: bytes | None = b""
+        while position is not None:
+            part, position = self.part(key, cell, position, None, most)
+            yield from part
 
     def complete(self, key: Any, cell: MapCell) -> None:
         """Read the rest of a map that is small."""

@@ -217,6 +217,22 @@ def test_large_ones_are_cut(rig: Rig, move: Callable[..., None]) -> None:
         assert readable(cell) == (expected, True)
 
 
+@pytest.mark.parametrize("move", [stay, age, leave, write])
+def test_a_map_of_which_much_was_removed_is_cut_all_the_same(rig: Rig, move: Callable[..., None]) -> None:
+    backend = rig.open()
+    backend.set_current_key(KEY)
+    pages = backend.map_state(PAGES)
+    pages.put_all({f"{number:05}": number for number in range(3 * MOST_ENTRIES)})
+    write(backend, rig)
+    backend.set_current_key(KEY)
+    for number in range(MOST_ENTRIES + 500):
+        pages.remove(f"{number:05}")
+    move(backend, rig)
+    first = MOST_ENTRIES + 500
+    cell = backend.read(CellRead("pages", encode_key(KEY)))
+    assert readable(cell) == ({f"{number:05}": number for number in range(first, first + MOST_ENTRIES)}, True)
+
+
 @pytest.mark.parametrize("ttl", [None, ps.StateTtlConfig("1h")])
 def test_a_long_list_that_was_written_anew_is_cut(rig: Rig, ttl: ps.StateTtlConfig | None) -> None:
     backend = rig.open()
