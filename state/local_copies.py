@@ -111,6 +111,8 @@ class LeftCopies:
         self._root = root
         self._left_ms: dict[Path, int] = {}
         """Directory without an owner -> when it may go."""
+        self._gone_ms: dict[Path, int] = {}
+        """Directory of a job that is gone -> when it may go, as soon as it has no owner any more."""
         self._next_ms = 0
         self._lock = threading.Lock()
 
@@ -119,18 +121,20 @@ class LeftCopies:
         if now_ms < self._next_ms:
             return
         self._next_ms = now_ms + LOOK_MS
-        found = {directory for directory in self._root.glob("*/*") if directory.name not in living}
         with self._lock:
-            left_ms = {directory: self._left_ms.get(directory, now_ms + LEFT_MS) for directory in found}
-            self._left_ms = left_ms
-        for directory in [directory for directory, gone_ms in left_ms.items() if gone_ms <= now_ms]:
-            shutil.rmtree(directory, ignore_errors=True)
-            _remove_if_empty(directory.parent)
+            found = set(self._root.glob("*/*"))
+            self._gone_ms = gone_ms = {each: at_ms for each, at_ms in self._gone_ms.items() if each in found}
+        left = [directory for directory in found if directory.name not in living]
+        self._left_ms = {directory: self._left_ms.get(directory, now_ms + LEFT_MS) for directory in left}
+        for directory, at_ms in self._left_ms.items():
+            if min(at_ms, gone_ms.get(directory, at_ms)) <= now_ms:
+                shutil.rmtree(directory, ignore_errors=True)
+                _remove_if_empty(directory.parent)
 
     def job_is_gone(self, job_id: JobId, now_ms: int) -> None:
         """It has given back all its slots here; their processes may still be about to end."""
         with self._lock:
-            self._left_ms.update(dict.fromkeys((self._root / job_id).glob("*"), now_ms + LOOK_MS))
+            self._gone_ms.update(dict.fromkeys((self._root / job_id).glob("*"), now_ms + LOOK_MS))
 
     def remove_all(self) -> None:
         """The node ends."""

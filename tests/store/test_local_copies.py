@@ -219,3 +219,14 @@ def test_copies_go_with_the_last_slot_that_the_job_gives_back(tmp_path: Path) ->
     assert (tmp_path / "job").is_dir(), "its process may be about to end"
     left.tick([], LOOK_MS)
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_copies_go_with_their_job_even_if_its_process_ends_slowly(tmp_path: Path) -> None:
+    LocalCopies(tmp_path, JOB, "a").write("job/shared/1-x", b"1", ONE)
+    left = LeftCopies(tmp_path)
+    left.job_is_gone(JOB, 0)
+    left.tick(["a"], 0)
+    left.tick(["a"], 5 * LOOK_MS)
+    assert (tmp_path / JOB / "a").is_dir()
+    left.tick([], 6 * LOOK_MS)
+    assert list(tmp_path.iterdir()) == []
