@@ -82,7 +82,7 @@ class LoopCalls:
         self._function = function
         self._answers = answers
         self._context = context
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._tasks: dict[int, asyncio.Task[Answer]] = {}
         """Only on the loop's thread."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="penstock-async", daemon=True)
@@ -121,21 +121,27 @@ class LoopCalls:
 
     def _begin(self, calls: Sequence[tuple[int, Any]]) -> None:
         for number, record in calls:
-            self._tasks[number] = self._loop.create_task(self._call(number, record))
+            task = self._tasks[number] = self._loop.create_task(self._call(number, record))
+            task.add_done_callback(partial(self._ended, number))
 
     def _cancel(self, number: int) -> None:
         if number in self._tasks:
             self._tasks[number].cancel()
 
-    async def _call(self, number: int, record: Any) -> None:
+    async def _call(self, number: int, record: Any) -> Answer:
         try:
-            answer = Answer(number, await self._function(record))
+            return Answer(number, await self._function(record))
         except Exception as error:
-            answer = Answer(number, error=error)
+            return Answer(number, error=error)
         except BaseException as error:  # cancelled, or an exit in users' code: the loop must go on
-            answer = Answer(number, error=_as_error(error))
+            return Answer(number, error=_as_error(error))
+
+    def _ended(self, number: int, task: asyncio.Task[Answer]) -> None:
         del self._tasks[number]
-        self._answers.add(answer)
+        if task.cancelled():  # before its first step, which has not seen it then
+            self._answers.add(Answer(number, error=_as_error(asyncio.CancelledError())))
+        else:
+            self._answers.add(task.result())
 
 
 class ThreadCalls:

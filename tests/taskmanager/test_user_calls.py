@@ -115,6 +115,26 @@ def test_async_calls_are_under_way_together_and_a_cancelled_one_ends(home: Home)
     assert home.posted < 100, "one mail brings many answers"
 
 
+def test_a_call_that_is_cancelled_before_it_begins_is_answered(home: Home) -> None:
+    """Another one blocks the loop from before its start until after its cancellation."""
+    begun, release = threading.Event(), threading.Event()
+
+    async def block(record: int) -> list[int]:
+        begun.set()
+        release.wait(WAIT_S)
+        return [record]
+
+    calls = home.calls(block, asynchronous=True)
+    calls.start([(0, 0)])
+    assert begun.wait(WAIT_S)
+    calls.start([(1, 1), (2, 2)])
+    calls.cancel(1)
+    release.set()
+    home.until(lambda: len(home.answers) == 3)
+    assert "CancelledError" in str(home.answers[1].error)
+    assert [home.answers[number].result for number in (0, 2)] == [[0], [2]]
+
+
 def test_as_many_threads_as_there_may_be(home: Home) -> None:
     meeting = threading.Barrier(4)
 
