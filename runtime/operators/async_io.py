@@ -136,7 +136,7 @@ class AsyncOperator(WaitingOperator, CheckpointedFunction):
     # what is going on
 
     def next_due_ns(self) -> int | None:
-        if self._answers or self._queue.ready or (self._waiting and self._room()):
+        if self._answers or self._queue.ready or (self._waiting and self._room() > 0):
             return 0
         _drop_done(self._deadlines)
         while self._pauses and self._pauses[0][2].results is not None:
@@ -148,10 +148,7 @@ class AsyncOperator(WaitingOperator, CheckpointedFunction):
         answers, self._answers = self._answers, []
         for answer in answers:
             self._answered(answer, now_ns)
-        while self._deadlines and (self._deadlines[0].results is not None or self._deadlines[0].deadline_ns <= now_ns):
-            entry = self._deadlines.popleft()
-            if entry.results is None:
-                self._time_out(entry)
+        self._time_out_until(now_ns)
         while self._pauses and self._pauses[0][0] <= now_ns:
             entry = heapq.heappop(self._pauses)[2]
             if entry.results is None:
@@ -169,8 +166,6 @@ class AsyncOperator(WaitingOperator, CheckpointedFunction):
         room = self._room()
         while self._waiting and len(calls) < room:
             entry = self._waiting.popleft()
-            if entry.results is not None:  # it has timed out meanwhile
-                continue
             if not entry.attempt:
                 entry.deadline_ns = now_ns + self.settings.timeout_ms * MS
                 self._deadlines.append(entry)
@@ -228,6 +223,16 @@ class AsyncOperator(WaitingOperator, CheckpointedFunction):
             return retry.delay_ms(entry.attempt) if again else None
         except Exception as error:
             raise_user_error(self.context, error, f"in the retry strategy, on the record {shown(entry.record)}")
+
+    def _time_out_until(self, now_ns: int) -> None:
+        timed_out = False
+        while self._deadlines and (self._deadlines[0].results is not None or self._deadlines[0].deadline_ns <= now_ns):
+            entry = self._deadlines.popleft()
+            if entry.results is None:
+                self._time_out(entry)
+                timed_out = True
+        if timed_out:  # of what waits, that which is to be called again: it has been counted as called for
+            self._waiting = deque(entry for entry in self._waiting if entry.results is None)
 
     def _time_out(self, entry: Entry) -> None:
         self._timeouts.inc()

@@ -203,6 +203,27 @@ def test_the_timeout_is_over_all_calls_and_pauses() -> None:
         assert (harness.calls.records, harness.waiting.next_due_ns()) == ([], None)
 
 
+def test_what_times_out_while_it_waits_for_a_thread_makes_no_room() -> None:
+    """Two are to be called again, but all threads are taken until their time is over."""
+    some, retry = MOST_THREADS, AsyncRetryStrategy.fixed_delay(9, 600)
+    settings = {"capacity": some + 2, "asynchronous": False, "ordered": False, "retry": retry}
+    with AsyncHarness(operator(Patient(), **settings), record_type=int) as harness:
+        harness.push([-1, -2])
+        harness.fail(-1, OSError("gone"))
+        harness.fail(-2, OSError("gone"))
+        harness.advance_time(500)
+        harness.push([*range(some + 10)])
+        assert len(harness.calls.records) == some
+        harness.advance_time(100)
+        harness.advance_time(400)
+        assert harness.events == [1, 2]
+        for number in range(3):
+            harness.calls.fail(number, OSError("gone"))
+        harness.waiting.advance(harness.clock.monotonic_ns())
+        assert harness.calls.records == [*range(3, some + 2)], "with three in a pause that is all there may be"
+        assert harness.waiting.next_due_ns() == 1_500 * 1_000_000
+
+
 def test_the_failure_of_a_timeout_names_the_last_error() -> None:
     with AsyncHarness(operator(retry=AsyncRetryStrategy.fixed_delay(100, 600)), record_type=int) as harness:
         harness.push([1])
