@@ -160,10 +160,12 @@ class Timers(ABC):
 
     @abstractmethod
     def register(self, timestamp: int, namespace: int = VOID_NAMESPACE) -> None:
-        """For the current key. Registering the same timer twice is one timer."""
+        """For the current key. Registering the same timer twice is one timer. StateError for a timestamp (ms) that does
+        not fit 64 bits, TypeError for one that is no integer; numpy's are."""
 
     @abstractmethod
-    def delete(self, timestamp: int, namespace: int = VOID_NAMESPACE) -> None: ...
+    def delete(self, timestamp: int, namespace: int = VOID_NAMESPACE) -> None:
+        """For the current key. Nothing happens where there is none; TypeError as above."""
 
     @abstractmethod
     def register_for(self, key: Any, timestamp: int, namespace: int) -> None:

@@ -25,7 +25,7 @@ import sys
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 from itertools import islice
-from operator import itemgetter
+from operator import index, itemgetter
 from typing import Any
 
 from .backend import VOID_NAMESPACE, Timers
@@ -40,7 +40,7 @@ from .write_queue import WriteQueue
 _NEW, _KEPT, _GONE = 2, 1, None
 """Changes since the last write: registered and nowhere below; registered (there may be a row); deleted."""
 
-LATEST = (1 << 63) - 1
+_EARLIEST, LATEST = -(1 << 63), (1 << 63) - 1
 _AFTER_ALL = LATEST + 1
 _SPARE_ENTRIES = 1_000
 _FIRST_LOOK = 64
@@ -98,10 +98,14 @@ class StoredTimers(Timers):
         self.delete_for(self._cursor.current_key(), timestamp, namespace)
 
     def register_for(self, key: Any, timestamp: int, namespace: int) -> None:
+        if type(timestamp) is not int:
+            timestamp = _whole(timestamp)
         timer = (timestamp, key, namespace)
         live = self._live
         if timer in live:
             return
+        if not _EARLIEST <= timestamp <= LATEST:
+            raise StateError(f"a timer's timestamp is in ms and fits 64 bits; {timestamp} does not")
         if timestamp < self._horizon:
             changes = self._changes
             changes[timer] = _KEPT if timer in changes else _NEW
@@ -114,13 +118,15 @@ class StoredTimers(Timers):
             self._make_room()
 
     def delete_for(self, key: Any, timestamp: int, namespace: int) -> None:
+        if type(timestamp) is not int:
+            timestamp = _whole(timestamp)
         timer = (timestamp, key, namespace)
         if self._live.pop(timer, None) is not None:
             self._gone(timer)
             if len(self._heap) > 2 * len(self._live) + _SPARE_ENTRIES:
                 self._heap = self._entries()
                 heapify(self._heap)
-        elif timestamp >= self._horizon:
+        elif self._horizon <= timestamp <= LATEST:  # what does not fit cannot be there, nor be written as gone
             self._elsewhere -= 1
             self._gone(timer)
 
@@ -153,8 +159,6 @@ class StoredTimers(Timers):
         """A timer that is not before the horizon is put into the store, where it may be already. False: it comes into
         the head as well."""
         timestamp = timer[0]
-        if timestamp >= _AFTER_ALL:
-            raise StateError(f"a timer's timestamp is in ms and fits 64 bits; {timestamp} does not")
         is_after = timestamp > self._horizon
         if self._changes.get(timer) is _GONE:
             self._changes[timer] = _KEPT
@@ -252,3 +256,10 @@ class StoredTimers(Timers):
         """A timer's namespace is its own, not that of a table."""
         rows = timer_rows([timer for timer, _change in entries], self._state_id, self._max_parallelism)
         return [(row, None if change is _GONE else b"") for row, (_timer, change) in zip(rows, entries, strict=True)]
+
+
+def _whole(timestamp: Any) -> int:
+    try:
+        return index(timestamp)  # numpy's integers
+    except TypeError:
+        raise TypeError(f"a timer's timestamp is int ms, not {timestamp!r}") from None

@@ -10,7 +10,6 @@ the state goes on changing, and what is handed on belongs to the next function.
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import index
 from typing import Any
 
 from ...state.backend import Timers
@@ -175,25 +174,16 @@ class AtHand(TimerContext, TimerService):
         return self._operator.current_watermark
 
     def register_event_time_timer(self, timestamp: int) -> None:
-        self._event_timers.register(_whole(timestamp))
+        self._event_timers.register(timestamp)
 
     def register_processing_time_timer(self, timestamp: int) -> None:
-        self._processing_timers.register(_whole(timestamp))
+        self._processing_timers.register(timestamp)
 
     def delete_event_time_timer(self, timestamp: int) -> None:
-        self._event_timers.delete(_whole(timestamp))
+        self._event_timers.delete(timestamp)
 
     def delete_processing_time_timer(self, timestamp: int) -> None:
-        self._processing_timers.delete(_whole(timestamp))
-
-
-def _whole(timestamp: Any) -> int:
-    if type(timestamp) is int:
-        return timestamp
-    try:
-        return index(timestamp)  # numpy's integers
-    except TypeError:
-        raise TypeError(f"a timer's timestamp is int ms, not {timestamp!r}") from None
+        self._processing_timers.delete(timestamp)
 
 
 __all__ = ["KeyedProcessOperator", "RunningAggregateOperator", "RunningReduceOperator"]
