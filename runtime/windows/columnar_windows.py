@@ -44,6 +44,8 @@ from ..keys import KeyByColumns
 from ..operators.operator import Operator, OperatorContext, RestoredState
 from ..record_types import RecordType, SchemaType
 from .assigners import TumblingEventTimeWindows
+from .incoming import at_the_end_of_time
+from .windows import MAX_TIMESTAMP
 
 if TYPE_CHECKING:
     from ..batch import Int64Array
@@ -164,6 +166,8 @@ class ColumnarWindowOperator(Operator):
                 f"operator '{self.context.operator_name}': a record has no event timestamp; "
                 "call assign_timestamps_and_watermarks before the window"
             )
+        if last == MAX_TIMESTAMP:
+            raise at_the_end_of_time(batch, self.context.operator_name)
         start = self._start_of(first)
         if start == self._start_of(last):
             if self._is_late(start):

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..batch import Int64Array
+from ...state.errors import RecordTypeError
+from ..batch import Batch, Int64Array
+from ..operators.user_code import shown
+from .windows import MAX_TIMESTAMP
 
 Positions = npt.NDArray[np.intp]
 
@@ -56,3 +59,13 @@ def by_start(starts: Sequence[Int64Array]) -> Iterator[tuple[int, Positions]]:
     borders = np.flatnonzero(np.diff(flat[order])) + 1
     for own in np.split(order, borders):
         yield int(flat[own[0]]), own if len(starts) == 1 else own // len(starts)
+
+
+def at_the_end_of_time(batch: Batch, operator_name: str) -> RecordTypeError:
+    """What is raised when a record has the last of all timestamps: its window would end after that."""
+    position = int(np.flatnonzero(batch.timestamps() == MAX_TIMESTAMP)[0])
+    return RecordTypeError(
+        f"operator '{operator_name}': the record {shown(batch.keep([position]).rows()[0])} has the last of all "
+        "timestamps, as results of count windows and global windows have, and no event-time window can hold it; call "
+        "assign_timestamps_and_watermarks(...) before this window"
+    )

@@ -14,7 +14,8 @@ alike; otherwise, and for windows that are due already (each element fires again
 same for every way the stream is cut into batches.
 
 Timers, and so results, come in the order of time; of one time, in the order of registration. Results carry the last
-ms of their window.
+ms of their window; those of global windows, which have none, the last timestamp there is (event-time windows refuse
+such records).
 
 At the end of the input the last watermark fires what event time can fire. Timers of the clock fire no more: windows of
 processing time give out nothing then, and what global windows hold is given out only by a trigger of event time.
@@ -40,7 +41,8 @@ from ..record_types import RecordType
 from .assigner import NO_WINDOW, AlignedWindows, WindowAssigner
 from .contexts import AtHand, ForTrigger, GlobalState
 from .evaluations import Aggregate, Apply, Evaluation, Process, Reduce
-from .incoming import Incoming, by_start
+from .incoming import Incoming, at_the_end_of_time, by_start
+from .session_windows import SessionWindows
 from .trigger import Trigger, TriggerResult
 from .windows import MAX_TIMESTAMP
 
@@ -75,6 +77,7 @@ class WindowOperator(KeyedOperator):
         self.allowed_lateness_ms = allowed_lateness_ms if assigner.is_event_time else 0
         self.late_tag = late_tag
         self.input_type = input_type
+        self._goes_by_time = isinstance(assigner, AlignedWindows | SessionWindows)
         self._tagged = bool(side_tags)
 
     def open(self, context: OperatorContext, restored: RestoredState) -> None:
@@ -115,6 +118,8 @@ class WindowOperator(KeyedOperator):
                 "need; give the source a WatermarkStrategy with a timestamp assigner, or call "
                 "assign_timestamps_and_watermarks(...)"
             )
+        if self._goes_by_time and (batch.timestamps() == MAX_TIMESTAMP).any():
+            raise at_the_end_of_time(batch, self.context.operator_name)
         return batch.timestamps()
 
     def _add_all(self, incoming: Incoming) -> BoolArray:

@@ -18,7 +18,7 @@ from penstock.runtime.keys import KeyByColumns
 from penstock.runtime.record_types import OPAQUE, SchemaType
 from penstock.runtime.windows.assigners import TumblingEventTimeWindows
 from penstock.runtime.windows.columnar_windows import ColumnarWindowOperator, window_result_type
-from penstock.state.errors import AggregateError, IncompatibleStateError, PipelineError
+from penstock.state.errors import AggregateError, IncompatibleStateError, PipelineError, RecordTypeError
 from penstock.state.ids import CheckpointId
 from penstock.state.snapshots import OperatorSnapshot
 from penstock.taskmanager.partitioners import partitioner_for
@@ -162,6 +162,12 @@ def test_a_sum_that_does_not_fit_names_operator_and_column() -> None:
 def test_records_without_time_are_refused() -> None:
     with pytest.raises(PipelineError, match=r"operator 'operator'.*no event timestamp"):
         opened(operator("name")).push([{"name": "a", "code": 1, "x": 1}])
+
+
+def test_records_at_the_end_of_time_are_refused() -> None:
+    rows = [{"name": "a", "code": code, "x": 1} for code in (1, 2)]
+    with pytest.raises(RecordTypeError, match=r"operator 'operator'.*'code': 2.*last of all timestamps.*count windows"):
+        opened(operator("name")).push(rows, [5, 2**63 - 1])
 
 
 def test_a_changelog_is_refused() -> None:

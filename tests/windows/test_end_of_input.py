@@ -32,6 +32,8 @@ from penstock.runtime.windows.triggers import (
     PurgingTrigger,
     Trigger,
 )
+from penstock.runtime.windows.windows import MAX_TIMESTAMP
+from penstock.state.errors import RecordTypeError
 from penstock.testing.harness import OperatorHarness
 
 VALUES = (1, 2, 3, 4, 5)
@@ -158,4 +160,30 @@ def test_what_does_not_fill_a_count_or_has_no_trigger_is_not_given_out(
 def test_a_count_window_that_was_just_filled_leaves_nothing() -> None:
     with harness_of(GlobalWindows(), Aggregate(Sum()), PurgingTrigger(CountTrigger(5))) as harness:
         assert play(harness) == [15]
+        assert left(harness) == (0, 0)
+
+
+@pytest.mark.parametrize("evaluation", [Process(listed), Aggregate(Sum())], ids=["process", "aggregate"])
+@pytest.mark.parametrize(
+    ("assigner", "trigger"),
+    [
+        (TumblingEventTimeWindows(20), None),
+        (SlidingEventTimeWindows(40, 20), None),
+        (EventTimeSessionWindows(20), None),
+        (EventTimeSessionWindows(20), PurgingTrigger(EventTimeTrigger())),
+        (CalendarEventTimeWindows("day"), None),
+    ],
+    ids=["tumbling", "sliding", "sessions", "merging", "calendar"],
+)
+def test_results_of_count_windows_are_no_elements_of_windows_of_event_time(
+    assigner: WindowAssigner, trigger: Trigger | None, evaluation: Evaluation
+) -> None:
+    """They have the timestamp of a window that never ends, so the next one would end after all time."""
+    with harness_of(GlobalWindows(), Aggregate(Sum()), PurgingTrigger(CountTrigger(2))) as counted:
+        counted.push([1, 2, 3], [0, 10, 20])
+        assert counted.timed_output == [(3, MAX_TIMESTAMP)]
+    with harness_of(assigner, evaluation, trigger) as harness:
+        message = r"operator 'operator': the record 3 has the last.*count windows.*assign_timestamps_and_watermarks"
+        with pytest.raises(RecordTypeError, match=message):
+            harness.push([1, 3], [5, MAX_TIMESTAMP])
         assert left(harness) == (0, 0)

@@ -198,3 +198,10 @@ def test_windows_by_count_need_none() -> None:
 def test_sizes_gaps_and_counts_that_cannot_be_are_refused_at_once(make: Any) -> None:
     with pytest.raises(PipelineError, match=r"at least 1|not smaller"):
         make()
+
+
+def test_results_of_count_windows_get_timestamps_before_windows_of_event_time() -> None:
+    counted = clicks(environment(1)).key_by("user").count_window(2).reduce(max)
+    strategy = ps.WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner(lambda click, _: click.at)
+    timed = counted.assign_timestamps_and_watermarks(strategy).key_by("user")
+    assert results(timed.window(ps.TumblingEventTimeWindows("20ms")).aggregate(Total())) == [3, 5]
