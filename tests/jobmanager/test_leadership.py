@@ -253,8 +253,7 @@ def test_a_store_that_answers_503_for_a_minute_deposes_nobody(objects: ObstoreOb
     first.store.error = None
     second = Candidate(objects, 11 * LEASE)
     run_all([first, second], 11 * LEASE, 14 * LEASE)
-    assert first.leads
-    assert second.heard == []
+    assert (first.leads, second.heard) == (True, [])
     first.store.error = refusal
     run_all([first], 14 * LEASE, (15 + MOST_LEASES_UNSERVED) * LEASE)
     (stopped_ms, stop) = first.heard[-1]
