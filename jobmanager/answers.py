@@ -38,8 +38,8 @@ class Answers:
                 self._setup.read(result, now_ms)
             case ("cleanup", attempt, _) if attempt == parts.graph.attempt:
                 self._setup.cleaned()
-            case ("metadata", attempt, checkpoint_id):
-                parts.checkpointing.metadata_written(attempt, checkpoint_id, result, now_ms)
+            case ("metadata", attempt, checkpoint_id, savepoint_path):
+                parts.checkpointing.metadata_written(attempt, checkpoint_id, savepoint_path, result, now_ms)
             case ("commit", operator_id, number, failures):
                 parts.orders.give(*parts.commits.done(operator_id, number, failures, now_ms))
             case ("discover", attempt, operator_id) if attempt == parts.sources.attempt:
@@ -93,8 +93,8 @@ class Answers:
                 raise as_ours(error, "reading the checkpoint to restore")
             case ("cleanup", attempt, operator_id) if attempt == parts.graph.attempt:
                 raise as_ours(error, f"cleaning up after earlier attempts, sink {operator_id}")
-            case ("metadata", attempt, checkpoint_id):
-                parts.checkpointing.metadata_failed(attempt, checkpoint_id, error, now_ms)
+            case ("metadata", attempt, checkpoint_id, savepoint_path):
+                parts.checkpointing.metadata_failed(attempt, checkpoint_id, savepoint_path, error, now_ms)
             case ("commit", operator_id, number, failures):
                 parts.orders.give(*parts.commits.failed(operator_id, number, failures, error, now_ms))
             case ("discover", attempt, operator_id) if attempt == parts.sources.attempt:

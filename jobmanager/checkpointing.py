@@ -13,7 +13,7 @@ A savepoint goes the same way up to its document. Then SavepointWritten is logge
 if the job stops with it, SavepointTaken is, and only that counts (savepoints.py).
 
 A deletion that fails is begun again (deletions.py). Files of an aborted checkpoint are deleted by the subtasks that
-wrote them (taskmanager/discarded.py), its metadata here; what a failed savepoint has left is removed here, too.
+wrote them (taskmanager/discarded.py), its metadata here; savepoint_remains.py removes what a failed savepoint has left.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..state.ids import Attempt, CheckpointId, JobId, SlotId
 from ..state.job_log import CheckpointCompleted as CheckpointLogged
 from ..state.job_log import SavepointTaken, SavepointWritten, StopDecided, SubsumedUpTo
 from ..state.retained_checkpoints import RetainedCheckpoints
-from ..state.savepoint_store import remove_unfinished, write_savepoint
+from ..state.savepoint_store import write_savepoint
 from ..state.snapshots import CheckpointMetadata
 from ..taskmanager.messages import (
     AbortCheckpoint,
@@ -58,6 +58,7 @@ from .journal import Journal
 from .options import JobMasterOptions
 from .orders import Orders
 from .requested_checkpoints import RequestedCheckpoints
+from .savepoint_remains import SavepointRemains
 from .savepoints import Savepoints, fails_the_attempt
 from .sources import Sources
 
@@ -88,12 +89,12 @@ class Checkpointing:
         self.coordinator = CheckpointCoordinator(options.checkpoints, graph.subtasks)
         self.statistics = CheckpointStatistics(graph.job_graph, options.storage)
         self._options = self.coordinator.options
-        self.savepoints = Savepoints(job_id, options.savepoints_directory, self.coordinator, journal, new_name)
-        self.on_request = RequestedCheckpoints()
         self.deletions = Deletions(orders)
-        self._failed_savepoints: dict[CheckpointId, str] = {}
-        """Of this attempt: what comes too late for them lies in their directories. (One with which the job was to stop
-        may be another master's by now, under the same name.)"""
+        self._remains = SavepointRemains(self.deletions)
+        self.savepoints = Savepoints(
+            job_id, options.savepoints_directory, self.coordinator, journal, self._remains, new_name
+        )
+        self.on_request = RequestedCheckpoints()
         self.retained: dict[CheckpointId, CheckpointMetadata] = {}
         """Own checkpoints that are in the log and not subsumed."""
         self._files = RetainedCheckpoints(job_id, self._options.retained)
@@ -109,9 +110,7 @@ class Checkpointing:
     # ---- attempts
 
     def begin_attempt(self, next_id: CheckpointId, now_ms: int) -> None:
-        for path in self._failed_savepoints.values():  # those who have died may have been writing to the end
-            self.deletions.begin(partial(remove_unfinished, path))
-        self._failed_savepoints.clear()
+        self._remains.attempt_begins()
         self.coordinator.begin_attempt(self._graph.attempt, next_id, now_ms)
         self._set_timer(now_ms)
 
@@ -127,6 +126,7 @@ class Checkpointing:
             self.savepoints.taken_over(taken)
         self.savepoints.job_ended(state, now_ms)
         self.on_request.job_ended(state, now_ms)
+        self._remains.job_ended()
 
     def want(self, purpose: Purpose, now_ms: int) -> None:
         self.coordinator.want(purpose, now_ms)
@@ -149,8 +149,8 @@ class Checkpointing:
         outcome, decisions = self.coordinator.acknowledge(message.checkpoint_id, message.subtask, message.snapshot)
         if outcome in (AckOutcome.PENDING, AckOutcome.COMPLETES):
             self.statistics.acknowledged(message.checkpoint_id, message.subtask, now_ms)
-        elif message.checkpoint_id in self._failed_savepoints:
-            self.deletions.begin(partial(remove_unfinished, self._failed_savepoints[message.checkpoint_id]))
+        else:
+            self._remains.came_late(message.checkpoint_id)
         if outcome is not AckOutcome.COMPLETES:
             return None
         for decision in decisions:
@@ -168,15 +168,18 @@ class Checkpointing:
 
     # ---- what the store says
 
-    def metadata_written(self, attempt: Attempt, checkpoint_id: CheckpointId, name: str, now_ms: int) -> None:
+    def metadata_written(
+        self, attempt: Attempt, checkpoint_id: CheckpointId, savepoint_path: str | None, name: str, now_ms: int
+    ) -> None:
+        """`savepoint_path`: None if it is a checkpoint's."""
         checkpoint = self.coordinator.find(attempt, checkpoint_id)
         savepoint = None if checkpoint is None else checkpoint.savepoint
         if savepoint is not None and savepoint.stop and self.savepoints.overruled:
             error = CheckpointError("the job is being ended in another way")
-            self.metadata_failed(attempt, checkpoint_id, error, now_ms)
+            self.metadata_failed(attempt, checkpoint_id, savepoint_path, error, now_ms)
             return
         if checkpoint is None or not self.coordinator.written(checkpoint, name):
-            self._delete_document(attempt, checkpoint_id)
+            self._delete_document(attempt, checkpoint_id, savepoint_path)
             return
         if savepoint is None:
             record = CheckpointLogged(checkpoint.attempt, checkpoint.id, name)
@@ -223,12 +226,14 @@ class Checkpointing:
         self._carry_out(self.coordinator.taken(checkpoint), now_ms)
         self._set_timer(now_ms)
 
-    def metadata_failed(self, attempt: Attempt, checkpoint_id: CheckpointId, error: Exception, now_ms: int) -> None:
+    def metadata_failed(
+        self, attempt: Attempt, checkpoint_id: CheckpointId, savepoint_path: str | None, error: Exception, now_ms: int
+    ) -> None:
+        self._delete_document(attempt, checkpoint_id, savepoint_path)
         checkpoint = self.coordinator.find(attempt, checkpoint_id)
         if checkpoint is not None:
             self._carry_out(self.coordinator.not_written(checkpoint, error, now_ms), now_ms)
             self._set_timer(now_ms)
-        self._delete_document(attempt, checkpoint_id)
 
     def completion_logged(self, record: CheckpointLogged, now_ms: int) -> Checkpoint:
         """The checkpoint counts: its attempt may have failed meanwhile, but it will be what is restored."""
@@ -301,11 +306,12 @@ class Checkpointing:
             return
         metadata = self._metadata(checkpoint, now_ms)
         self._written[checkpoint.id] = metadata
-        tag, savepoint = ("metadata", checkpoint.attempt, checkpoint.id), checkpoint.savepoint
-        if savepoint is None:
+        path = None if checkpoint.savepoint is None else checkpoint.savepoint.path
+        tag = ("metadata", checkpoint.attempt, checkpoint.id, path)
+        if path is None:
             self._orders.give(RunProgram(tag, self._store.write_metadata(metadata)))
         else:
-            self._orders.give(RunProgram(tag, write_savepoint(savepoint.path, metadata, self._new_name())))
+            self._orders.give(RunProgram(tag, write_savepoint(path, metadata, self._new_name())))
 
     def _metadata(self, checkpoint: Checkpoint, now_ms: int) -> CheckpointMetadata:
         vertices = self._graph.job_graph.vertices
@@ -324,12 +330,8 @@ class Checkpointing:
         )
 
     def _abort(self, checkpoint: Checkpoint) -> None:
-        """(What it has written of a savepoint is removed as far as it is there by now.)"""
         if checkpoint.savepoint is not None:
-            path = checkpoint.savepoint.path
-            self.deletions.begin(partial(remove_unfinished, path))
-            if not checkpoint.savepoint.stop:
-                self._failed_savepoints[checkpoint.id] = path
+            self._remains.given_up(checkpoint.savepoint.path, checkpoint.id)
         self._written.pop(checkpoint.id, None)
         self._orders.send(self._live_slots(), AbortCheckpoint, checkpoint.id)
         self._sources.released(checkpoint.id)
@@ -346,11 +348,10 @@ class Checkpointing:
         if names:
             self.deletions.begin(partial(self._store.delete, names))
 
-    def _delete_document(self, attempt: Attempt, checkpoint_id: CheckpointId) -> None:
+    def _delete_document(self, attempt: Attempt, checkpoint_id: CheckpointId, savepoint_path: str | None) -> None:
         """It was given up before it was known to be written, so it counts for nobody; it may be there all the same."""
-        path = self._failed_savepoints.get(checkpoint_id) if attempt == self._graph.attempt else None
-        if path is not None:
-            self.deletions.begin(partial(remove_unfinished, path, complete=True))
+        if savepoint_path is not None:
+            self._remains.remove(savepoint_path)
         else:
             self._delete((metadata_name(self._job_id, attempt, checkpoint_id),))
 

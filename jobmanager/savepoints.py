@@ -15,7 +15,7 @@ ended, that output is in no other checkpoint, and must not be removed as that of
 To stop with a savepoint is a decision that outlives the master (PROTOCOLS 11):
 
     StopDecided("savepoint", ...)   logged before anything is done. A leader that finds it goes on with it as soon as
-                                    the job runs again
+                                    the job runs again, in a directory of its own, and removes the one before
     SavepointTaken                  logged when the document is in the store. From here on the job can only finish:
                                     the savepoint's committables are committed, and nothing is run any more, by
                                     whichever master
@@ -40,6 +40,7 @@ from .checkpoint_coordinator import Checkpoint, CheckpointCoordinator
 from .events import Command, SavepointRequested
 from .journal import Journal
 from .operations import UNDER_WAY, still_known, too_many
+from .savepoint_remains import SavepointRemains
 from .views import OperationState, SavepointOperation
 
 NO_TARGET = "nowhere to put it: name a target directory, or set state.savepoints.dir"
@@ -54,12 +55,14 @@ class Savepoints:
         directory: str | None,
         coordinator: CheckpointCoordinator,
         journal: Journal,
+        remains: SavepointRemains,
         new_name: Callable[[], str],
     ) -> None:
         self._job_id = job_id
         self._directory = directory
         self._coordinator = coordinator
         self._journal = journal
+        self._remains = remains
         self._new_name = new_name
         self._operations: dict[str, SavepointOperation] = {}
         self.overruled = False
@@ -99,9 +102,10 @@ class Savepoints:
 
     def decided(self, record: StopDecided) -> None:
         """The stop is in the log: now, or by a master before. That one may have written the document, or may be about
-        to: then this one needs a directory of its own."""
+        to: then this one needs a directory of its own. (It is not in the log, and cannot come there any more.)"""
         path = record.path
         if self._of(path) is None:
+            self._remains.given_up(path, None)
             path = savepoint_path(path.rpartition("/")[0], self._job_id, self._new_name())
             operation = SavepointOperation(record.request, path, True, record.drain, OperationState.IN_PROGRESS)
             self._operations[record.request] = operation

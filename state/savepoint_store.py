@@ -115,15 +115,15 @@ def write_savepoint(path: str, metadata: CheckpointMetadata, nonce: str) -> Prog
     return f"{path}/{METADATA}"
 
 
-def remove_unfinished(path: str, *, complete: bool = False) -> Program[None]:
-    """What a savepoint that failed has written so far. One that is complete stays, unless that is `complete`: its
-    document came too late."""
+def remove_unfinished(path: str) -> Program[None]:
+    """What there is by now of a savepoint that failed, and counts for nobody; its document first, as in `dispose`."""
     names = yield from with_retries(List(f"{path}/"))
     document = f"{path}/{METADATA}"
-    if document in names and complete:
+    if document in names:
         yield from with_retries(Delete((document,)))
-    if names and (complete or document not in names):
-        yield from with_retries(Delete(tuple(name for name in names if name != document)))
+    files = tuple(name for name in names if name != document)
+    if files:
+        yield from with_retries(Delete(files))
 
 
 def read_savepoint(path: str) -> Program[CheckpointMetadata]:
