@@ -126,7 +126,7 @@ class Checkpointing:
             self.savepoints.taken_over(taken)
         self.savepoints.job_ended(state, now_ms)
         self.on_request.job_ended(state, now_ms)
-        self._remains.job_ended()
+        self._remains.again()
 
     def want(self, purpose: Purpose, now_ms: int) -> None:
         self.coordinator.want(purpose, now_ms)

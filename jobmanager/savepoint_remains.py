@@ -45,9 +45,10 @@ class SavepointRemains:
 
     def attempt_begins(self) -> None:
         """Those of the one before can write no more; a master before may just be standing still."""
-        self.job_ended()
+        self.again()
         self._paths = {path: given_up for path, given_up in self._paths.items() if given_up is None}
 
-    def job_ended(self) -> None:
+    def again(self) -> None:
+        """As when the job ends: whoever has written is over, or is being killed."""
         for path in self._paths:
             self.remove(path)
