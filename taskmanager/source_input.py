@@ -111,7 +111,7 @@ class SourceInput:
 
     def barrier_at_rest(self) -> Aligned | None:
         """The next barrier, if nothing that was read waits before it, nor what event time's end sets off."""
-        at_rest = self._barriers and not self._events and not self._time_is_to_end()
+        at_rest = self._stopped is None and self._barriers and not self._events and not self._time_is_to_end()
         return self._give_barrier() if at_rest else None
 
     def _time_is_to_end(self) -> bool:

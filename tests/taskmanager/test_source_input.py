@@ -58,7 +58,8 @@ def test_a_backpressured_source_does_not_leave_out_the_end_of_event_time() -> No
     assert source.barrier_at_rest() is None
     assert source.poll() == END
     assert source.barrier_at_rest() == Aligned(barrier(1, DRAIN), 0.0)
-    assert source.poll() is None, "nothing is given out behind it"
+    source.inject(barrier(2))
+    assert source.poll() is source.barrier_at_rest() is None, "nothing is given out behind it"
 
 
 def test_event_time_ends_once() -> None:
