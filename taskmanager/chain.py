@@ -229,6 +229,11 @@ class OperatorChain:
         """Something of what has come in is held back."""
         return any(operator.unfinished or below for _, operator, below in self._waiting)
 
+    @property
+    def at_work(self) -> bool:
+        """Something was set off and is not through."""
+        return bool(self.work) or any(below for _, _, below in self._waiting)
+
     def next_due_ns(self) -> int | None:
         """When there is something for `go_on` to do; None: not before an answer comes."""
         due_ns: list[int | None] = []

@@ -237,11 +237,15 @@ class Task:
         event = chain.guarded(0, self.input.poll) if isinstance(self.input, SourceInput) else self.input.poll()
         if event is None:
             return False
-        if chain.unfinished and is_last(event):
+        self._handle_in_time(event)
+        return True
+
+    def _handle_in_time(self, event: GateEvent) -> None:
+        """At once, or when nothing is held back any more."""
+        if self.chain.unfinished and is_last(event):
             self._held.append(event)
         else:
             self._handle(event)
-        return True
 
     def _process_slice(self, batch: Batch) -> None:
         began_ns = self._clock.monotonic_ns()
@@ -313,13 +317,14 @@ class Task:
         return True
 
     def _take_at_rest(self) -> bool:
-        """A barrier costs no credit: a backpressured source with nothing at hand need not wait for it."""
-        at_rest = self._batch is None and not self.chain.work and not self.chain.unfinished and not self._recovery
+        """A barrier costs no credit: a backpressured source with nothing at hand need not wait for it. What operators
+        hold back goes into the checkpoint, except where the barrier is the last one."""
+        at_rest = self._batch is None and not self.chain.at_work and not self._recovery
         if not (at_rest and self.writers.blocked and isinstance(self.input, SourceInput)):
             return False
         aligned = self.input.barrier_at_rest()
         if aligned is not None:
-            self.checkpoints.take(aligned, self._recovery.write_down)
+            self._handle_in_time(aligned)
         return aligned is not None
 
     def attempt_of(self, checkpoint: CheckpointId) -> Attempt:

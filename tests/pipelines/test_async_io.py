@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,6 +118,69 @@ def test_under_way_while_slots_die_and_the_job_goes_on_elsewhere(
     (tmp_path / "gate").touch()
     assert job.end().state is JobState.FINISHED
     assert Counter(results("counts")) == EXPECTED
+
+
+class OneByOne(ps.AsyncFunction):
+    """A number has its answer when there is a file of its name."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = str(directory)
+
+    async def async_invoke(self, value: int) -> list[int]:
+        while not Path(self.directory, str(value)).exists():
+            await a_moment()
+        return [value]
+
+
+@pytest.mark.parametrize("drain", [False, True])
+def test_a_barrier_does_not_wait_for_the_outputs_of_a_source_that_holds_records(
+    new_env: Any, drive: Any, held_source: Any, results: Any, tmp_path: Path, drain: bool
+) -> None:
+    """All that was read is with the operator, and its outputs are blocked: the next one is full. The barrier does not
+    overtake. That of a drain does wait."""
+    assert results("passed") == []
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir(), second.mkdir()
+    env = unaligned(new_env(1).enable_checkpointing("1h"))
+    env.configure(ps.Configuration({"execution.checkpointing.aligned-checkpoint-timeout": "1h"}))
+    source = held_source(list(range(NUMBERS)), tmp_path / "gate", NUMBERS, batch_rows=50, record_type=int)
+    numbers = env.from_source(source, name="numbers", uid="numbers")
+    once = ps.AsyncDataStream.ordered_wait(numbers, OneByOne(first), "60s", 2 * NUMBERS).uid("once")
+    again = ps.AsyncDataStream.ordered_wait(once.rebalance(), OneByOne(second), "60s", 1).uid("again")
+    again.sink_to(ListSink("passed")).uid("passed")
+    job = drive(env)
+
+    def upstream() -> Any:
+        tasks = [task for slot in job.job.cluster.slots.values() for task in slot.tasks]
+        return next((task for task in tasks if task.deploy.vertex.name.startswith("numbers") and task.active), None)
+
+    looks = 0
+
+    def stays_blocked() -> bool:
+        """One more answer whenever the last one has gone out. Blocked only until credit arrives does not count."""
+        nonlocal looks
+        task = upstream()
+        looks = looks + 1 if task is not None and task.writers.blocked else 0
+        if task is not None and task.records_in == NUMBERS and not looks:
+            (first / str(task.writers.records_out)).touch()
+        return looks > 5
+
+    job.job.run(stays_blocked)
+    task = upstream()
+    task.input._time_ended = True  # as if that had been before they were blocked
+    request = job.job.savepoint(str(tmp_path / "savepoint"), stop=drain, drain=drain)
+    deadline_s = time.monotonic() + 20
+    job.job.run(lambda: bool(task.checkpoints._attempts or task._held) or time.monotonic() > deadline_s)
+    assert (len(task.checkpoints._attempts), len(task._held)) == ((0, 1) if drain else (1, 0))
+    assert task.writers.blocked
+    assert task.chain.unfinished
+    for number in range(NUMBERS):
+        (first / str(number)).touch()
+        (second / str(number)).touch()
+    (tmp_path / "gate").touch()
+    assert job.end().state is JobState.FINISHED
+    assert job.job.operation(request).state is OperationState.COMPLETED
+    assert results("passed") == list(range(NUMBERS))
 
 
 # ---- order
