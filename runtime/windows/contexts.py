@@ -18,6 +18,7 @@ from ..metrics import MetricGroup
 from ..operators.user_code import Collector
 from .evictors import EvictorContext
 from .trigger import OnMergeContext
+from .window_set import slot_of
 
 if TYPE_CHECKING:
     from .window_operator import WindowOperator
@@ -36,7 +37,7 @@ class AtHand(WindowContext, EvictorContext):
         self._windows_merge = windows_merge
         self._window: Any = None
         self.number = 0
-        """Under which timers and the trigger's state are kept."""
+        """Under which timers are kept, and by its slot the trigger's state."""
         self.home = 0
         """The namespace that functions work in: that of the window's contents."""
         self._window_state = StateStore(backend, "window.")
@@ -78,7 +79,7 @@ class AtHand(WindowContext, EvictorContext):
 
 
 class ForTrigger(OnMergeContext):
-    """For the window at hand; while its trigger is called, the namespace is that of its number."""
+    """For the window at hand; while its trigger is called, the namespace is that of its state."""
 
     def __init__(self, at_hand: AtHand, backend: KeyedStateBackend, event: Timers, processing: Timers) -> None:
         self._at_hand = at_hand
@@ -123,12 +124,12 @@ class ForTrigger(OnMergeContext):
             )
         parts = []
         for number in self.merged_numbers:
-            self._backend.set_namespace(number)
+            self._backend.set_namespace(slot_of(number))
             part = merge[0](state)
             if part is not None:
                 parts.append(part)
                 state.clear()
-        self._backend.set_namespace(self._at_hand.number)
+        self._backend.set_namespace(slot_of(self._at_hand.number))
         for part in parts:
             merge[1](state, part)
 

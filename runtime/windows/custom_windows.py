@@ -5,7 +5,7 @@ element's window first takes together those it meets: the trigger's on_merge is 
 its clear for each of them, and their contents come together. Only then does the element come in. A window whose
 elements are late by then is not opened.
 
-A timer finds its window by number; one that a merged window's trigger has left behind finds none, and is nothing.
+A timer finds its window by number; one that the trigger of another window has left behind finds none, and is nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..operators.user_code import raise_user_error, shown
 from .assigner import MergingWindowAssigner
 from .incoming import Incoming
 from .window_operator import BoolArray, WindowOperator
-from .window_set import Added, Merge, OpenWindow, WindowSet, find, with_merging_window, with_window, without
+from .window_set import Added, Merge, OpenWindow, WindowSet, find, slot_of, with_merging_window, with_window, without
 
 
 class CustomWindowOperator(WindowOperator):
@@ -51,6 +51,7 @@ class CustomWindowOperator(WindowOperator):
             for window in windows:
                 if not callable(getattr(window, "max_timestamp", None)):
                     raise TypeError(f"{self.assigner} gave {window!r}, which is no window: it has no max_timestamp()")
+                hash(window)  # a TypeError that names its type
         except Exception as error:
             raise_user_error(self.context, error, f"in the assigner, on the record {shown(row)}")
         return windows
@@ -119,12 +120,12 @@ class MergingWindowOperator(CustomWindowOperator):
         at_hand, result = self._at_hand, merge.result
         try:
             at_hand.move_to(key, *result)
-            self.backend.set_namespace(result.number)
+            self.backend.set_namespace(slot_of(result.number))
             self._for_trigger.merged_numbers = [each.number for each in merge.merged]
             self.trigger.on_merge(result.window, self._for_trigger)
             for each in merge.merged:
                 at_hand.move_to(key, *each)
-                self.backend.set_namespace(each.number)
+                self.backend.set_namespace(slot_of(each.number))
                 self.trigger.clear(each.window, self._for_trigger)
                 self._own_timers.delete_for(key, self._cleanup_time(each.window), each.number)
             others = [each.contents for each in merge.merged if each.contents != result.contents]

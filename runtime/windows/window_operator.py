@@ -44,6 +44,7 @@ from .evaluations import Aggregate, Apply, Evaluation, Process, Reduce
 from .incoming import Incoming, at_the_end_of_time, by_start
 from .session_windows import SessionWindows
 from .trigger import Trigger, TriggerResult
+from .window_set import slot_of
 from .windows import MAX_TIMESTAMP
 
 BoolArray = npt.NDArray[np.bool_]
@@ -182,7 +183,7 @@ class WindowOperator(KeyedOperator):
         at_hand = self._at_hand
         window = at_hand.window()
         if self.windows_merge:
-            self.backend.set_namespace(at_hand.number)
+            self.backend.set_namespace(slot_of(at_hand.number))
         try:
             result = self.trigger.on_element(row, timestamp, window, self._for_trigger)
         except Exception as error:
@@ -260,7 +261,7 @@ class WindowOperator(KeyedOperator):
         window = at_hand.window()
         on_time = self.trigger.on_event_time if event_time else self.trigger.on_processing_time
         if self.windows_merge:
-            self.backend.set_namespace(at_hand.number)
+            self.backend.set_namespace(slot_of(at_hand.number))
         try:
             result = on_time(timestamp, window, self._for_trigger)
         except Exception as error:
@@ -290,7 +291,7 @@ class WindowOperator(KeyedOperator):
         """The one at hand: nothing of it must be left."""
         self.evaluation.window_over(self._at_hand)
         if self.windows_merge:
-            self.backend.set_namespace(self._at_hand.number)
+            self.backend.set_namespace(slot_of(self._at_hand.number))
         self.trigger.clear(self._at_hand.window(), self._for_trigger)
 
     def _give_out(self, keep: bool) -> None:

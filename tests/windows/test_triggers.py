@@ -33,7 +33,12 @@ from penstock.runtime.windows.triggers import (
     TriggerResult,
 )
 from penstock.runtime.windows.windows import TimeWindow
-from penstock.state.descriptors import AggregatingStateDescriptor, ListStateDescriptor, ValueStateDescriptor
+from penstock.state.descriptors import (
+    AggregatingStateDescriptor,
+    ListStateDescriptor,
+    ReducingStateDescriptor,
+    ValueStateDescriptor,
+)
 from penstock.state.errors import PipelineError, UserCodeError
 from penstock.testing.harness import OperatorHarness
 
@@ -239,6 +244,58 @@ def test_a_custom_trigger_merges_its_state_and_loses_timers_of_merged_windows() 
         statistics = harness.operator.state_statistics()
         assert statistics is not None
         assert (statistics.entries, statistics.timers) == (0, 0)
+
+
+class CountOrTimeout(EventTimeTrigger):
+    """As written for Flink: what is left of a window's timers after a merge cannot be deleted, since their time is
+    gone from its state."""
+
+    due = ReducingStateDescriptor("due", min, int)
+
+    def on_element(self, element: Any, timestamp: int, window: TimeWindow, ctx: TriggerContext) -> TriggerResult:
+        ctx.register_event_time_timer(window.max_timestamp())
+        if ctx.get_partitioned_state(self.due).get() is None:
+            self.wait_until(ctx.get_current_processing_time() + 1_000, ctx)
+        return TriggerResult.CONTINUE
+
+    def wait_until(self, time: int, ctx: TriggerContext) -> None:
+        ctx.get_partitioned_state(self.due).add(time)
+        ctx.register_processing_time_timer(time)
+
+    def on_processing_time(self, time: int, window: TimeWindow, ctx: TriggerContext) -> TriggerResult:
+        return TriggerResult.FIRE_AND_PURGE
+
+    def clear(self, window: TimeWindow, ctx: TriggerContext) -> None:
+        due = ctx.get_partitioned_state(self.due)
+        if due.get() is not None:
+            ctx.delete_processing_time_timer(due.get())
+        due.clear()
+        ctx.delete_event_time_timer(window.max_timestamp())
+
+    def on_merge(self, window: TimeWindow, ctx: OnMergeContext) -> None:
+        ctx.merge_partitioned_state(self.due)
+        self.wait_until(ctx.get_partitioned_state(self.due).get(), ctx)
+        ctx.register_event_time_timer(window.max_timestamp())
+
+
+def test_a_timer_of_a_window_that_was_merged_does_not_meet_a_later_one() -> None:
+    with harness_of(EventTimeSessionWindows(10), CountOrTimeout()) as harness:
+        harness.push([1, 2, 3], [0, 18, 9])
+        harness.watermark(100)
+        assert harness.take() == [[1, 2, 3]]
+        harness.advance_time(900)
+        harness.push([4], [200])
+        snapshot = harness.snapshot()
+    operator = harness_of(EventTimeSessionWindows(10), CountOrTimeout()).operator
+    with OperatorHarness(operator, restored=[snapshot], clock=harness.clock) as harness:
+        harness.advance_time(150)
+        assert harness.output == [], "1000 ms after the first session began"
+        harness.push([5], [205])
+        harness.advance_time(900)
+        assert harness.take() == [[4, 5]]
+        harness.push([6], [210])
+        harness.watermark(300)
+        assert harness.take() == [[6]]
 
 
 class Forgetful(Collecting):
