@@ -10,13 +10,11 @@ from threading import Event
 from typing import Any
 
 import hypothesis.strategies as st
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from penstock.state.backend import KeyedStateBackend
-from penstock.state.errors import StateError
 from penstock.state.key_groups import KeyGroupRange, key_group, subtask_of
 from penstock.state.keyed_backend import BackendOptions
 from penstock.state.rocksdb import RocksStore
@@ -318,32 +316,6 @@ def test_timers_share_the_memory_of_cells(rocks: Any) -> None:
     allowed = backend._generation._allowed()
     backend._is_full()
     assert backend._generation._allowed() < allowed
-
-
-@pytest.mark.parametrize("timestamp", [1 << 63, 1 << 70, -(1 << 63) - 1, -(1 << 70)])
-def test_a_timestamp_has_64_bits(rig: Any, timestamp: int) -> None:
-    """What cannot be written must not come in, or no checkpoint would succeed any more."""
-    backend = rig.open()
-    timers = backend.timers("event")
-    timers.register_for("a", 5, 0)
-    with pytest.raises(StateError, match=f"{timestamp} does not"):
-        timers.register_for("a", timestamp, 0)
-    timers.delete_for("a", timestamp, 0)
-    restored = rig.open(rig.snapshot(backend))
-    assert popped(restored.timers("event")) == popped(timers) == [(5, "a", 0)]
-
-
-def test_a_timestamp_is_an_integer(rig: Any) -> None:
-    """Numpy's are as good, also those that overflow when rows are made of them."""
-    backend = rig.open()
-    timers = backend.timers("event")
-    for change in (timers.register_for, timers.delete_for):
-        with pytest.raises(TypeError, match=r"int ms, not 1\.5"):
-            change("a", 1.5, 0)
-    timers.register_for("a", np.int64(7), 0)
-    timers.register_for("a", np.int64(8), 0)
-    timers.delete_for("a", np.int32(8), 0)
-    assert popped(rig.open(rig.snapshot(backend)).timers("event")) == [(7, "a", 0)]
 
 
 def test_what_leaves_memory_late_is_read_again(rocks: Any) -> None:
