@@ -148,8 +148,10 @@ class ListSink(Sink):
         return [row for rows in _results.get(name, {}).values() for row in rows]
 
     @staticmethod
-    def clear(name: str) -> None:
-        _results.pop(name, None)
+    def clear(name: str | None = None) -> None:
+        """Without a name: those of all names."""
+        for known in list(_results) if name is None else [name]:
+            _results.pop(known, None)
 
     def create_writer(self, context: WriterContext) -> SinkWriter:
         return _ListWriter(context)

@@ -229,7 +229,8 @@ def run(directory: Path, *arguments: str, stdin: str = "") -> subprocess.Complet
     )
 
 
-def test_a_breakpoint_in_a_users_function_stops_there(tmp_path: Path) -> None:
+def test_a_breakpoint_in_a_users_function_stops_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONBREAKPOINT", raising=False)  # Ray sets it in processes that speak to a cluster
     (tmp_path / "job.py").write_text(WORKING.replace("lambda x: x * env_factor", "lambda x: breakpoint() or x"))
     done = run(tmp_path, "run", "job.py", "--local", stdin="p x + 100\nc\nc\nc\n")
     assert done.returncode == 0, done.stderr

@@ -173,7 +173,7 @@ def test_under_load_answers_come_and_the_job_goes_on(here: Path, address: str, g
     env = ps.StreamExecutionEnvironment(ps.Configuration({"rest.address": address}))
     env.set_parallelism(2)
     env.enable_checkpointing("100ms")
-    source = ListSource(list(range(200_000)), splits=2, batch_rows=500, pause_ms=1)
+    source = ListSource(list(range(200_000)), splits=2, batch_rows=500, pause_ms=20)
     source.in_process = False  # the cluster of these tests is this process
     by_digit = env.from_source(source, name="numbers").key_by(lambda n: n % 10, key_type=int)
     by_digit.reduce(max).uid("max").sink_to(DiscardingSink())

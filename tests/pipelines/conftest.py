@@ -134,13 +134,7 @@ def new_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ps
 
 @pytest.fixture
 def results() -> Iterator[Callable[[str], list[Any]]]:
-    """What the ListSinks of these names hold; emptied afterwards."""
-    names: set[str] = set()
-
-    def of(name: str) -> list[Any]:
-        names.add(name)
-        return ListSink.results(name)
-
-    yield of
-    for name in names:
-        ListSink.clear(name)
+    """What the ListSinks of these names hold; nothing is left by other tests, or for them."""
+    ListSink.clear()
+    yield ListSink.results
+    ListSink.clear()
