@@ -88,13 +88,11 @@ def commit_before_the_log() -> Any:
     """Committables become visible when the metadata is written, before the log says that the checkpoint counts."""
 
     def make(original: Any) -> Any:
-        def metadata_written(
-            self: Checkpointing, attempt: Attempt, checkpoint_id: CheckpointId, name: str, now_ms: int
-        ) -> None:
+        def metadata_written(self: Checkpointing, attempt: Attempt, checkpoint_id: CheckpointId, *rest: Any) -> None:
             checkpoint = self.coordinator.find(attempt, checkpoint_id)
             if checkpoint is not None:
                 self._orders.give(*self._commits.add(checkpoint.committables(), self._graph.now_ms))
-            original(self, attempt, checkpoint_id, name, now_ms)
+            original(self, attempt, checkpoint_id, *rest)
 
         return metadata_written
 

@@ -43,7 +43,7 @@ FIRST_SEED = {
     "broadcast_state_lags": 0,
     "barriers_of_the_second_input_forgotten": 9,
     "drain_forgotten_by_one_subtask": 23,
-    "checkpoint_begun_during_a_savepoint": 4,
+    "checkpoint_begun_during_a_savepoint": 44,
     "window_forgotten_when_it_fires": 1,
 }
 """Where the search for a stormy seed that shows the bug begins; a change of the engine shuffles all seeds."""
