@@ -7,6 +7,7 @@ the working directory. `make demo LOCAL=1` is the form without a cluster (demo_l
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 
 import flight_delays
 import httpx
-from demo_results import JOB_NAME, console, print_results, progress_line
+from demo_results import JOB_NAME, console, flights_in, print_results, progress_line
 
 import penstock as ps
 from penstock.jobmanager.startup.embedded_cluster import EmbeddedCluster
@@ -119,9 +120,13 @@ def show_recovery(rest: Rest, job_id: str) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--months", type=int, default=12, help="of the year, from January on")
+    arguments = parser.parse_args()
     began_s = time.monotonic()
     shutil.rmtree(DIRECTORY, ignore_errors=True)
-    data = flight_delays.monthly_files(DIRECTORY / "flights")
+    data = flight_delays.monthly_files(DIRECTORY / "flights", arguments.months)
+    flights = flights_in(data)
     configuration = ps.Configuration(
         {
             "cluster.id": "demo",
@@ -136,15 +141,14 @@ def main() -> None:
         for note in cluster.notes:
             console.print(f"note: {note}")
         rest = Rest(cluster.address)
-        arguments = ["--data", str(data), "--out", str(DIRECTORY / "results")]
-        job_id = rest.submit(SCRIPT, arguments)
+        job_id = rest.submit(SCRIPT, ["--data", str(data), "--out", str(DIRECTORY / "results")])
         console.print(f"A cluster runs at {cluster.address} since {time.monotonic() - began_s:.0f} s.")
-        console.print(f"Running examples/flight_delays.py on it: {flight_delays.FLIGHTS_IN_FILE:,} flights of 2013.")
-        finished = watch(rest, job_id, int(KILL_AT * flight_delays.FLIGHTS_IN_FILE))
+        console.print(f"Running examples/flight_delays.py on it: {flights:,} flights of 2013.")
+        finished = watch(rest, job_id, int(KILL_AT * flights))
         console.print(f"{finished['state']}, restored from checkpoint {finished['restored']}.\n")
         if finished["state"] != "FINISHED":
             raise SystemExit(1)
-        print_results(DIRECTORY / "results")
+        print_results(DIRECTORY / "results", flights)
         console.print(f"\nResults: {os.path.relpath(DIRECTORY / 'results')}/{{delays,carriers,turnarounds,late}}")
         console.print("While it ran, this is where it could be seen, also with `penstock list --address …`:")
         for path in ("/jobs/overview", f"/jobs/{job_id}", f"/jobs/{job_id}/checkpoints", "/taskmanagers", "/metrics"):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import flight_delays
-from demo_results import JOB_NAME, console, print_results, progress_line
+from demo_results import JOB_NAME, console, flights_in, print_results, progress_line
 
 import penstock as ps
 
@@ -87,22 +87,23 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--restore")
+    parser.add_argument("--months", type=int, default=12, help="of the year, from January on")
     arguments = parser.parse_args()
     if arguments.child:
         run_job(arguments.restore)
         return
     began_s = time.monotonic()
     shutil.rmtree(DIRECTORY, ignore_errors=True)
-    flight_delays.monthly_files(DIRECTORY / "flights")
-    console.print(f"Running examples/flight_delays.py: {flight_delays.FLIGHTS_IN_FILE:,} flights of 2013.")
-    killed = watch(None, int(KILL_AT * flight_delays.FLIGHTS_IN_FILE))
+    flights = flights_in(flight_delays.monthly_files(DIRECTORY / "flights", arguments.months))
+    console.print(f"Running examples/flight_delays.py: {flights:,} flights of 2013.")
+    killed = watch(None, int(KILL_AT * flights))
     console.print(
         f"Killed with SIGKILL after {killed['records']:,} flights and {killed['checkpoints']} checkpoints. "
         "Continuing with `-s latest`:"
     )
     finished = watch("latest", None)
     console.print(f"{finished['state']}, restored from checkpoint {finished['restored']}.\n")
-    print_results(DIRECTORY / "results")
+    print_results(DIRECTORY / "results", flights)
     console.print(f"\nResults:     {os.path.relpath(DIRECTORY / 'results')}/{{delays,carriers,turnarounds,late}}")
     console.print(f"Checkpoints: {os.path.relpath(DIRECTORY / 'checkpoints')} (removed when the job finished)")
     console.print(f"Took {time.monotonic() - began_s:.0f} s.")
