@@ -12,6 +12,8 @@ from penstock.jobmanager.startup.node_processes import is_alive
 if TYPE_CHECKING:
     from conftest import Golden, WaitFor
 
+    from penstock.jobmanager.views import JobView
+
 pytestmark = pytest.mark.timeout(400)
 
 
@@ -27,13 +29,17 @@ def test_a_slot_is_killed(golden: Golden) -> None:
     golden.restarted(before)
     assert f"its process {slot.pid} has ended: it was killed" in golden.told()
     golden.in_mid_stream()
-    restored = [subtask.metrics.details.restored for vertex in golden.view.vertices for subtask in vertex.subtasks]
-    assert sum(one.total for one in restored) > 0
-    assert all(one.local == one.total for one in restored), "copies on the machine, of the slot that died as well"
+    golden.until(is_from_copies, "state came from copies on the machine, of the slot that died as well")
     (log,) = [row.name for row in golden.rest.logs(None) if golden.job_id in row.name]
     told = golden.rest.log(None, log).decode()
     assert re.search(r"WARNING .* is RESTARTING: attempt \d+, generation \d+: slot \S+ was lost: its process", told)
     golden.in_mid_stream().finish()
+
+
+def is_from_copies(view: JobView) -> bool:
+    """As far as reports tell, which come a little later."""
+    restored = [subtask.metrics.details.restored for vertex in view.vertices for subtask in vertex.subtasks]
+    return sum(one.total for one in restored) > 0 and all(one.local == one.total for one in restored)
 
 
 def test_both_slots_are_killed_at_once(golden: Golden) -> None:
