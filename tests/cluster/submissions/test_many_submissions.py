@@ -1,7 +1,7 @@
 """Jobs that come and go leave nothing that grows: processes, memory, files.
 
 What stays of each on purpose is its log and its place in the list of names, in the store; `penstock gc` removes those
-after days. SUBMISSIONS=50 (`make soak`) runs as many jobs one after the other; a full run of all tests has 11.
+after days. SUBMISSIONS=50 (`make soak`) runs as many jobs one after the other; a full run of all tests has 13.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from penstock.api.rest_client import RestClient
 
-SUBMISSIONS = int(os.environ.get("SUBMISSIONS", "11"))
-SETTLED = 8
+SUBMISSIONS = int(os.environ.get("SUBMISSIONS", "13"))
+SETTLED = 10
 """By then every limit has been met: the remembered jobs, the logs of ended slots and processes."""
 REMEMBERED = 5
 MEMORY_SLACK = 1.15
