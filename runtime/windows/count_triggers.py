@@ -15,7 +15,17 @@ from .trigger import OnMergeContext, Trigger, TriggerContext, TriggerResult
 _COUNT: ReducingStateDescriptor[int] = ReducingStateDescriptor("count", add, int)
 
 
-class CountTrigger(Trigger):
+class ElementsTrigger(Trigger):
+    """Registers no timers."""
+
+    def on_event_time(self, time: int, window: Any, ctx: TriggerContext) -> TriggerResult:
+        return TriggerResult.CONTINUE
+
+    def on_processing_time(self, time: int, window: Any, ctx: TriggerContext) -> TriggerResult:
+        return TriggerResult.CONTINUE
+
+
+class CountTrigger(ElementsTrigger):
     """Fires at every n-th element of a key and window."""
 
     def __init__(self, max_count: int) -> None:
@@ -39,12 +49,6 @@ class CountTrigger(Trigger):
         count.clear()
         return TriggerResult.FIRE
 
-    def on_event_time(self, time: int, window: Any, ctx: TriggerContext) -> TriggerResult:
-        return TriggerResult.CONTINUE
-
-    def on_processing_time(self, time: int, window: Any, ctx: TriggerContext) -> TriggerResult:
-        return TriggerResult.CONTINUE
-
     def clear(self, window: Any, ctx: TriggerContext) -> None:
         ctx.get_partitioned_state(_COUNT).clear()
 
@@ -65,7 +69,7 @@ class DeltaFunction(ABC):
 Delta = Callable[[Any, Any], float] | DeltaFunction
 
 
-class DeltaTrigger(Trigger):
+class DeltaTrigger(ElementsTrigger):
     """Fires at an element that is further than the threshold from the one that it last fired at (at first: from the
     first element of the window)."""
 
@@ -95,17 +99,11 @@ class DeltaTrigger(Trigger):
         state.update(element)
         return TriggerResult.FIRE
 
-    def on_event_time(self, time: int, window: Any, ctx: TriggerContext) -> TriggerResult:
-        return TriggerResult.CONTINUE
-
-    def on_processing_time(self, time: int, window: Any, ctx: TriggerContext) -> TriggerResult:
-        return TriggerResult.CONTINUE
-
     def clear(self, window: Any, ctx: TriggerContext) -> None:
         ctx.get_partitioned_state(self._last).clear()
 
 
-class NeverTrigger(Trigger):
+class NeverTrigger(ElementsTrigger):
     """Never fires: what global windows do without a trigger."""
 
     same_for_all_elements = True
@@ -114,12 +112,6 @@ class NeverTrigger(Trigger):
         return "never"
 
     def on_element(self, element: Any, timestamp: int, window: Any, ctx: TriggerContext) -> TriggerResult:
-        return TriggerResult.CONTINUE
-
-    def on_event_time(self, time: int, window: Any, ctx: TriggerContext) -> TriggerResult:
-        return TriggerResult.CONTINUE
-
-    def on_processing_time(self, time: int, window: Any, ctx: TriggerContext) -> TriggerResult:
         return TriggerResult.CONTINUE
 
     def clear(self, window: Any, ctx: TriggerContext) -> None:
