@@ -64,17 +64,7 @@ class ManualCalls:
     def run(self, record: Any) -> None:
         """Call the operator's own function, which must not wait for anything."""
         assert self._function is not None, "nothing has been called"
-        try:
-            produced = self._function(record)
-            if hasattr(produced, "send"):
-                produced.send(None)
-                raise AssertionError("the function waits for something")
-        except StopIteration as returned:
-            produced = returned.value
-        except Exception as error:
-            self.fail(record, error)
-            return
-        self.answer(record, *produced)
+        self._tell(answer_at_once(self._take(record), self._function, record))
 
     def _take(self, record: Any) -> int:
         number = next(number for number, each in self.under_way.items() if each == record)
@@ -84,3 +74,17 @@ class ManualCalls:
     def _tell(self, answer: Answer) -> None:
         assert self._answered is not None, "nothing has been called"
         self._answered([answer])
+
+
+def answer_at_once(number: int, function: Callable[[Any], Any], record: Any) -> Answer:
+    """Of a function that waits for nothing, `async def` or not."""
+    try:
+        produced = function(record)
+        if hasattr(produced, "send"):
+            produced.send(None)
+            raise AssertionError("the function waits for something")
+    except StopIteration as returned:
+        produced = returned.value
+    except Exception as error:
+        return Answer(number, error=error)
+    return Answer(number, produced)

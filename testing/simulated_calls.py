@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..runtime.calls import Answer, Answered
+from .calls import answer_at_once
 from .virtual_time import MS, Call, Process, VirtualTime
 
 ERRORS, SILENCES = 0.02, 0.005
@@ -62,17 +63,5 @@ class SimulatedCalls:
         if self._closed or number not in self._under_way:
             return
         self._under_way.remove(number)
-        answer = Answer(number, error=error) if error is not None else self._called(number, record)
+        answer = Answer(number, error=error) if error else answer_at_once(number, self._function, record)
         self._receive(lambda: self._answered([answer]))
-
-    def _called(self, number: int, record: Any) -> Answer:
-        try:
-            produced = self._function(record)
-            if hasattr(produced, "send"):
-                produced.send(None)
-                raise AssertionError("functions of simulated jobs wait for nothing")
-        except StopIteration as returned:
-            produced = returned.value
-        except Exception as error:
-            return Answer(number, error=error)
-        return Answer(number, produced)
