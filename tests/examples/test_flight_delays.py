@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pytest
+
+if TYPE_CHECKING:
+    from conftest import KillOnTheWay
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -150,29 +151,11 @@ def test_two_subtasks_with_a_tighter_bound_lose_nothing(tmp_path: Path, spring: 
 
 
 @pytest.mark.parametrize("restored_at", [1, 3])
-def test_killed_and_continued_is_exact(tmp_path: Path, spring: Path, restored_at: int) -> None:
+def test_killed_and_continued_is_exact(
+    tmp_path: Path, spring: Path, restored_at: int, kill_on_the_way: KillOnTheWay
+) -> None:
     out = tmp_path / "out"
     checkpoints = ("-c", "execution.checkpointing.interval=200ms")
-    process = subprocess.Popen(
-        command(spring, out, EXACT, "-p", "2", *checkpoints, rate=6_000), cwd=tmp_path, stdout=subprocess.DEVNULL
-    )
-    try:
-        wait_for_checkpoints(tmp_path / ".penstock" / "checkpoints", 4, process)
-        assert process.poll() is None, "killed on the way, not after the end"
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    kill_on_the_way(command(spring, out, EXACT, "-p", "2", *checkpoints, rate=6_000), 4)
     run(tmp_path, spring, out, EXACT, "-p", str(restored_at), "-s", "latest")
     assert_exact(spring, out)
-
-
-def wait_for_checkpoints(directory: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    """Until the job's log says that this many checkpoints are complete."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        names = [name for name in directory.glob("*/log/*") if name.name.isdigit()]
-        if sum(b"CheckpointCompleted" in name.read_bytes() for name in names) >= count:
-            return
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.1)
-    raise AssertionError(f"{count} checkpoints did not complete; the job ended with {process.poll()}")

@@ -3,16 +3,13 @@ parallelism; and each rule at its limits."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,6 +18,9 @@ from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.operators.keyed_process import KeyedProcessOperator
 from penstock.runtime.record_types import record_type_of
 from penstock.testing import OperatorHarness
+
+if TYPE_CHECKING:
+    from conftest import KillOnTheWay
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
@@ -125,30 +125,14 @@ def test_straight_through(tmp_path: Path, example: ModuleType, data: Path) -> No
     assert_exact(example, data, tmp_path / "out")
 
 
-def test_killed_and_restored_at_another_parallelism(tmp_path: Path, example: ModuleType, data: Path) -> None:
+def test_killed_and_restored_at_another_parallelism(
+    tmp_path: Path, example: ModuleType, data: Path, kill_on_the_way: KillOnTheWay
+) -> None:
     out = tmp_path / "out"
     often = ("-c", "execution.checkpointing.interval=100ms")
-    process = subprocess.Popen(command(data, out, "-p", "2", *often, rate=800), cwd=tmp_path, stdout=subprocess.DEVNULL)
-    try:
-        wait_for_checkpoints(tmp_path / ".penstock" / "checkpoints", 3, process)
-        assert process.poll() is None, "killed on the way, not after the end"
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    kill_on_the_way(command(data, out, "-p", "2", *often, rate=800), 3)
     run(tmp_path, data, out, "-p", "3", "-s", "latest")
     assert_exact(example, data, out)
-
-
-def wait_for_checkpoints(directory: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    """Until the job's log says that this many checkpoints are complete."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        names = [name for name in directory.glob("*/log/*") if name.name.isdigit()]
-        if sum(b"CheckpointCompleted" in name.read_bytes() for name in names) >= count:
-            return
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.1)
-    raise AssertionError(f"{count} checkpoints did not complete; the job ended with {process.poll()}")
 
 
 # ---- each rule at its limits
