@@ -16,8 +16,9 @@ from ..runtime.operators.operator import Operator
 from ..runtime.record_types import RecordType
 from ..runtime.units import parse_duration_ms
 from ..state.errors import PipelineError
+from .checks import named
 from .signatures import display_name, implementation, is_async, returned_type, yielded_type, yields
-from .streams import DataStream, named
+from .streams import DataStream
 
 if TYPE_CHECKING:
     from ..runtime.options import Duration

@@ -23,10 +23,11 @@ from ..runtime.operators.operator import Operator
 from ..runtime.record_types import OpaqueType, RecordType, RowType, record_type_of
 from ..state.descriptors import MapStateDescriptor
 from ..state.errors import PipelineError
+from .checks import named
 from .keyed import KeyedStream
 from .signatures import UNKNOWN, display_name, element_annotation, is_async, output_tags, return_annotation, yields
 from .steps import Upstream
-from .streams import DataStream, named
+from .streams import DataStream
 
 Descriptor = MapStateDescriptor[Any, Any]
 

@@ -23,10 +23,11 @@ from ..runtime.record_types import record_type_of
 from ..state.errors import PenstockError, PipelineError
 from . import session, unexecuted
 from .added_code import AddedCode
+from .checks import check_strategy
 from .interruption import interrupted
 from .job_options import job_options
 from .steps import Pipeline, Step, Upstream, freeze, with_upstream
-from .streams import DataStream, check_strategy
+from .streams import DataStream
 
 if TYPE_CHECKING:
     from ..connectors.formats.base import Format

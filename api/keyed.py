@@ -10,9 +10,10 @@ from ..runtime.keys import KeyByColumns, KeyByFunction, KeySelector
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import record_type_of
 from ..state.errors import KeyTypeError, PipelineError
+from .checks import check_field, check_function, named
 from .signatures import UNKNOWN, output_tags, return_annotation, yielded_type
 from .steps import Upstream
-from .streams import DataStream, check_field, check_function, named
+from .streams import DataStream
 
 if TYPE_CHECKING:
     from ..runtime.windows.assigner import WindowAssigner

@@ -7,11 +7,8 @@ type is not known is opaque: everything works on it except operations on columns
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, overload
-
-import pyarrow as pa
 
 from ..runtime.functions import OutputTag
 from ..runtime.graph.partitioning import (
@@ -26,7 +23,8 @@ from ..runtime.graph.partitioning import (
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import OpaqueType, RecordType, record_type_of
 from ..state.errors import PipelineError
-from .signatures import display_name, is_async, output_tags, return_annotation, returned_type, yielded_type, yields
+from .checks import check_function, check_strategy, is_expression, named
+from .signatures import output_tags, return_annotation, returned_type, yielded_type, yields
 from .steps import Configurable, Step, Upstream
 
 if TYPE_CHECKING:
@@ -340,54 +338,3 @@ class DataStreamSink(Configurable):
     def __init__(self, env: StreamExecutionEnvironment, step: Step) -> None:
         self._env = env
         self._step = step
-
-
-def is_expression(value: Any) -> bool:
-    """Whether it is a polars expression; asked without importing polars."""
-    polars = sys.modules.get("polars")
-    return polars is not None and isinstance(value, polars.Expr)
-
-
-def named(kind: str, function: Any) -> str | None:
-    """'map parse', from the function's name; None (a default name) for a lambda."""
-    own = display_name(function)
-    return f"{kind} {own}" if own else None
-
-
-def check_function(function: Any, method: str) -> None:
-    """PipelineError if it is no function, or an asynchronous one."""
-    if not callable(getattr(function, method, function)):
-        raise PipelineError(f"a function is needed, but {function!r} is not callable and has no method {method}()")
-    if is_async(function, method):
-        raise PipelineError(
-            f"'{display_name(function)}' is async def, whose result would be a coroutine and not a record; "
-            "use a plain function, or map_async"
-        )
-
-
-def check_field(record_type: RecordType, field: int | str, what: str) -> None:
-    """PipelineError if the stream's type is known and has no such field."""
-    if record_type.schema is None:
-        return
-    names = record_type.schema.names
-    there = field in names if isinstance(field, str) else 0 <= field < len(names)
-    if not there:
-        raise PipelineError(f"{what}: there is no column {field!r}; there are {', '.join(names)}")
-
-
-def check_strategy(strategy: WatermarkStrategy, record_type: RecordType) -> None:
-    """PipelineError for a timestamp column that is not there, or holds no points in time."""
-    column = strategy.timestamp_assigner
-    if not isinstance(column, str) or record_type.schema is None:
-        return
-    check_field(record_type, column, "timestamp assigner")
-    kind = record_type.schema.field(column).type
-    if pa.types.is_timestamp(kind) and kind.tz is None:
-        raise PipelineError(
-            f"timestamp assigner: column {column!r} holds naive datetimes, which are no points in time; "
-            "give them a time zone"
-        )
-    if not (pa.types.is_integer(kind) or pa.types.is_timestamp(kind)):
-        raise PipelineError(
-            f"timestamp assigner: column {column!r} is of type {kind}; timestamps are ints (ms) or aware datetimes"
-        )

@@ -10,10 +10,11 @@ from ..runtime.operators.operator import Operator
 from ..runtime.record_types import RecordType
 from ..runtime.units import parse_duration_ms
 from ..state.errors import PipelineError
+from .checks import check_function, named
 from .keyed import KeyedStream
 from .signatures import output_tags, returned_type, yielded_type
 from .steps import with_upstream
-from .streams import DataStream, check_function, named
+from .streams import DataStream
 
 if TYPE_CHECKING:
     from ..runtime.aggregates import Aggregate
