@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...state.errors import RecordTypeError
-from ..batch import Batch, Int64Array
+from ..batch import NO_TIMESTAMP, Batch, Int64Array
 from ..operators.user_code import shown
 from .windows import MAX_TIMESTAMP
 
@@ -59,6 +59,18 @@ def by_start(starts: Sequence[Int64Array]) -> Iterator[tuple[int, Positions]]:
     borders = np.flatnonzero(np.diff(flat[order])) + 1
     for own in np.split(order, borders):
         yield int(flat[own[0]]), own if len(starts) == 1 else own // len(starts)
+
+
+def event_times(batch: Batch, operator_name: str, end_of_time: bool = False) -> Int64Array:
+    """The records' timestamps. RecordTypeError when one has none; or the last of all, unless `end_of_time`."""
+    if not batch.has_timestamps or (batch.timestamps() == NO_TIMESTAMP).any():
+        raise RecordTypeError(
+            f"operator '{operator_name}': a record has no timestamp, which event-time windows need; give the source a "
+            "WatermarkStrategy with a timestamp assigner, or call assign_timestamps_and_watermarks(...)"
+        )
+    if not end_of_time and (batch.timestamps() == MAX_TIMESTAMP).any():
+        raise at_the_end_of_time(batch, operator_name)
+    return batch.timestamps()
 
 
 def at_the_end_of_time(batch: Batch, operator_name: str) -> RecordTypeError:
