@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         RuntimeContext,
         WindowFunction,
     )
+    from .runtime.joins.functions import CoGroupFunction, FlatJoinFunction, JoinFunction, ProcessJoinFunction
     from .runtime.operator_state import (
         CheckpointedFunction,
         FunctionInitializationContext,
@@ -137,6 +138,10 @@ __all__ = [
     "KeyedCoProcessFunction",
     "BroadcastProcessFunction",
     "KeyedBroadcastProcessFunction",
+    "JoinFunction",
+    "FlatJoinFunction",
+    "CoGroupFunction",
+    "ProcessJoinFunction",
     "AsyncDataStream",
     "AsyncFunction",
     "AsyncRetryStrategy",
@@ -186,6 +191,7 @@ _HOMES = {
         "RuntimeContext",
         "WindowFunction",
     ),
+    ".runtime.joins.functions": ("CoGroupFunction", "FlatJoinFunction", "JoinFunction", "ProcessJoinFunction"),
     ".runtime.operator_state": ("CheckpointedFunction", "FunctionInitializationContext", "FunctionSnapshotContext"),
     ".runtime.watermarks": ("WatermarkStrategy",),
     ".runtime.windows.all_windows": ("AllWindowFunction", "ProcessAllWindowFunction"),

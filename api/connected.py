@@ -40,7 +40,7 @@ class ConnectedStreams:
 
     def key_by(self, key1: Any, key2: Any, key_type: Any = None) -> ConnectedStreams:
         """Both by key: a callable, a column's name, or a list of such names, for each."""
-        first, second = _names(key1), _names(key2)
+        first, second = key_names(key1), key_names(key2)
         return ConnectedStreams(
             self.first.key_by(*first, key_type=key_type), self.second.key_by(*second, key_type=key_type)
         )
@@ -102,14 +102,14 @@ class ConnectedStreams:
         """Both streams, if they have keys. PipelineError if one has none, or their keys can never be equal."""
         first, second = self.first, self.second
         if isinstance(first, KeyedStream) and isinstance(second, KeyedStream):
-            _check_keys(first, second)
+            check_keys(first, second)
             return first, second
         if isinstance(first, KeyedStream) or isinstance(second, KeyedStream):
             raise PipelineError("only one of the connected streams has keys; call key_by(…) on both, or on neither")
         return None
 
     def _add(self, kind: str, make: Callable[[], Operator], name: str | None) -> DataStream:
-        return _joined(kind, make, name, self.first, self.second, _second(self.second))
+        return two_input_stream(kind, make, name, self.first, self.second, second_inputs(self.second))
 
 
 @dataclass(frozen=True)
@@ -148,19 +148,21 @@ class BroadcastConnectedStream:
                 return KeyedBroadcastProcessOperator(function, main.selector, descriptors, result, tags)
             return BroadcastProcessOperator(function, descriptors, result, tags)
 
-        second = [replace(each, partitioning=Broadcast()) for each in _second(self.side.input)]
+        second = [replace(each, partitioning=Broadcast()) for each in second_inputs(self.side.input)]
         own = name or named("broadcast process", function)
-        return _joined("broadcast process", make, own, main, self.side.input, second)
+        return two_input_stream("broadcast process", make, own, main, self.side.input, second)
 
 
-def _joined(
+def two_input_stream(
     kind: str,
     make: Callable[[], Operator],
     name: str | None,
     first: DataStream,
     second: DataStream,
-    second_inputs: Sequence[Upstream],
+    others: Sequence[Upstream],
 ) -> DataStream:
+    """A new step of two inputs, and the stream of its results."""
+
     def checked() -> Operator:
         if first._env is not second._env:
             raise PipelineError("the connected streams belong to two environments; build both with one")
@@ -169,15 +171,17 @@ def _joined(
                 raise PipelineError(stream._mistake)
         return make()
 
-    step = first._env.pipeline.add(kind, checked, [*first._inputs, *second_inputs], name=name)
+    step = first._env.pipeline.add(kind, checked, [*first._inputs, *others], name=name)
     return DataStream(first._env, [Upstream(step)], step.output_type, step)
 
 
-def _second(stream: DataStream) -> list[Upstream]:
+def second_inputs(stream: DataStream) -> list[Upstream]:
+    """The inputs of a stream that is the second of two."""
     return [replace(upstream, input_index=1) for upstream in stream._inputs]
 
 
-def _names(key: Any) -> Sequence[Any]:
+def key_names(key: Any) -> Sequence[Any]:
+    """What key_by takes: a key function, or names of columns."""
     return key if isinstance(key, (list, tuple)) else (key,)
 
 
@@ -244,11 +248,12 @@ def _result_type(
 # keys --------------------------------------------------------------------------------------------------------------
 
 
-def _check_keys(first: KeyedStream, second: KeyedStream) -> None:
+def check_keys(first: KeyedStream, second: KeyedStream, how: str = "connected") -> None:
+    """PipelineError if keys of the one can never be equal to keys of the other. how: the streams are put together."""
     one, other = _key_type(first), _key_type(second)
     if one.differs_from(other):
         raise PipelineError(
-            f"the keys of the connected streams are of different types, {one} and {other}, and would never be equal; "
+            f"the keys of the {how} streams are of different types, {one} and {other}, and would never be equal; "
             "let both key functions give the same type"
         )
 

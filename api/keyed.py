@@ -17,6 +17,7 @@ from .streams import DataStream
 
 if TYPE_CHECKING:
     from ..runtime.windows.assigner import WindowAssigner
+    from .joins import IntervalJoinedStreams
     from .windowed import WindowedStream
 
 
@@ -87,6 +88,15 @@ class KeyedStream(DataStream):
         from .windowed import count_windows
 
         return count_windows(self.window(GlobalWindows()), size, slide)
+
+    def interval_join(self, other: KeyedStream, how: str = "inner") -> IntervalJoinedStreams:
+        """Pairs of records with equal keys and times near each other: `interval_join(b).between("-5s", "10s")`.
+
+        how: "left", "right" and "full" give out records without a partner as well, with None in its place, once the
+        watermark says that none can come any more."""
+        from .joins import IntervalJoinedStreams
+
+        return IntervalJoinedStreams(self, other, how)
 
     def _running(self, kind: str, field: int | str, name: str | None) -> DataStream:
         from ..runtime.operators.running import RunningAggregateOperator

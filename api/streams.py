@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .collected import Collected
     from .connected import BroadcastConnectedStream, BroadcastStream, ConnectedStreams
     from .environment import StreamExecutionEnvironment
+    from .joins import CoGroupedStreams, JoinedStreams
     from .keyed import KeyedStream
     from .windowed import AllWindowedStream
 
@@ -238,6 +239,31 @@ class DataStream(Configurable):
         if isinstance(other, DataStream):
             return ConnectedStreams(self, other)
         return BroadcastConnectedStream(self, other)
+
+    def join(self, other: DataStream, how: str = "inner") -> JoinedStreams:
+        """Pairs of records with equal keys in a window: `join(b).where(key_a).equal_to(key_b).window(…).apply(…)`.
+
+        how: "left", "right" and "full" give out records without a partner as well, with None in its place."""
+        from .joins import JoinedStreams
+
+        return JoinedStreams(self, other, how)
+
+    def co_group(self, other: DataStream) -> CoGroupedStreams:
+        """All records of both streams that a key has in a window, for a CoGroupFunction; written as a join is."""
+        from .joins import CoGroupedStreams
+
+        return CoGroupedStreams(self, other)
+
+    def broadcast_join(
+        self, other: DataStream, key: Any, other_key: Any, function: Any, how: str = "inner", output_type: Any = None,
+        *, name: str | None = None,
+    ) -> DataStream:  # fmt: skip
+        """Every record with the latest row of its key in the other stream, which is small: every subtask has all of it.
+
+        A record is joined when it comes, with what is there by then. how="left": without a row as well, with None."""
+        from .joins import broadcast_joined
+
+        return broadcast_joined(self, other, (key, other_key), function, how, output_type, name)
 
     def get_side_output(self, tag: OutputTag[Any]) -> DataStream:
         step = self._own_step("get_side_output()")

@@ -164,7 +164,7 @@ class WindowedStream:
         def checked() -> Operator:
             operator: Operator = make()
             if self._assigner.is_event_time:
-                _check_timestamps(self._stream)
+                check_timestamps(self._stream)
             return operator
 
         name = name or self._stream._env.pipeline.free_name(kind)
@@ -218,7 +218,7 @@ _SAME_TIMESTAMPS = ("map", "flat map", "filter", "map batches", "select", "with 
 """Kinds of steps whose results have the timestamps of their records."""
 
 
-def _check_timestamps(stream: DataStream) -> None:
+def check_timestamps(stream: DataStream, what: str = "windows of event time") -> None:
     """PipelineError if some of its records have none for sure."""
     needing = {upstream.step.id for upstream in stream._inputs}
     for step in reversed(with_upstream([upstream.step for upstream in stream._inputs])):
@@ -229,7 +229,7 @@ def _check_timestamps(stream: DataStream) -> None:
             needing |= {upstream.step.id for upstream in step.inputs}
         elif step.source is not None and not step.source.gives_timestamps:
             raise PipelineError(
-                f"windows of event time need records with timestamps, and those of '{step.name}' have none; give it a "
+                f"{what} need records with timestamps, and those of '{step.name}' have none; give it a "
                 "WatermarkStrategy with a timestamp assigner, or call assign_timestamps_and_watermarks(…)"
             )
 

@@ -18,7 +18,7 @@ from ..batch import Batch
 from ..keys import KeySelector
 from ..record_types import RecordType
 from .keyed_process import KeyedProcessOperator
-from .operator import OperatorContext, RestoredState
+from .operator import Operator, OperatorContext, RestoredState
 from .stateless import FlatMapOperator, MapOperator, ProcessOperator
 from .user_code import keys_by, shown
 
@@ -41,7 +41,29 @@ class CoProcessOperator(ProcessOperator):
     methods = ("process_element1", "process_element2")
 
 
-class KeyedCoProcessOperator(KeyedProcessOperator):
+class KeysOfTwoInputs(Operator):
+    """What operators have in common that find keys on both inputs."""
+
+    selectors: tuple[KeySelector, KeySelector]
+    _examples: tuple[Any, Any] = (None, None)
+    """A key of each input, once there was one."""
+
+    def keys(self, batch: Batch, input_index: int = 0) -> list[Any]:
+        keys = keys_by(self.selectors[input_index], batch, self.context)
+        if self._examples[input_index] is None and keys:
+            self._compare(next((key for key in keys if key is not None), None), input_index)
+        return keys
+
+    def _compare(self, key: Any, input_index: int) -> None:
+        first, second = self._examples = (key, self._examples[1]) if input_index == 0 else (self._examples[0], key)
+        if _differ(first, second):
+            raise KeyTypeError(
+                f"operator '{self.context.operator_name}': the keys of its two inputs are of different types, "
+                f"{shown(first)} and {shown(second)}; records meet only where their keys are equal, in type as well"
+            )
+
+
+class KeyedCoProcessOperator(KeysOfTwoInputs, KeyedProcessOperator):
     """Runs a KeyedCoProcessFunction (or a CoProcessFunction, whose state is then the key's)."""
 
     methods = ("process_element1", "process_element2")
@@ -55,23 +77,6 @@ class KeyedCoProcessOperator(KeyedProcessOperator):
     ) -> None:
         super().__init__(function, selectors[0], output_type, side_tags)
         self.selectors = selectors
-        self._examples: list[Any] = [None, None]
-        """A key of each input, once there was one."""
-
-    def keys(self, batch: Batch, input_index: int = 0) -> list[Any]:
-        keys = keys_by(self.selectors[input_index], batch, self.context)
-        if self._examples[input_index] is None and keys:
-            self._compare(next((key for key in keys if key is not None), None), input_index)
-        return keys
-
-    def _compare(self, key: Any, input_index: int) -> None:
-        self._examples[input_index] = key
-        first, second = self._examples
-        if _differ(first, second):
-            raise KeyTypeError(
-                f"operator '{self.context.operator_name}': the keys of its two inputs are of different types, "
-                f"{shown(first)} and {shown(second)}; records meet only where their keys are equal, in type as well"
-            )
 
 
 class KeyedCoMapOperator(KeyedCoProcessOperator):

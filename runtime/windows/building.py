@@ -37,17 +37,17 @@ def window_operator(
     **options: Any,
 ) -> WindowOperator:
     """`options`: as WindowOperator takes them. PipelineError when these do not go together."""
-    _check(assigner, evaluation, trigger, evictor)
-    trigger = trigger or assigner.default_trigger()
-    kind = _operator_class(assigner, evaluation, trigger, evictor)
+    kind = operator_class(assigner, evaluation, trigger, evictor)
     evaluation = evaluation if evictor is None else Evicting(evaluation, evictor)
     return kind(selector, assigner, evaluation, output_type, trigger=trigger, **options)
 
 
-def _operator_class(
-    assigner: WindowAssigner, evaluation: Evaluation, trigger: Trigger, evictor: Evictor | None
+def operator_class(
+    assigner: WindowAssigner, evaluation: Evaluation, trigger: Trigger | None, evictor: Evictor | None
 ) -> type[WindowOperator]:
-    """Classes are compared exactly: what a user has derived from ours may do anything."""
+    """Classes are compared exactly: what a user has derived from ours may do anything. PipelineError as above."""
+    _check(assigner, evaluation, trigger, evictor)
+    trigger = trigger or assigner.default_trigger()
     at_end = type(trigger) in _AT_END and type(trigger) is type(assigner.default_trigger())
     if isinstance(assigner, MergingWindowAssigner):
         return SessionOperator if at_end and type(assigner) in _SESSIONS else MergingWindowOperator

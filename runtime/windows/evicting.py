@@ -55,15 +55,26 @@ class Evicting(Evaluation):
         stored = self._state.get()
         if not stored:
             return
-        elements = [TimestampedValue(row, None if at == NO_TIMESTAMP else at) for at, row in stored]
+        elements = self.elements_of(stored)
         window, ctx = context.window(), cast(EvictorContext, context)
         self.evictor.evict_before(elements, len(elements), window, ctx)
-        kept = self.kept_of([each.value for each in elements])
+        kept = self.left_of(elements)
         if kept or isinstance(self.evaluation, Process):
             yield from _iterable(self.evaluation.results_of(key, context, kept))
         self.evictor.evict_after(elements, len(elements), window, ctx)
         if len(elements) < len(stored):
-            self._state.update([(NO_TIMESTAMP if at is None else at, row) for row, at in elements])
+            self._state.update(self.stored_of(elements))
+
+    def elements_of(self, stored: Sequence[Any]) -> list[TimestampedValue]:
+        """As an evictor is given them."""
+        return [TimestampedValue(row, None if at == NO_TIMESTAMP else at) for at, row in stored]
+
+    def stored_of(self, elements: Sequence[TimestampedValue]) -> list[Any]:
+        return [(NO_TIMESTAMP if at is None else at, row) for row, at in elements]
+
+    def left_of(self, elements: Sequence[TimestampedValue]) -> list[Any]:
+        """What a window function is given of what was not evicted."""
+        return self.kept_of([each.value for each in elements])
 
 
 def _iterable(produced: Iterable[Any] | None) -> Iterable[Any]:

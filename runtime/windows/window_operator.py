@@ -102,7 +102,7 @@ class WindowOperator(KeyedOperator):
         at_hand = self._at_hand
         at_hand.now_ms = self.context.clock.now_ms()
         at_hand.collector = collector = Collector(self.output_type, self.output, self._tagged)
-        incoming = Incoming(self.keys(batch), batch.rows(), batch.timestamp_list(), self._times(batch))
+        incoming = Incoming(self.keys(batch, input_index), batch.rows(), batch.timestamp_list(), self._times(batch))
         accepted = self._add_all(incoming)
         collector.emit()
         if self.assigner.is_event_time and not accepted.all():

@@ -1,0 +1,1 @@
+"""Joins: two streams whose records meet by key."""

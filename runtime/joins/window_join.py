@@ -1,0 +1,211 @@
+"""Windowed join and co_group: the records that two streams have of a key in a window, given to one function.
+
+It is the window operators (runtime/windows) with two inputs: assigner and trigger see the records of both as they come,
+as one stream, and so does an evictor; contents are a list per side, each typed as its side is. A window fires with what
+it has of both sides. That one of them has nothing is up to the function: a co_group function is given an empty list, a
+join gives out what `how` says. What comes late of either side goes to that side's late output, and is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from types import GeneratorType
+from typing import Any, cast
+
+from ...state.backend import KeyedStateBackend, ListState
+from ...state.descriptors import ListStateDescriptor
+from ..batch import NO_TIMESTAMP, Batch
+from ..functions import RuntimeContext, WindowContext, callable_of
+from ..keys import KeySelector
+from ..operators.co_process import KeysOfTwoInputs
+from ..operators.keyed import ROWS_AT_ONCE
+from ..operators.running import state_type
+from ..record_types import RecordType
+from ..windows.assigner import WindowAssigner
+from ..windows.building import operator_class
+from ..windows.custom_windows import CustomWindowOperator, MergingWindowOperator
+from ..windows.evaluations import Evaluation, add_to_lists, merge_lists
+from ..windows.evicting import Evicting
+from ..windows.evictors import Evictor, TimestampedValue
+from ..windows.session_operator import SessionOperator
+from ..windows.trigger import Trigger
+from ..windows.window_operator import WindowOperator
+from .functions import LEFT, gives_what_may_change
+
+Types = tuple[RecordType, RecordType]
+_NAMES = ("left-contents", "right-contents")
+
+
+class Sides(Evaluation):
+    """Keeps the elements of both sides for a CoGroupFunction, or callable(left elements, right elements)."""
+
+    side = LEFT
+    """Where what is added comes from."""
+
+    def __init__(self, function: Any, types: Types) -> None:
+        super().__init__(function)
+        self.types = types
+
+    def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
+        descriptors: list[ListStateDescriptor[Any]] = [
+            ListStateDescriptor(name, state_type(kind)) for name, kind in zip(_NAMES, self.types, strict=True)
+        ]
+        self._states: list[ListState[Any]] = [backend.list_state(descriptor) for descriptor in descriptors]
+
+    def open_functions(self, context: RuntimeContext) -> None:
+        super().open_functions(context)
+        self._co_group = callable_of(self.function, "co_group")
+
+    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
+        return add_to_lists(self._states[self.side], self._set_key, keys, rows)
+
+    def kept(self) -> list[Any]:
+        groups = [state.get() for state in self._states]
+        return groups if any(groups) else []
+
+    def kept_of(self, elements: Sequence[Any]) -> list[Any]:
+        """elements: (side, record)."""
+        return [[record for of, record in elements if of == side] for side in range(2)]
+
+    def results_of(self, key: Any, context: WindowContext, kept: list[Any]) -> Iterable[Any] | None:
+        produced: Iterable[Any] | None = self._co_group(*kept)
+        return produced
+
+    def clear(self) -> None:
+        for state in self._states:
+            state.clear()
+
+    def merge(self, target: int, sources: Sequence[int]) -> None:
+        for state in self._states:
+            merge_lists(state, self._set_namespace, target, sources)
+
+
+class _Sided(TimestampedValue):
+    """An element as an evictor is given it, that knows where it came from."""
+
+    side: int
+
+
+class EvictingSides(Evicting):
+    """Both sides in one list, in the order they came: (is it of the left, timestamp, left record, right record)."""
+
+    evaluation: Sides
+    side = LEFT
+
+    def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
+        left, right = map(state_type, self.evaluation.types)
+        known = left is not None and right is not None
+        kind = tuple[bool, int, left | None, right | None] if known else None  # type: ignore[valid-type]
+        self._state: ListState[Any] = backend.list_state(ListStateDescriptor(self.state_name, kind))
+
+    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
+        entries = [_entry(self.side, at, row) for at, row in zip(timestamps, rows, strict=True)]
+        return add_to_lists(self._state, self._set_key, keys, entries)
+
+    def kept(self) -> list[Any]:
+        return self.left_of(self.elements_of(self._state.get()))
+
+    def elements_of(self, stored: Sequence[Any]) -> list[TimestampedValue]:
+        elements = []
+        for is_left, at, left, right in stored:
+            element = _Sided(left if is_left else right, None if at == NO_TIMESTAMP else at)
+            element.side = int(not is_left)
+            elements.append(element)
+        return cast(list[TimestampedValue], elements)
+
+    def stored_of(self, elements: Sequence[TimestampedValue]) -> list[Any]:
+        return [
+            _entry(each.side, NO_TIMESTAMP if each.timestamp is None else each.timestamp, each.value)
+            for each in cast(Sequence[_Sided], elements)
+        ]
+
+    def left_of(self, elements: Sequence[TimestampedValue]) -> list[Any]:
+        return self.kept_of([(each.side, each.value) for each in cast(Sequence[_Sided], elements)])
+
+
+def _entry(side: int, at: int, row: Any) -> tuple[bool, int, Any, Any]:
+    return (True, at, row, None) if side == LEFT else (False, at, None, row)
+
+
+class _OfTwoInputs(KeysOfTwoInputs, WindowOperator):
+    """What makes a window operator one of two inputs."""
+
+    evaluation: Sides | EvictingSides
+
+    def __init__(
+        self,
+        selectors: tuple[KeySelector, KeySelector],
+        *of_windows: Any,
+        late_tags: tuple[str | None, str | None] = (None, None),
+        **options: Any,
+    ) -> None:
+        super().__init__(selectors[0], *of_windows, **options)
+        self.selectors = selectors
+        self.late_tags = late_tags
+        self.side_tags |= {tag for tag in late_tags if tag is not None}
+        sides = self.evaluation if isinstance(self.evaluation, Sides) else self.evaluation.evaluation
+        self._apart = gives_what_may_change(sides.function, sides.types)
+
+    def process_batch(self, batch: Batch, input_index: int) -> None:
+        self.evaluation.side = input_index
+        self.late_tag = self.late_tags[input_index]
+        super().process_batch(batch, input_index)
+
+    def _give_out(self, keep: bool) -> None:
+        """A product may be large: it goes on piece by piece."""
+        at_hand = self._at_hand
+        produced = self.evaluation.results(at_hand.key, at_hand)
+        if produced is None:
+            return
+        collector, timestamp = at_hand.collector, at_hand.window().max_timestamp()
+        if type(produced) is not GeneratorType:
+            collector.take(produced, timestamp, apart=self._apart)
+            return
+        while part := list(islice(produced, ROWS_AT_ONCE)):
+            collector.take(part, timestamp, apart=self._apart)
+            if collector.held >= ROWS_AT_ONCE:
+                collector.emit()
+
+
+class WindowJoinOperator(_OfTwoInputs):
+    """Aligned windows."""
+
+
+class SessionJoinOperator(_OfTwoInputs, SessionOperator):
+    """Sessions with the trigger they come with."""
+
+
+class CustomWindowJoinOperator(_OfTwoInputs, CustomWindowOperator):
+    """A user's own windows."""
+
+
+class MergingWindowJoinOperator(_OfTwoInputs, MergingWindowOperator):
+    """Other windows that merge."""
+
+
+_OF_TWO: dict[type[WindowOperator], type[_OfTwoInputs]] = {
+    WindowOperator: WindowJoinOperator,
+    SessionOperator: SessionJoinOperator,
+    CustomWindowOperator: CustomWindowJoinOperator,
+    MergingWindowOperator: MergingWindowJoinOperator,
+}
+
+
+def window_join_operator(
+    selectors: tuple[KeySelector, KeySelector],
+    assigner: WindowAssigner,
+    function: Any,
+    types: Types,
+    output_type: RecordType,
+    *,
+    trigger: Trigger | None = None,
+    evictor: Evictor | None = None,
+    **options: Any,
+) -> WindowOperator:
+    """function: a CoGroupFunction (PairsOf for a join), or a callable like its method. types: of the two sides.
+    `options`: late_tags, and what WindowOperator takes. PipelineError when these do not go together."""
+    sides = Sides(function, types)
+    kind = _OF_TWO[operator_class(assigner, sides, trigger, evictor)]
+    evaluation = sides if evictor is None else EvictingSides(sides, evictor)
+    return kind(selectors, assigner, evaluation, output_type, trigger=trigger, **options)
