@@ -1,6 +1,7 @@
 """The operator behind `.window(…).agg(…)`: vectorised where the stream has columns, else over Python records.
 
 Both give the same named columns. On the row face they are dicts, keyed by a column `key` where the key is a function.
+An `.agg()` goes by rows as a whole if one of its aggregates has no accumulators in columns.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ..runtime.aggregates import Aggregate, RowAggregates
+from ..runtime.annotations import arrow_field_type
+from ..runtime.field_types import FieldType
 from ..runtime.functions import ProcessWindowFunction, WindowContext
 from ..runtime.keys import KeyByColumns, alike_in_columns
+from ..runtime.nested_types import Struct
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import OpaqueType, RecordType, ScalarType, SchemaType, record_type_of
+from ..runtime.record_types import OpaqueType, RecordType, RowType, ScalarType, record_type_of
+from ..runtime.shapes import DictShape
 from ..runtime.windows.all_windows import no_key
 from ..runtime.windows.assigners import TimeWindow, TumblingEventTimeWindows, WindowAssigner
 from ..state.errors import PipelineError
@@ -61,14 +66,18 @@ def window_agg_operator(
         if not isinstance(aggregate, Aggregate):
             raise PipelineError(f"agg: {name} is no aggregate but {aggregate!r}; write for example {name}=ps.count()")
     selector, record_type = stream.selector, stream.record_type
-    if (
+    rows_only = _only_on_rows(aggregates, record_type)
+    in_columns = (
         isinstance(selector, KeyByColumns)
         and isinstance(assigner, TumblingEventTimeWindows)
         and trigger is None
         and evictor is None
         and not record_type.opaque
         and alike_in_columns(record_type, selector.names)
-    ):
+    )
+    if in_columns and not rows_only:
+        assert isinstance(selector, KeyByColumns)
+        assert isinstance(assigner, TumblingEventTimeWindows)
         from ..runtime.windows.columnar_windows import ColumnarWindowOperator
 
         return ColumnarWindowOperator(selector, assigner, aggregates, record_type, None, allowed_lateness_ms, late_tag)
@@ -80,35 +89,59 @@ def window_agg_operator(
         key_names = ()
     times = ("window_start", "window_end") if getattr(assigner, "window_type", None) is TimeWindow else ()
     function = NamedColumns(key_names, tuple(aggregates), timed=bool(times))
-    return window_operator(
+    operator = window_operator(
         selector,
         assigner,
-        AggregateEvaluation(RowAggregates(aggregates), function),
-        _row_type(stream.key_annotation, key_names, times, record_type, aggregates),
+        AggregateEvaluation(RowAggregates(aggregates, fields_of(record_type)), function),
+        _row_type(stream, key_names, times, aggregates),
         trigger=trigger,
         evictor=evictor,
         allowed_lateness_ms=allowed_lateness_ms,
         late_tag=late_tag,
         input_type=input_type,
     )
+    if in_columns:
+        operator.note = f"on rows, because of {', '.join(rows_only)}"
+    return operator
+
+
+def _only_on_rows(aggregates: Mapping[str, Aggregate], record_type: RecordType) -> list[str]:
+    """Names of those that have no accumulators in columns. PipelineError for columns that are not there or cannot be
+    aggregated."""
+    found = []
+    for name, aggregate in aggregates.items():
+        try:
+            if record_type.schema is not None and aggregate.specs(record_type.schema) is None:
+                found.append(name)
+        except PipelineError as error:
+            raise PipelineError(f"agg: {name}: {error}") from error
+    return found
+
+
+def fields_of(record_type: RecordType) -> dict[str, FieldType] | None:
+    """By name; None if they are not known."""
+    if isinstance(record_type, RowType):
+        return dict(zip(record_type.struct.shape.names, record_type.struct.fields, strict=True))
+    return {record_type.column: record_type.value} if isinstance(record_type, ScalarType) else None
 
 
 def _row_type(
-    key_annotation: Any,
-    key_names: tuple[str, ...],
-    time_names: tuple[str, ...],
-    record_type: RecordType,
-    aggregates: Mapping[str, Aggregate],
+    stream: KeyedStream, key_names: tuple[str, ...], time_names: tuple[str, ...], aggregates: Mapping[str, Aggregate]
 ) -> RecordType:
-    """A schema where the key's and all aggregates' types are known."""
+    """Known where the key's and all aggregates' types are."""
     twice = {name for name in aggregates if name in (*key_names, *time_names)}
     if twice:
         raise PipelineError(f"agg: two columns of the result would be named {', '.join(sorted(map(repr, twice)))}")
-    if record_type.schema is None:
+    fields = fields_of(stream.record_type)
+    if fields is None:
         return OpaqueType("the type of the records that are aggregated is not known")
-    keys = [record_type_of(key_annotation, name) for name in key_names]
-    results = [pa.field(name, aggregate.result_type(record_type.schema)) for name, aggregate in aggregates.items()]
-    if len(keys) > 1 or not all(isinstance(key, ScalarType) for key in keys):
-        return OpaqueType("the type of the key is not known; annotate the key function")
-    times = [pa.field(name, pa.int64(), nullable=False) for name in time_names]
-    return SchemaType(pa.schema([*[key.schema.field(0) for key in keys if key.schema is not None], *times, *results]))
+    by_columns = isinstance(stream.selector, KeyByColumns)
+    results = {name: fields[name] for name in key_names if by_columns and name in fields}
+    if len(results) < len(key_names):
+        key = record_type_of(stream.key_annotation)
+        if len(key_names) > 1 or not isinstance(key, ScalarType):
+            return OpaqueType("the type of the key is not known; annotate the key function")
+        results[key_names[0]] = key.value
+    results |= {name: arrow_field_type(pa.int64(), False) for name in time_names}
+    results |= {name: aggregate.result_field(fields) for name, aggregate in aggregates.items()}
+    return RowType(Struct(False, DictShape(dict, tuple(results)), tuple(results.values())))

@@ -1,78 +1,28 @@
-"""The aggregates of `.agg(departures=count(), mean=avg("delay"))`, for both faces of a stream.
+"""The aggregates that every query has, count, sum, min, max and avg; and all of an `.agg()` over Python records.
 
-An aggregate says which accumulators it needs (accumulators.py) and makes a result of them; vectorised windows share
-accumulators between aggregates. `RowAggregates` is the same in plain Python, for streams whose key is a function.
-Both give the same results, to the last bit:
-
-    null         left out, as in SQL; an aggregate that saw no value is null, `count()` counts rows
-    integers     sums are 64 bits wide; leaving them is an AggregateError. avg is the sum divided once, as a float
-    floats       added in the order of the records
-    NaN          makes sum and avg NaN; greater than every number for min and max, as in DuckDB and Postgres
+What holds for all aggregates is said in aggregate.py; the others are in distributions.py, kept_values.py and
+sketches.py.
 """
 
 from __future__ import annotations
 
 import operator
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import GenericAlias
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from ..state.accumulator_spec import AccumulatorSpec, Word, overflow_error
+from ..state.accumulator_spec import AccumulatorSpec, overflow_error
 from ..state.errors import PipelineError
-from .fields import field_getter
+from .aggregate import Aggregate, field_of_column, number_type, number_word, type_of_column, value_type
+from .field_types import FieldType
+from .fields import fields_getter
 from .functions import AggregateFunction
 
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
-
-
-class Aggregate(ABC):
-    """One named result of a group."""
-
-    column: str | None
-    nullable: ClassVar[bool] = True
-    """Null when it has seen no value."""
-
-    @abstractmethod
-    def specs(self, schema: pa.Schema) -> tuple[AccumulatorSpec, ...]:
-        """The accumulators it needs. PipelineError when the column is not there or cannot be aggregated."""
-
-    @abstractmethod
-    def result_type(self, schema: pa.Schema) -> pa.DataType: ...
-
-    @abstractmethod
-    def finish(self, accumulated: Sequence[pa.Array], result_type: pa.DataType) -> pa.Array:
-        """Results of many groups, from the values of `specs`."""
-
-    @abstractmethod
-    def create(self) -> Any:
-        """An empty accumulator of the row face."""
-
-    @abstractmethod
-    def add(self, accumulator: Any, value: Any) -> Any: ...
-
-    @abstractmethod
-    def merge(self, one: Any, other: Any) -> Any: ...
-
-    def result(self, accumulator: Any) -> Any:
-        return accumulator
-
-    def _type_of_column(self, schema: pa.Schema) -> pa.DataType:
-        if self.column not in schema.names:
-            raise PipelineError(f"no column {self.column!r} to aggregate; there are {', '.join(schema.names)}")
-        kind: pa.DataType = schema.field(self.column).type
-        return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-    def _number_word(self, schema: pa.Schema, what: str) -> Word:
-        kind = self._type_of_column(schema)
-        if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-            return "int64"
-        if pa.types.is_floating(kind):
-            return "float64"
-        raise PipelineError(f"{what} needs numbers, but column {self.column!r} is of type {kind}; cast it first")
 
 
 @dataclass(frozen=True)
@@ -83,15 +33,19 @@ class Count(Aggregate):
     nullable: ClassVar[bool] = False
 
     def specs(self, schema: pa.Schema) -> tuple[AccumulatorSpec, ...]:
-        if self.column is not None:
-            self._type_of_column(schema)
+        self.result_type(schema)
         return (AccumulatorSpec("count", self.column, "int64"),)
 
     def result_type(self, schema: pa.Schema) -> pa.DataType:
+        if self.column is not None:
+            type_of_column(schema, self.column)
         return pa.int64()
 
     def finish(self, accumulated: Sequence[pa.Array], result_type: pa.DataType) -> pa.Array:
         return accumulated[0]
+
+    def state_type(self, fields: Mapping[str, FieldType]) -> Any:
+        return int
 
     def create(self) -> int:
         return 0
@@ -110,13 +64,16 @@ class Sum(Aggregate):
     column: str
 
     def specs(self, schema: pa.Schema) -> tuple[AccumulatorSpec, ...]:
-        return (AccumulatorSpec("sum", self.column, self._number_word(schema, "sum")),)
+        return (AccumulatorSpec("sum", self.column, number_word(schema, self.column, "sum")),)
 
     def result_type(self, schema: pa.Schema) -> pa.DataType:
-        return pa.int64() if self._number_word(schema, "sum") == "int64" else pa.float64()
+        return pa.int64() if number_word(schema, self.column, "sum") == "int64" else pa.float64()
 
     def finish(self, accumulated: Sequence[pa.Array], result_type: pa.DataType) -> pa.Array:
         return accumulated[0]
+
+    def state_type(self, fields: Mapping[str, FieldType]) -> Any:
+        return number_type(fields, self.column) | None
 
     def create(self) -> None:
         return None
@@ -137,28 +94,32 @@ class Sum(Aggregate):
 
 @dataclass(frozen=True)
 class Extreme(Aggregate):
-    """The least or the greatest value."""
+    """The least or the greatest value. Of numbers and times on both faces, of text and the like on rows."""
 
     column: str
     kind: Literal["min", "max"]
 
-    def specs(self, schema: pa.Schema) -> tuple[AccumulatorSpec, ...]:
-        kind = self._type_of_column(schema)
+    def specs(self, schema: pa.Schema) -> tuple[AccumulatorSpec, ...] | None:
+        kind = self.result_type(schema)
         if not pa.types.is_primitive(kind):
-            raise PipelineError(
-                f"{self.kind} needs numbers or times, but column {self.column!r} is of type {kind}; "
-                "use .aggregate() with a function"
-            )
+            return None
         return (AccumulatorSpec(self.kind, self.column, "float64" if pa.types.is_floating(kind) else "int64"),)
 
     def result_type(self, schema: pa.Schema) -> pa.DataType:
-        return self._type_of_column(schema)
+        return ordered_type(schema, self.column, self.kind)
+
+    def result_field(self, fields: Mapping[str, FieldType]) -> FieldType:
+        super().result_field(fields)
+        return replace(field_of_column(fields, self.column), nullable=True)
 
     def finish(self, accumulated: Sequence[pa.Array], result_type: pa.DataType) -> pa.Array:
         words, types = accumulated[0], pa.types
         if types.is_integer(result_type) or types.is_floating(result_type) or types.is_boolean(result_type):
             return words.cast(result_type)
         return (words if result_type.bit_width == 64 else words.cast(pa.int32())).view(result_type)
+
+    def state_type(self, fields: Mapping[str, FieldType]) -> Any:
+        return value_type(fields, self.column) | None
 
     def create(self) -> None:
         return None
@@ -183,10 +144,11 @@ class Avg(Aggregate):
     column: str
 
     def specs(self, schema: pa.Schema) -> tuple[AccumulatorSpec, ...]:
-        word = self._number_word(schema, "avg")
+        word = number_word(schema, self.column, "avg")
         return AccumulatorSpec("sum", self.column, word), AccumulatorSpec("count", self.column, "int64")
 
     def result_type(self, schema: pa.Schema) -> pa.DataType:
+        number_word(schema, self.column, "avg")
         return pa.float64()
 
     def finish(self, accumulated: Sequence[pa.Array], result_type: pa.DataType) -> pa.Array:
@@ -194,6 +156,9 @@ class Avg(Aggregate):
         counts = accumulated[1].to_numpy()
         with np.errstate(invalid="ignore"):
             return pa.array(totals / counts, mask=counts == 0)
+
+    def state_type(self, fields: Mapping[str, FieldType]) -> Any:
+        return GenericAlias(tuple, (number_type(fields, self.column), int))
 
     def create(self) -> tuple[Any, int]:
         return 0, 0
@@ -235,38 +200,53 @@ def avg(column: str) -> Aggregate:
     return Avg(column)
 
 
+def ordered_type(schema: pa.Schema, column: str, what: str) -> pa.DataType:
+    """Of a column whose values can be compared. PipelineError."""
+    kind = type_of_column(schema, column)
+    if pa.types.is_nested(kind) or pa.types.is_null(kind):
+        raise PipelineError(
+            f"{what} needs values that have an order, but column {column!r} is of type {kind}; "
+            "use .aggregate() with a function"
+        )
+    return kind
+
+
 class RowAggregates(AggregateFunction):
     """All aggregates of an `.agg()` over Python records; the result is a tuple in the order of the names."""
 
-    def __init__(self, aggregates: Mapping[str, Aggregate]) -> None:
+    def __init__(self, aggregates: Mapping[str, Aggregate], fields: Mapping[str, FieldType] | None = None) -> None:
+        """fields: of the records; without them accumulators are pickled."""
         self.names = tuple(aggregates)
         self._aggregates = tuple(aggregates.values())
         self._record_type: type | None = None
         self._getters: list[Callable[[Any], Any]] = []
+        self.accumulator_type: Any = None
+        if fields is not None:
+            kinds = tuple([each.state_type(fields) for each in self._aggregates])
+            self.accumulator_type = GenericAlias(tuple, kinds)
 
-    def create_accumulator(self) -> list[Any]:
-        return [aggregate.create() for aggregate in self._aggregates]
+    def create_accumulator(self) -> Any:
+        return tuple([aggregate.create() for aggregate in self._aggregates])
 
-    def add(self, value: Any, accumulator: list[Any]) -> list[Any]:
+    def add(self, value: Any, accumulator: tuple[Any, ...]) -> tuple[Any, ...]:
         if type(value) is not self._record_type:
             self._record_type = type(value)
-            self._getters = [_getter(value, aggregate.column) for aggregate in self._aggregates]
-        for i, aggregate in enumerate(self._aggregates):
-            accumulator[i] = aggregate.add(accumulator[i], self._getters[i](value))
-        return accumulator
+            self._getters = [_getter(value, aggregate.columns) for aggregate in self._aggregates]
+        parts = zip(self._aggregates, accumulator, self._getters, strict=True)
+        return tuple([each.add(part, get(value)) for each, part, get in parts])
 
-    def get_result(self, accumulator: list[Any]) -> tuple[Any, ...]:
+    def get_result(self, accumulator: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple([each.result(part) for each, part in zip(self._aggregates, accumulator, strict=True)])
 
-    def merge(self, acc_a: list[Any], acc_b: list[Any]) -> list[Any]:
-        return [each.merge(a, b) for each, a, b in zip(self._aggregates, acc_a, acc_b, strict=True)]
+    def merge(self, acc_a: tuple[Any, ...], acc_b: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple([each.merge(a, b) for each, a, b in zip(self._aggregates, acc_a, acc_b, strict=True)])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_record_type": None, "_getters": []}
 
 
-def _getter(record: Any, column: str | None) -> Callable[[Any], Any]:
-    return (lambda row: row) if column is None else field_getter(record, column)
+def _getter(record: Any, columns: tuple[str, ...]) -> Callable[[Any], Any]:
+    return fields_getter(record, columns) if columns else lambda row: row
 
 
 __all__ = ["Aggregate", "RowAggregates", "avg", "count", "max", "min", "sum"]

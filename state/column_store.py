@@ -15,6 +15,7 @@ from . import kernels
 from .accumulator_spec import AccumulatorSpec
 from .accumulators import Accumulator
 from .hash_index import HashIndex, Slots, grown
+from .moments import Moments
 
 _FIRST_SLOTS = 1024
 
@@ -29,7 +30,9 @@ class ColumnStore:
         self._index = HashIndex(key_types, expected_keys)
         capacity = max(_FIRST_SLOTS, expected_keys)
         self._epochs = np.zeros(capacity, np.int32)
-        self.accumulators = {spec: Accumulator(spec, capacity) for spec in specs}
+        self.accumulators: dict[AccumulatorSpec, Accumulator | Moments] = {
+            spec: Moments(spec, capacity) if spec.kind == "moments" else Accumulator(spec, capacity) for spec in specs
+        }
 
     @property
     def size(self) -> int:

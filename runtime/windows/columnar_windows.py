@@ -85,6 +85,13 @@ def _schema_of(input_type: RecordType) -> pa.Schema:
     return input_type.schema
 
 
+def _specs(name: str, aggregate: Aggregate, schema: pa.Schema) -> tuple[AccumulatorSpec, ...]:
+    specs = aggregate.specs(schema)
+    if specs is None:
+        raise PipelineError(f"agg: {name} can only be computed on rows")
+    return specs
+
+
 def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
@@ -110,7 +117,7 @@ class ColumnarWindowOperator(Operator):
         self.output_type = output_type or window_result_type(selector.names, input_type, aggregates)
         self._keys = selector.names
         self._aggregates = dict(aggregates)
-        self._specs_of = {name: aggregate.specs(schema) for name, aggregate in aggregates.items()}
+        self._specs_of = {name: _specs(name, aggregate, schema) for name, aggregate in aggregates.items()}
         specs = tuple(dict.fromkeys(spec for specs in self._specs_of.values() for spec in specs))
         key_types = tuple(_plain(schema.field(name).type) for name in self._keys)
         self._layout = ColumnLayout(f"{assigner} at {assigner.offset_ms} ms", key_types, specs, tuple(self._keys))

@@ -196,10 +196,11 @@ class Reduce(Folding):
 
 
 class Aggregate(Folding):
-    """With an AggregateFunction. The state is typed if create_accumulator says what it returns."""
+    """With an AggregateFunction. The state is typed if create_accumulator says what it returns, or the function has an
+    `accumulator_type`."""
 
     def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
-        kind = _returned_type(self.function.create_accumulator)
+        kind = getattr(self.function, "accumulator_type", None) or _returned_type(self.function.create_accumulator)
         self._state = backend.value_state(ValueStateDescriptor(self.state_name, kind))
 
     @property
@@ -305,6 +306,12 @@ def _own(value: Any) -> Any:
     """A copy, where it can change."""
     if type(value) is list:
         return [_own(item) for item in value]
+    if type(value) is tuple:
+        return tuple([_own(item) for item in value])
+    if type(value) is dict:
+        return {key: _own(item) for key, item in value.items()}
+    if type(value) is set:  # what is in it cannot change
+        return value.copy()
     return value if is_immutable(value) else copy.deepcopy(value)
 
 
