@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         KeyedBroadcastProcessFunction,
         KeyedCoProcessFunction,
     )
+    from .runtime.distributions import histogram, stddev, variance
     from .runtime.functions import (
         AggregateFunction,
         FilterFunction,
@@ -44,11 +45,13 @@ if TYPE_CHECKING:
         WindowFunction,
     )
     from .runtime.joins.functions import CoGroupFunction, FlatJoinFunction, JoinFunction, ProcessJoinFunction
+    from .runtime.kept_values import bottom_k, collect, count_distinct, first, last, top_k
     from .runtime.operator_state import (
         CheckpointedFunction,
         FunctionInitializationContext,
         FunctionSnapshotContext,
     )
+    from .runtime.sketches import approx_count_distinct, median, percentile
     from .runtime.watermarks import WatermarkStrategy
     from .runtime.windows.all_windows import AllWindowFunction, ProcessAllWindowFunction
     from .runtime.windows.assigner import MergingWindowAssigner, WindowAssigner
@@ -162,6 +165,18 @@ __all__ = [
     "min",
     "max",
     "avg",
+    "stddev",
+    "variance",
+    "percentile",
+    "median",
+    "count_distinct",
+    "approx_count_distinct",
+    "first",
+    "last",
+    "top_k",
+    "bottom_k",
+    "collect",
+    "histogram",
 ]
 
 _HOMES = {
@@ -178,6 +193,7 @@ _HOMES = {
         "KeyedBroadcastProcessFunction",
         "KeyedCoProcessFunction",
     ),
+    ".runtime.distributions": ("histogram", "stddev", "variance"),
     ".runtime.functions": (
         "AggregateFunction",
         "FilterFunction",
@@ -192,7 +208,9 @@ _HOMES = {
         "WindowFunction",
     ),
     ".runtime.joins.functions": ("CoGroupFunction", "FlatJoinFunction", "JoinFunction", "ProcessJoinFunction"),
+    ".runtime.kept_values": ("bottom_k", "collect", "count_distinct", "first", "last", "top_k"),
     ".runtime.operator_state": ("CheckpointedFunction", "FunctionInitializationContext", "FunctionSnapshotContext"),
+    ".runtime.sketches": ("approx_count_distinct", "median", "percentile"),
     ".runtime.watermarks": ("WatermarkStrategy",),
     ".runtime.windows.all_windows": ("AllWindowFunction", "ProcessAllWindowFunction"),
     ".runtime.windows.assigner": ("MergingWindowAssigner", "WindowAssigner"),
