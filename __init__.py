@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .api.async_stream import AsyncDataStream
     from .api.environment import StreamExecutionEnvironment, get_execution_environment
+    from .api.resources import SlotSharingGroup
+    from .api.runtime_mode import RuntimeExecutionMode
     from .runtime.aggregates import avg, count, max, min, sum
     from .runtime.async_functions import AsyncFunction, AsyncRetryStrategy
     from .runtime.config import Configuration
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from .runtime.windows.global_windows import GlobalWindows
     from .runtime.windows.processing_time_triggers import ContinuousProcessingTimeTrigger, ProcessingTimeTrigger
     from .runtime.windows.purging import PurgingTrigger
+    from .runtime.windows.processing_timeout import ProcessingTimeoutTrigger
     from .runtime.windows.session_windows import (
         EventTimeSessionWindows,
         ProcessingTimeSessionWindows,
@@ -93,6 +96,8 @@ __all__ = [
     "get_execution_environment",
     "Configuration",
     "WatermarkStrategy",
+    "RuntimeExecutionMode",
+    "SlotSharingGroup",
     "TumblingEventTimeWindows",
     "TumblingProcessingTimeWindows",
     "SlidingEventTimeWindows",
@@ -120,6 +125,7 @@ __all__ = [
     "EarlyAndLateTrigger",
     "NeverTrigger",
     "Evictor",
+    "ProcessingTimeoutTrigger",
     "CountEvictor",
     "TimeEvictor",
     "DeltaEvictor",
@@ -184,6 +190,8 @@ _HOMES = {
     ".api.environment": ("StreamExecutionEnvironment", "get_execution_environment"),
     ".runtime.aggregates": ("avg", "count", "max", "min", "sum"),
     ".runtime.async_functions": ("AsyncFunction", "AsyncRetryStrategy"),
+    ".api.resources": ("SlotSharingGroup",),
+    ".api.runtime_mode": ("RuntimeExecutionMode",),
     ".runtime.config": ("Configuration",),
     ".runtime.connected_functions": (
         "BroadcastProcessFunction",
@@ -224,6 +232,7 @@ _HOMES = {
     ".runtime.windows.purging": ("PurgingTrigger",),
     ".runtime.windows.session_windows": (
         "EventTimeSessionWindows",
+    ".runtime.windows.processing_timeout": ("ProcessingTimeoutTrigger",),
         "ProcessingTimeSessionWindows",
         "SessionWindowTimeGapExtractor",
     ),

@@ -25,6 +25,8 @@ from . import session, unexecuted
 from .added_code import AddedCode
 from .checks import check_strategy
 from .interruption import interrupted
+from .resources import SlotSharingGroup, register, slot_groups
+from .runtime_mode import RuntimeExecutionMode, problems_of_mode, resolved_mode
 from .job_options import job_options
 from .steps import Pipeline, Step, Upstream, freeze, with_upstream
 from .streams import DataStream
@@ -126,6 +128,11 @@ class StreamExecutionEnvironment:
         for setting, value in settings.items():
             self._own.set(f"restart-strategy.{name}.{setting.replace('_', '-')}", value)
         return self
+    def set_runtime_mode(self, mode: RuntimeExecutionMode | str) -> StreamExecutionEnvironment:
+        """STREAMING (the default), BATCH (only final results; every source has an end), or AUTOMATIC (batch if so)."""
+        self._own.set(options.RUNTIME_MODE, mode.value if isinstance(mode, RuntimeExecutionMode) else mode)
+        return self
+
 
     def set_state_backend(self, backend: str) -> StreamExecutionEnvironment:
         """'rocksdb' or 'heap'."""
@@ -233,9 +240,12 @@ class StreamExecutionEnvironment:
         chosen = self._pending() if steps is None else with_upstream(steps)
         if not chosen:
             raise PipelineError("there is nothing to execute: the pipeline has no operators")
-        transformations = self._transformations(chosen, config)
-        own = Configuration(job_options(config))
-        return build_job_graph(transformations, own, name, self.pipeline.problems_in(chosen))
+        groups, mode = slot_groups(chosen, self.pipeline.groups), resolved_mode(chosen, config)
+        parallelism = config.get(options.PARALLELISM), config.get(options.MAX_PARALLELISM)
+        transformations = freeze(chosen, *parallelism, groups, batch_mode=mode == "batch")
+        own = Configuration({**job_options(config), options.RUNTIME_MODE.key: mode})
+        problems = [*self.pipeline.problems_in(chosen), *groups.problems, *problems_of_mode(chosen, mode)]
+        return build_job_graph(transformations, own, name, problems)
 
     def describe(self, steps: Sequence[Step] | None = None) -> str:
         """How the pipeline will run: tasks, chains, types, and what would make it faster."""

@@ -129,14 +129,16 @@ def with_upstream(steps: Sequence[Step]) -> list[Step]:
     return [found[id_] for id_ in sorted(found)]
 
 
-def freeze(steps: Sequence[Step], parallelism: int, max_parallelism: int) -> list[Transformation]:
+def freeze(
+    steps: Sequence[Step], parallelism: int, max_parallelism: int, groups: SlotGroups, *, batch_mode: bool
+) -> list[Transformation]:
     """Transformations of steps (which are in order), with the environment's parallelism where they have none."""
     frozen: dict[int, Transformation] = {}
     for step in steps:
         own = step.parallelism or parallelism
         inputs = tuple(_input(upstream, frozen[upstream.step.id], own) for upstream in step.inputs)
-        group = step.slot_sharing_group or (inputs[0].upstream.slot_sharing_group if inputs else "default")
-        operator = step.operator
+        group = groups.names[step.id]
+        operator = step.operator.in_batch_mode() if batch_mode else step.operator
         if not step.consumed_tags <= operator.side_tags:
             operator = copy.copy(operator)
             operator.side_tags = operator.side_tags | step.consumed_tags

@@ -58,6 +58,7 @@ class JobObserver:
             bounded=parts.sources.bounded,
             subtask_states=dict(states),
             parallelism=max((vertex.parallelism for vertex in graph.job_graph.vertices), default=1),
+            batch_mode=graph.job_graph.batch_mode,
         )
 
     def view(self, state: JobState, now_ms: int) -> JobView:
@@ -116,6 +117,7 @@ class JobObserver:
             ),
             subtasks=tuple(self._subtask(SubtaskId(vertex.id, i), addresses) for i in range(vertex.parallelism)),
             is_source=any(each.is_source for each in vertex.operators),
+            resources=vertex.resources.amounts(),
         )
 
     def _subtask(self, subtask: SubtaskId, addresses: Addresses) -> SubtaskView:

@@ -94,6 +94,8 @@ class VertexView:
     operators: tuple[OperatorView, ...]
     subtasks: tuple[SubtaskView, ...]
     is_source: bool = False
+    resources: dict[str, float] = field(default_factory=dict)
+    """Of each slot of its group: cpu, memory (bytes), gpu, and others by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +293,7 @@ class JobOverview:
     subtask_states: dict[str, int]
     """SubtaskState -> how many."""
     parallelism: int = 1
+    batch_mode: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,11 @@ ENCODE_EVERY_EDGE = Option(
     "pipeline.encode-every-edge", BOOL, False,
     "For tests: encode and decode records between all operators, so that a type that changes a record is found.",
 )  # fmt: skip
-RUNTIME_MODE = Option("execution.runtime-mode", one_of("streaming"), "streaming", "How the job runs.")
+RUNTIME_MODE = Option(
+    "execution.runtime-mode", one_of("streaming", "batch", "automatic"), "streaming",
+    "How the job runs. batch: every source has an end, and only final results are given out, at the end; automatic: "
+    "batch if every source has an end.",
+)  # fmt: skip
 BUFFER_TIMEOUT = Option(
     "execution.buffer-timeout.interval", DURATION, 10,
     "How long records may wait for company before a batch is sent to the next task; 0 sends after every slice.",

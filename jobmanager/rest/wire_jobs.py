@@ -22,8 +22,6 @@ from .wire_failures import FailureCause, failure_cause
 from .wire_operations import QueueStatus
 from .wire_times import vertex_times
 
-JOB_TYPE = "STREAMING"
-"""Also of bounded jobs: they run in streaming mode."""
 SCHEDULER = "Default"
 
 
@@ -173,7 +171,7 @@ def job_summary(job: JobOverview, now_ms: int) -> JobSummary:
         "jid": job.id,
         "name": job.name,
         "state": job_state(job.state),
-        "jobType": JOB_TYPE,
+        "jobType": _job_type(job),
         "schedulerType": SCHEDULER,
         "start-time": job.started_ms,
         "end-time": job.ended_ms,
@@ -212,7 +210,7 @@ def job_details(view: JobView, now_ms: int) -> JobDetails:
         "name": job.name,
         "isStoppable": False,
         "state": job_state(job.state),
-        "job-type": JOB_TYPE,
+        "job-type": _job_type(job),
         "schedulerType": SCHEDULER,
         "start-time": job.started_ms,
         "end-time": job.ended_ms,
@@ -256,8 +254,12 @@ def vertex_summary(vertex: VertexView, now_ms: int) -> VertexSummary:
 def plan(view: JobView) -> Plan:
     return {
         "jid": view.overview.id,
+def _job_type(job: JobOverview) -> str:
+    return "BATCH" if job.batch_mode else "STREAMING"
+
+
         "name": view.overview.name,
-        "type": JOB_TYPE,
+        "type": _job_type(view.overview),
         "nodes": [_node(vertex, view.edges) for vertex in view.vertices],
     }
 

@@ -89,7 +89,7 @@ def describe(graph: JobGraph) -> str:
 
 def _lines(graph: JobGraph) -> Iterator[str]:
     number = {vertex.id: index for index, vertex in enumerate(graph.vertices, start=1)}
-    yield f"job '{graph.job_name}'"
+    yield f"job '{graph.job_name}'{' in batch mode' if graph.batch_mode else ''}"
     for vertex in graph.vertices:
         group = "" if vertex.slot_sharing_group == "default" else f", slot sharing group {vertex.slot_sharing_group}"
         parallelism = f"parallelism {vertex.parallelism} of {vertex.max_parallelism}"

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...state.ids import OperatorId, VertexId
+from ..options import RUNTIME_MODE
+from ..resources import NO_RESOURCES, Resources
 from .partitioning import Partitioning
 
 
@@ -80,6 +82,11 @@ class JobGraph:
         return next(vertex for vertex in self.vertices if vertex.id == vertex_id)
 
     def sender_of(self, edge: Edge) -> OperatorId:
+    @property
+    def batch_mode(self) -> bool:
+        """It gives out final results only (docs/batch-mode.md)."""
+        return self.config.get(RUNTIME_MODE.key) == "batch"
+
         return self.vertex(edge.source).operators[edge.operator].id
 
     def name_of(self, edge: Edge) -> str:

@@ -11,7 +11,7 @@ from ...state.objects import Program
 from ...state.snapshots import OperatorSnapshot
 from ...state.statistics import StateStatistics
 from ..batch import Batch
-from ..elements import MIN_WATERMARK
+from ..elements import MAX_WATERMARK, MIN_WATERMARK, Watermark
 from ..keys import KeySelector
 from ..record_types import RecordType
 from .operator import Operator, OperatorContext, RestoredState
@@ -56,6 +56,15 @@ class KeyedOperator(Operator):
     def changes_in_place(self) -> bool:
         """What functions hand on may be objects of their state, which go on changing."""
         return self.backend.changes_in_place or self.context.operator_state.changes_in_place
+
+    def is_last(self, watermark: Watermark) -> bool:
+        """In batch mode: what is final is given out now, before the watermark is forwarded."""
+        return self.batch_mode and watermark.timestamp == MAX_WATERMARK
+
+    @property
+    def clock_is_over(self) -> bool:
+        """The timers of the clock have fired at the end of the input, or are about to: no further ones are taken."""
+        return self.batch_mode and self.current_watermark == MAX_WATERMARK
 
     def next_processing_timer(self) -> int | None:
         return self._or_sweep(None)

@@ -5,6 +5,9 @@ changes (PROTOCOLS 27). Event timers fire when a watermark arrives, in the order
 the timestamp of the record, or of the event timer. A timer that on_timer registers at or before the watermark fires
 still at this one, as in Flink. Objects of the function's state that it gives out go out as they are at that moment:
 the state goes on changing, and what is handed on belongs to the next function.
+
+In batch mode all timers fire at the last watermark: those of event time, those of the clock, and what these have
+registered in event time; none of the clock is taken any more.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 
 from ...state.backend import Timers
 from ..batch import NO_TIMESTAMP, Batch
-from ..elements import Watermark
+from ..elements import MAX_WATERMARK, Watermark
 from ..functions import (
     OutputTag,
     RuntimeContext,
@@ -87,10 +90,13 @@ class KeyedProcessOperator(KeyedOperator):
     def process_watermark(self, watermark: Watermark) -> Firing:
         self.current_watermark = watermark.timestamp
         self._at_hand.now_ms = self.context.clock.now_ms()
-        return self._fire(self._event_timers, watermark.timestamp, TimeDomain.EVENT_TIME)
+        yield from self._fire(self._event_timers, watermark.timestamp, TimeDomain.EVENT_TIME)
+        if self.is_last(watermark):
+            yield from self._fire(self._processing_timers, MAX_WATERMARK, TimeDomain.PROCESSING_TIME)
+            yield from self._fire(self._event_timers, MAX_WATERMARK, TimeDomain.EVENT_TIME)
 
     def next_processing_timer(self) -> int | None:
-        return self._or_sweep(self._processing_timers.next_timestamp())
+        return self._or_sweep(None if self.batch_mode else self._processing_timers.next_timestamp())
 
     def advance_processing_time(self, now_ms: int) -> Firing:
         self._at_hand.now_ms = now_ms
@@ -177,7 +183,8 @@ class AtHand(TimerContext, TimerService):
         self._event_timers.register(timestamp)
 
     def register_processing_time_timer(self, timestamp: int) -> None:
-        self._processing_timers.register(timestamp)
+        if not self._operator.clock_is_over:
+            self._processing_timers.register(timestamp)
 
     def delete_event_time_timer(self, timestamp: int) -> None:
         self._event_timers.delete(timestamp)

@@ -20,11 +20,12 @@ without emitting twice (PROTOCOLS 10).
 
 from __future__ import annotations
 
+import copy
 from abc import ABC
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ...state.errors import StateError
 from ...state.ids import Attempt, CheckpointId, OperatorId
@@ -148,10 +149,32 @@ class Operator(ABC):
         """Wall-clock ms of the earliest processing-time timer, None when there is none."""
         return None
 
+    batch_mode: bool = False
+    """Only final results: when the last watermark comes, which is the only one. Timers of the clock fire with it."""
+
+    accepted_modes: frozenset[ChangelogMode] = INSERTIONS
+    """Which streams it can read: insertions only, unless it knows row kinds (changelog.py)."""
     def advance_processing_time(self, now_ms: int) -> Iterator[None]:
         return iter(())
 
     def end_input(self) -> Iterator[None]:
+    def accepts(self, input_index: int) -> frozenset[ChangelogMode]:
+        return self.accepted_modes
+
+    def result_mode(self, inputs: Sequence[ChangelogMode]) -> ChangelogMode:
+        """Of its results, for inputs that it accepts: they have the kinds of its records, unless it says otherwise."""
+        return kept_mode(inputs)
+
+    def way_out(self, mode: ChangelogMode) -> str:
+        """What to do about a stream that it does not accept."""
+        return "with_row_kinds() makes the kinds a part of the records, only_inserts() drops all but insertions"
+
+    def in_batch_mode(self) -> Self:
+        """What runs in the place of this prototype in a job of batch mode (docs/batch-mode.md)."""
+        operator = copy.copy(self)
+        operator.batch_mode = True
+        return operator
+
         return iter(())
 
     def between_batches(self) -> None:

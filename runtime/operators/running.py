@@ -2,6 +2,11 @@
 
 The state is touched in one tight loop (ValueState.fold). A result that is handed on belongs to the next function; so
 where results can be changed in place, a copy of the state goes out (PROTOCOLS 24).
+
+In batch mode only the last result of every key is given out, with the timestamp of the key's last record: when the last
+watermark comes, in the order in which keys came first (after a restore, or with more keys than fit the memory for
+timers: by key group and key). A key that has a result to give has a timer at the end of time; with the result its state
+goes.
 """
 
 from __future__ import annotations
@@ -11,15 +16,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ...state.backend import VOID_NAMESPACE
 from ...state.descriptors import ValueStateDescriptor
-from ..batch import Batch
+from ..batch import NO_TIMESTAMP, Batch
+from ..elements import MAX_WATERMARK, Watermark
 from ..fields import field_getter, field_replacer
 from ..functions import RuntimeContext, callable_of, close_function, open_function
 from ..keys import KeySelector
 from ..record_types import RecordType, RowType, ScalarType
-from .keyed import KeyedOperator
-from .operator import OperatorContext, RestoredState
-from .user_code import is_immutable, raise_user_error, shown
+from .keyed import ROWS_AT_ONCE, KeyedOperator
+from .operator import Firing, OperatorContext, RestoredState
+from .user_code import Collector, is_immutable, raise_user_error, shown
 
 Step = Callable[[Any, Any], Any]
 """(value of the key, None at first; record) -> new value."""
@@ -36,6 +43,9 @@ class RunningReduceOperator(KeyedOperator):
         super().open(context, restored)
         descriptor: ValueStateDescriptor[Any] = ValueStateDescriptor("running", state_type(self.output_type))
         self._state = self.backend.value_state(descriptor)
+        if self.batch_mode:
+            self._last_times = self.backend.value_state(ValueStateDescriptor("last-timestamp", int))
+            self._ends = self.backend.timers("last")
         try:
             open_function(self.function, RuntimeContext(context, self.backend))
         except Exception as error:
@@ -54,10 +64,36 @@ class RunningReduceOperator(KeyedOperator):
             results = self._fold(keys, rows, self.step_for(rows[0]))
         except Exception as error:
             raise_user_error(self.context, error, f"in a batch that begins with {shown(rows[0])}")
-        self.output.emit(batch.with_rows(self.output_type, results))
+        self._give_out(batch, keys, results)
+
+    def _give_out(self, batch: Batch, keys: list[Any], results: list[Any]) -> None:
+        if not self.batch_mode:
+            self.output.emit(batch.with_rows(self.output_type, results))
+            return
+        if batch.has_timestamps:
+            self._last_times.fold(keys, batch.timestamp_list(), lambda _, timestamp: timestamp)
+        for key in dict.fromkeys(keys):
+            self._ends.register_for(key, MAX_WATERMARK, VOID_NAMESPACE)
+
+    def process_watermark(self, watermark: Watermark) -> Firing:
+        self.current_watermark = watermark.timestamp
+        if not self.is_last(watermark):
+            return
+        collector = self._firing = Collector(self.output_type, self.output, tagged=False)
+        while (due := self._ends.pop_due(MAX_WATERMARK)) is not None:
+            self.backend.set_current_key(due[1])
+            timestamp = self._last_times.value()
+            collector.take([self._state.value()], NO_TIMESTAMP if timestamp is None else timestamp)
+            self._state.clear()
+            self._last_times.clear()
+            if collector.held >= ROWS_AT_ONCE:
+                collector.emit()
+                self.backend.between_batches()
+                yield
+        collector.emit()
 
     def _fold(self, keys: list[Any], rows: list[Any], step: Step) -> list[Any]:
-        if self._immutable(rows):
+        if self.batch_mode or self._immutable(rows):
             return self._state.fold(keys, rows, step)
         copies: list[Any] = []
         copy_rows = self.output_type.copy_rows
@@ -118,7 +154,7 @@ class RunningAggregateOperator(RunningReduceOperator):
             return super().process_batch(batch, input_index)
         keys = self.keys(batch)
         counts = self._state.fold(keys, keys, lambda count, _: 1 if count is None else count + 1)
-        self.output.emit(batch.with_rows(self.output_type, counts))
+        self._give_out(batch, keys, counts)
         return None
 
 

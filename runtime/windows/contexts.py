@@ -57,6 +57,9 @@ class AtHand(WindowContext, EvictorContext):
     def current_watermark(self) -> int:
         return self._operator.current_watermark
 
+    def clock_is_over(self) -> bool:
+        return self._operator.clock_is_over
+
     def get_current_processing_time(self) -> int:
         return self.now_ms
 
@@ -103,6 +106,8 @@ class ForTrigger(OnMergeContext):
         self._event_timers.register_for(self._at_hand.key, time, self._at_hand.number)
 
     def register_processing_time_timer(self, time: int) -> None:
+        if self._at_hand.clock_is_over():
+            return
         self._processing_timers.register_for(self._at_hand.key, time, self._at_hand.number)
 
     def delete_event_time_timer(self, time: int) -> None:

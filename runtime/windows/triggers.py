@@ -6,6 +6,7 @@ from .count_triggers import CountTrigger, DeltaFunction, DeltaTrigger, NeverTrig
 from .early_and_late import EarlyAndLateTrigger
 from .event_time_triggers import ContinuousEventTimeTrigger, EventTimeTrigger
 from .processing_time_triggers import ContinuousProcessingTimeTrigger, ProcessingTimeTrigger
+from .processing_timeout import ProcessingTimeoutTrigger
 from .purging import PurgingTrigger
 from .trigger import OnMergeContext, Trigger, TriggerContext, TriggerResult
 
@@ -20,6 +21,7 @@ __all__ = [
     "NeverTrigger",
     "OnMergeContext",
     "ProcessingTimeTrigger",
+    "ProcessingTimeoutTrigger",
     "PurgingTrigger",
     "Trigger",
     "TriggerContext",

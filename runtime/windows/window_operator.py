@@ -18,12 +18,14 @@ ms of their window; those of global windows, which have none, the last timestamp
 such records).
 
 At the end of the input the last watermark fires what event time can fire. Timers of the clock fire no more: windows of
-processing time give out nothing then, and what global windows hold is given out only by a trigger of event time.
+processing time give out nothing then, and what global windows hold is given out only by a trigger of event time. In
+batch mode they do fire then, after those of event time, and the triggers are such that every window fires only once
+(final_triggers.py).
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +43,7 @@ from ..record_types import RecordType
 from .assigner import NO_WINDOW, AlignedWindows, WindowAssigner
 from .contexts import AtHand, ForTrigger, GlobalState
 from .evaluations import Aggregate, Apply, Evaluation, Process, Reduce
+from .final_triggers import final_trigger
 from .incoming import Incoming, at_the_end_of_time, by_start
 from .session_windows import SessionWindows
 from .trigger import Trigger, TriggerResult
@@ -80,6 +83,11 @@ class WindowOperator(KeyedOperator):
         self.input_type = input_type
         self._goes_by_time = isinstance(assigner, AlignedWindows | SessionWindows)
         self._tagged = bool(side_tags)
+
+    def in_batch_mode(self) -> Self:
+        operator = super().in_batch_mode()
+        operator.trigger = final_trigger(self.trigger, of_event_time=self.assigner.is_event_time)
+        return operator
 
     def open(self, context: OperatorContext, restored: RestoredState) -> None:
         super().open(context, restored)
@@ -222,11 +230,13 @@ class WindowOperator(KeyedOperator):
     def process_watermark(self, watermark: Watermark) -> Firing:
         self.current_watermark = watermark.timestamp
         self._at_hand.now_ms = self.context.clock.now_ms()
-        return self._fire(watermark.timestamp, event_time=True)
+        yield from self._fire(watermark.timestamp, event_time=True)
+        if self.is_last(watermark):
+            yield from self._fire(MAX_TIMESTAMP, event_time=False)
 
     def next_processing_timer(self) -> int | None:
         """A timer is due when its ms is over: what arrives in a window's last ms belongs to it."""
-        timer_ms = self._timers[False].next_timestamp()
+        timer_ms = None if self.batch_mode else self._timers[False].next_timestamp()
         return self._or_sweep(None if timer_ms is None else timer_ms + 1)
 
     def advance_processing_time(self, now_ms: int) -> Firing:
@@ -267,6 +277,8 @@ class WindowOperator(KeyedOperator):
         except Exception as error:
             raise_user_error(self.context, error, f"in the trigger of {window}")
         over = event_time == self.assigner.is_event_time and timestamp == self._cleanup_time(window)
+        if not over:
+            self._register_cleanup(at_hand.key, window, at_hand.number)  # a trigger may have deleted that timer
         self._act(result, over)
 
     def _act(self, result: TriggerResult, over: bool) -> None:
