@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         FunctionInitializationContext,
         FunctionSnapshotContext,
     )
+    from .runtime.watermark_generators import WatermarkGenerator
     from .runtime.sketches import approx_count_distinct, median, percentile
     from .runtime.watermarks import WatermarkStrategy
     from .runtime.windows.all_windows import AllWindowFunction, ProcessAllWindowFunction
@@ -95,9 +96,10 @@ __all__ = [
     "StreamExecutionEnvironment",
     "get_execution_environment",
     "Configuration",
-    "WatermarkStrategy",
     "RuntimeExecutionMode",
     "SlotSharingGroup",
+    "WatermarkStrategy",
+    "WatermarkGenerator",
     "TumblingEventTimeWindows",
     "TumblingProcessingTimeWindows",
     "SlidingEventTimeWindows",
@@ -218,6 +220,7 @@ _HOMES = {
     ".runtime.joins.functions": ("CoGroupFunction", "FlatJoinFunction", "JoinFunction", "ProcessJoinFunction"),
     ".runtime.kept_values": ("bottom_k", "collect", "count_distinct", "first", "last", "top_k"),
     ".runtime.operator_state": ("CheckpointedFunction", "FunctionInitializationContext", "FunctionSnapshotContext"),
+    ".runtime.watermark_generators": ("WatermarkGenerator",),
     ".runtime.sketches": ("approx_count_distinct", "median", "percentile"),
     ".runtime.watermarks": ("WatermarkStrategy",),
     ".runtime.windows.all_windows": ("AllWindowFunction", "ProcessAllWindowFunction"),

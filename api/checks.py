@@ -48,8 +48,17 @@ def check_field(record_type: RecordType, field: int | str, what: str) -> None:
         raise PipelineError(f"{what}: there is no column {field!r}; there are {', '.join(names)}")
 
 
-def check_strategy(strategy: WatermarkStrategy, record_type: RecordType) -> None:
-    """PipelineError for a timestamp column that is not there, or holds no points in time."""
+def check_strategy(strategy: WatermarkStrategy, record_type: RecordType, *, of_source: bool) -> None:
+    """PipelineError for what is no strategy, for a timestamp column that is not there or holds no points in time, and
+    for what cannot be aligned."""
+    from ..runtime.watermarks import WatermarkStrategy
+
+    if not isinstance(strategy, WatermarkStrategy):
+        raise PipelineError(f"a WatermarkStrategy is needed, not {strategy!r}")
+    if strategy.alignment is not None and not of_source:
+        raise PipelineError("only sources can wait for each other: with_watermark_alignment is for a source's strategy")
+    if strategy.alignment is not None and not strategy.makes_watermarks:
+        raise PipelineError("with_watermark_alignment needs watermarks, and this strategy makes none")
     column = strategy.timestamp_assigner
     if not isinstance(column, str) or record_type.schema is None:
         return
@@ -64,3 +73,9 @@ def check_strategy(strategy: WatermarkStrategy, record_type: RecordType) -> None
         raise PipelineError(
             f"timestamp assigner: column {column!r} is of type {kind}; timestamps are ints (ms) or aware datetimes"
         )
+
+
+def guarded_types(strategy: WatermarkStrategy, record_type: RecordType) -> dict[str, RecordType]:
+    """Type of the side output that records with timestamps in the future go to, if there is one."""
+    guard = getattr(strategy, "future_guard", None)
+    return {} if guard is None or guard.tag is None else {guard.tag.name: record_type}

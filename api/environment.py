@@ -23,7 +23,7 @@ from ..runtime.record_types import record_type_of
 from ..state.errors import PenstockError, PipelineError
 from . import session, unexecuted
 from .added_code import AddedCode
-from .checks import check_strategy
+from .checks import check_strategy, guarded_types
 from .interruption import interrupted
 from .resources import SlotSharingGroup, register, slot_groups
 from .runtime_mode import RuntimeExecutionMode, problems_of_mode, resolved_mode
@@ -186,11 +186,12 @@ class StreamExecutionEnvironment:
         record_type = source.record_type if output_type is None else record_type_of(output_type)
 
         def make() -> Operator:
-            check_strategy(strategy, record_type)
+            check_strategy(strategy, record_type, of_source=True)
             return SourceOperator(source, strategy, record_type)
 
         step = self.pipeline.add("source", make, (), name=name, source=source)
         step.uid = uid
+        step.tag_types |= guarded_types(strategy, record_type)
         if len(self.pipeline.steps) == 1:
             unexecuted.begun(self._mark)
         return DataStream(self, [Upstream(step)], step.output_type, step)

@@ -23,7 +23,7 @@ from ..runtime.graph.partitioning import (
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import OpaqueType, RecordType, record_type_of
 from ..state.errors import PipelineError
-from .checks import check_function, check_strategy, is_expression, named
+from .checks import check_function, check_strategy, guarded_types, is_expression, named
 from .signatures import output_tags, return_annotation, returned_type, yielded_type, yields
 from .steps import Configurable, Step, Upstream
 
@@ -193,10 +193,12 @@ class DataStream(Configurable):
         from ..runtime.operators.watermarks import WatermarksOperator
 
         def make() -> Operator:
-            check_strategy(strategy, self.record_type)
+            check_strategy(strategy, self.record_type, of_source=False)
             return WatermarksOperator(strategy, self.record_type)
 
-        return self._add("timestamps", make, name)
+        stream = self._add("timestamps", make, name)
+        stream._own_step("timestamps").tag_types |= guarded_types(strategy, self.record_type)
+        return stream
 
     # streams together, and how records reach the next operator ---------------------------------------------------
 

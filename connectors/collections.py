@@ -18,6 +18,7 @@ import pyarrow as pa
 from ..runtime.batch import Batch
 from ..runtime.connector import (
     NeedsSplit,
+    NotReady,
     PollResult,
     ReaderContext,
     ReaderEnd,
@@ -93,11 +94,14 @@ class RangeEnumerator(SplitEnumerator[RangeSplit]):
 
 
 class RangeReader(SourceReader[RangeSplit]):
-    """Reads its ranges one after the other."""
+    """Reads its ranges one after the other, those that pause after the others."""
+
+    pauses_splits = True
 
     def __init__(self, source: RangeSource) -> None:
         self._source = source
         self._splits: deque[RangeSplit] = deque()
+        self._paused: frozenset[str] = frozenset()
         self._last = False
 
     def add_splits(self, splits: Sequence[RangeSplit]) -> None:
@@ -106,10 +110,17 @@ class RangeReader(SourceReader[RangeSplit]):
     def no_more_splits(self) -> None:
         self._last = True
 
+    def pause_splits(self, split_ids: frozenset[str]) -> None:
+        """Those that go on come first."""
+        self._paused = split_ids
+        self._splits = deque(sorted(self._splits, key=lambda split: split.id in split_ids))
+
     def poll(self, max_rows: int) -> PollResult:
         if not self._splits:
             return ReaderEnd() if self._last else NeedsSplit()
         split = self._splits[0]
+        if split.id in self._paused:
+            return NotReady()
         if split.start >= split.end:
             self._splits.popleft()
             return SplitFinished(split.id)

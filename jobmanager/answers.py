@@ -63,6 +63,8 @@ class Answers:
                 parts.checkpointing.declined(message, now_ms)
             case messages.StateRead():
                 parts.queries.answered(message)
+            case messages.ReportWatermark():
+                parts.alignments.reported(message)
 
     def due(self, tag: Tag, now_ms: int) -> None:
         """The time of something that was to be looked at again."""

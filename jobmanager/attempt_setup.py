@@ -163,6 +163,7 @@ class AttemptSetup:
         graph.assign(parts.pool.slots, scope)
         if parts.failover.full:
             parts.sources.begin_attempt(self._plan)
+            parts.alignments.begin_attempt()
         for subtask in scope:
             deploy = graph.deployment(
                 subtask,

@@ -23,6 +23,7 @@ from .slot_pool import SlotPool
 from .sources import Sources
 from .state_queries import StateQueries
 from .task_reports import TaskReports
+from .watermark_alignment import WatermarkAlignments
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Parts:
     checkpointing: Checkpointing
     reports: TaskReports
     queries: StateQueries
+    alignments: WatermarkAlignments
 
 
 def make_parts(job_graph: JobGraph, job_id: JobId, options: JobMasterOptions, new_name: Callable[[], str]) -> Parts:
@@ -59,5 +61,5 @@ def make_parts(job_graph: JobGraph, job_id: JobId, options: JobMasterOptions, ne
     checkpointing = Checkpointing(job_id, options, graph, orders, store, journal, sources, commits, new_name)
     return Parts(
         job_id, options, graph, failover, orders, log, store, journal, SlotPool(), sources, sinks, commits,
-        checkpointing, reports, StateQueries(graph, orders, reports),
+        checkpointing, reports, StateQueries(graph, orders, reports), WatermarkAlignments(graph, orders),
     )  # fmt: skip

@@ -29,3 +29,20 @@ class SystemClock:
 
     def monotonic_ns(self) -> int:
         return time.monotonic_ns()
+
+
+class Interval:
+    """Something that is to happen again and again, by the wall clock, which may jump."""
+
+    __slots__ = ("_every_ms", "due_ms")
+
+    def __init__(self, every_ms: int, first_ms: int) -> None:
+        self._every_ms = every_ms
+        self.due_ms = first_ms
+
+    def is_due(self, now_ms: int) -> bool:
+        """If so, the next time is an interval later."""
+        if self.due_ms - self._every_ms <= now_ms < self.due_ms:
+            return False
+        self.due_ms = now_ms + self._every_ms
+        return True

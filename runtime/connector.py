@@ -92,6 +92,15 @@ class SourceReader(ABC, Generic[S]):
     def snapshot(self) -> list[S]:
         """All unfinished splits with their positions: exactly what poll has handed out so far is behind them."""
 
+    pauses_splits: bool = False
+    """It can leave splits unread while it reads others: sources that are aligned pause split by split, otherwise as a
+    whole."""
+
+    def pause_splits(self, split_ids: frozenset[str]) -> None:
+        """Asked of a reader that can: these splits, and no others, are not to be read from here on. What was decoded
+        already is kept back. While all of them pause poll is not called."""
+        raise NotImplementedError
+
     def lag_records(self) -> int | None:
         """Records of its splits that are there and that poll has not handed out yet; None: that cannot be known. Asked
         once a second; must not ask anybody else."""

@@ -53,6 +53,12 @@ BUFFER_TIMEOUT = Option(
     ("execution.buffer-timeout",),
 )  # fmt: skip
 
+WATERMARK_INTERVAL = Option(
+    "pipeline.auto-watermark-interval", DURATION, 200,
+    "How often watermark generators of one's own are asked by the clock (on_periodic_emit); 0: never. Those for bounded "
+    "out-of-orderness make watermarks after every batch.",
+)  # fmt: skip
+
 # checkpoints ---------------------------------------------------------------------------------------------------
 
 LATENCY_INTERVAL = Option(
@@ -224,7 +230,6 @@ IGNORED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"pipeline\.(jars|classpaths|object-reuse|force-\w+|serialization-config|cached-files)", _JVM),
         (r"pipeline\.(closure-cleaner-level|default-kryo-serializers|registered-\w+-types)", _JVM),
         (r"jobmanager\.memory\..*|taskmanager\.memory\.(flink|jvm|framework|task|segment-size)\b.*", _JVM),
-        (r"pipeline\.auto-watermark-interval", "watermarks are made after every batch"),
         (r"restart-strategy\.exponential-delay\.jitter-factor", "restarts are not spread at random"),
         (r"state\.backend\.(incremental|latency-track|changelog|fs)\b.*", _TUNING),
         (r"state\.backend\.rocksdb\.(localdir|timer-service|checkpoint|options-factory|log|metrics)\b.*", _TUNING),

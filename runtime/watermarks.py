@@ -1,81 +1,66 @@
-"""Watermarks: how far event time has come.
+"""Watermark strategies: how records get timestamps, and streams watermarks (Flink's WatermarkStrategy).
 
-Who makes them: every split of a source has its own generator, made by the strategy (a split that is ahead must not
-make another one's records late). `WatermarkMerge` combines them, and likewise the channels of a task's inputs: the
-minimum over all inputs that are active. An idle input does not hold the others back; once all are idle the newest
-watermark of any of them is given out, for nothing is under way any more, and then the status idle.
+Who makes watermarks: every split of a source has a generator of its own (watermark_generators.py), made by the
+strategy, for a split that is ahead must not make another one's records late. watermark_merge.py combines them, and
+likewise the channels of a task's inputs. A strategy is picklable and has no state.
 
-A strategy is picklable and has no state; a generator is one split's, fed batch by batch, and its state goes into the
-checkpoint with the split (PROTOCOLS 12).
-
-A watermark never goes back. An input that becomes active again behind the common watermark holds it where it is
-until it has caught up.
+Against clocks that are wrong there is a guard (`with_future_guard`); against sources that run ahead of others there is
+alignment (`with_watermark_alignment`, runtime/operators/source_alignment.py).
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Mapping
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
-from .batch import NO_TIMESTAMP, Batch
-from .elements import MIN_WATERMARK, Watermark, WatermarkStatus
+from ..state.errors import ConfigurationError, PipelineError
+from .batch import Batch
+from .functions import OutputTag
 from .timestamps import assigned
 from .units import parse_duration_ms
+from .watermark_generators import (
+    BoundedOutOfOrderness,
+    NoWatermarks,
+    PunctuatedGenerator,
+    SplitGenerator,
+    UserGenerator,
+    WatermarkGenerator,
+    WatermarkOutput,
+)
+
+__all__ = [
+    "Duration",
+    "FutureGuard",
+    "WatermarkAlignment",
+    "WatermarkGenerator",
+    "WatermarkOutput",
+    "WatermarkStrategy",
+]
 
 Duration = str | int | timedelta
 
 
-class WatermarkGenerator(ABC):
-    """Makes the watermark of one split."""
+@dataclass(frozen=True, slots=True)
+class FutureGuard:
+    """What becomes of records whose timestamp is further ahead of the clock than it can be."""
 
-    watermark: int = MIN_WATERMARK
-
-    @abstractmethod
-    def on_batch(self, batch: Batch) -> None:
-        """Take in a batch that has its timestamps already; afterwards `watermark` holds."""
-
-    @abstractmethod
-    def snapshot(self) -> bytes: ...
-
-    @abstractmethod
-    def restore(self, state: bytes) -> None: ...
+    bound_ms: int
+    on_violation: str
+    """'drop', 'fail' or 'side output'."""
+    tag: OutputTag[Any] | None = None
 
 
-class NoWatermarks(WatermarkGenerator):
-    """Event time stands still until the input ends."""
+@dataclass(frozen=True, slots=True)
+class WatermarkAlignment:
+    """Which sources wait for each other."""
 
-    def on_batch(self, batch: Batch) -> None: ...
-
-    def snapshot(self) -> bytes:
-        return b""
-
-    def restore(self, state: bytes) -> None: ...
-
-
-class BoundedOutOfOrderness(WatermarkGenerator):
-    """The newest timestamp, less the bound, less 1 ms (records of that very timestamp may still come)."""
-
-    def __init__(self, bound_ms: int) -> None:
-        self._bound_ms = bound_ms
-        self._newest = NO_TIMESTAMP
-
-    def on_batch(self, batch: Batch) -> None:
-        if len(batch):
-            self._seen(batch.newest_timestamp())
-
-    def snapshot(self) -> bytes:
-        return b"%d" % self._newest
-
-    def restore(self, state: bytes) -> None:
-        self._seen(int(state))
-
-    def _seen(self, timestamp: int) -> None:
-        if timestamp > self._newest:
-            self._newest = timestamp
-            self.watermark = max(timestamp - self._bound_ms - 1, MIN_WATERMARK)
+    group: str
+    max_drift_ms: int
+    update_interval_ms: int
 
 
 @dataclass(frozen=True)
@@ -83,18 +68,23 @@ class WatermarkStrategy:
     """How records get timestamps and streams watermarks.
 
     `WatermarkStrategy.for_bounded_out_of_orderness("5s").with_timestamp_assigner(lambda r, _: r.at)`
+
+    Every method gives a new strategy, and raises PipelineError for what cannot be meant.
     """
 
     out_of_orderness_ms: int | None = None
-    """None: no watermarks before the end of the input."""
+    """None: no watermarks before the end of the input, or those of the generators."""
     timestamp_assigner: Any = None
     """callable(record, previous timestamp), an object with extract_timestamp, or a column; None: the source's."""
     idleness_ms: int | None = None
+    generator_supplier: Callable[[], Any] | None = None
+    future_guard: FutureGuard | None = None
+    alignment: WatermarkAlignment | None = None
 
     @classmethod
     def for_bounded_out_of_orderness(cls, max_out_of_orderness: Duration) -> WatermarkStrategy:
         """Records are at most this much behind the newest one; what is later is late."""
-        return cls(parse_duration_ms(max_out_of_orderness))
+        return cls(_duration_ms(max_out_of_orderness, "for_bounded_out_of_orderness"))
 
     @classmethod
     def for_monotonous_timestamps(cls) -> WatermarkStrategy:
@@ -105,88 +95,88 @@ class WatermarkStrategy:
     def no_watermarks(cls) -> WatermarkStrategy:
         return cls(None)
 
+    @classmethod
+    def for_generator(cls, supplier: Callable[[], Any]) -> WatermarkStrategy:
+        """`supplier()` gives each split a new WatermarkGenerator of one's own: usually it is the class."""
+        try:
+            inspect.signature(supplier).bind()
+        except ValueError:  # a callable that tells nothing of itself
+            pass
+        except TypeError as error:
+            raise PipelineError(
+                f"for_generator takes a function without arguments that gives a generator, not {supplier!r}: {error}"
+            ) from None
+        return cls(generator_supplier=supplier)
+
+    @classmethod
+    def for_punctuated(cls, function: Callable[[Any, int], int | None]) -> WatermarkStrategy:
+        """`function(record, timestamp)` gives the watermark (ms) that follows the record, or None."""
+        if not callable(function):
+            raise PipelineError(f"for_punctuated takes a function of record and timestamp, not {function!r}")
+        return cls(generator_supplier=partial(PunctuatedGenerator, function))
+
+    @property
+    def makes_watermarks(self) -> bool:
+        """Before the end of the input."""
+        return self.out_of_orderness_ms is not None or self.generator_supplier is not None
+
     def with_timestamp_assigner(self, timestamp_assigner: Callable[[Any, int], Any] | str | Any) -> WatermarkStrategy:
         """callable(record, previous timestamp) -> int ms or aware datetime; or the name of a column."""
         return replace(self, timestamp_assigner=timestamp_assigner)
 
     def with_idleness(self, idle_timeout: Duration) -> WatermarkStrategy:
-        """A split that gives nothing for so long does not hold back the others."""
-        return replace(self, idleness_ms=parse_duration_ms(idle_timeout))
+        """A split that gives nothing for so long does not hold back the others. One that may not be read (it is
+        aligned, or the job backpressured) is not silent."""
+        return replace(self, idleness_ms=_duration_ms(idle_timeout, "with_idleness", positive=True))
+
+    def with_future_guard(self, max_ahead: Duration, on_violation: str | OutputTag[Any] = "drop") -> WatermarkStrategy:
+        """Records whose timestamp is further ahead of the clock advance no watermark: one wrong clock would make the
+        records of all others late. They are dropped and counted (`records_from_future_total`), fail the job ("fail"),
+        or go to the side output of the tag. Not for what is made up to lie in the future."""
+        bound_ms = _duration_ms(max_ahead, "with_future_guard", positive=True)
+        if isinstance(on_violation, OutputTag):
+            return replace(self, future_guard=FutureGuard(bound_ms, "side output", on_violation))
+        if on_violation not in ("drop", "fail"):
+            raise PipelineError(
+                f"with_future_guard: on_violation is 'drop', 'fail' or an OutputTag, not {on_violation!r}"
+            )
+        return replace(self, future_guard=FutureGuard(bound_ms, on_violation))
+
+    def with_watermark_alignment(
+        self, group: str, max_drift: Duration, update_interval: Duration = "1s"
+    ) -> WatermarkStrategy:
+        """Splits of all sources of the group that are further ahead of the slowest than the drift pause (FLIP-182,
+        FLIP-217), so that what waits for the slow ones stays small. Finished and idle sources hold nobody back."""
+        if not isinstance(group, str) or not group:
+            raise PipelineError(f"with_watermark_alignment: the group is a name that its sources share, not {group!r}")
+        drift_ms = _duration_ms(max_drift, "with_watermark_alignment, max_drift")
+        interval_ms = _duration_ms(update_interval, "with_watermark_alignment, update_interval", positive=True)
+        return replace(self, alignment=WatermarkAlignment(group, drift_ms, interval_ms))
+
+    def without_watermarks(self) -> WatermarkStrategy:
+        """The same timestamps, while event time stands still until the input ends, as it does in batch mode."""
+        return replace(self, out_of_orderness_ms=None, idleness_ms=None, generator_supplier=None, alignment=None)
 
     def assign(self, batch: Batch) -> Batch:
         """The batch with its timestamps. RecordTypeError; the user's own errors pass through."""
         return batch if self.timestamp_assigner is None else assigned(batch, self.timestamp_assigner)
 
-    def create_generator(self, state: bytes = b"") -> WatermarkGenerator:
-        """A generator as new, or as it was when it was snapshotted."""
+    def create_generator(self, state: bytes = b"") -> SplitGenerator:
+        """A generator as new, or as it was when it was snapshotted. Raises what a user's supplier raises."""
+        if self.generator_supplier is not None:
+            return UserGenerator(self.generator_supplier, state)
         if self.out_of_orderness_ms is None:
             return NoWatermarks()
-        generator = BoundedOutOfOrderness(self.out_of_orderness_ms)
-        if state:
-            generator.restore(state)
-        return generator
+        return BoundedOutOfOrderness(self.out_of_orderness_ms, state)
 
 
-@dataclass(slots=True)
-class _Input:
-    watermark: int = MIN_WATERMARK
-    idle: bool = False
-
-
-class WatermarkMerge:
-    """The watermark and status of many inputs as one. Every method answers what to give out, in order."""
-
-    def __init__(self, inputs: Iterable[Hashable] = (), watermark: int = MIN_WATERMARK, idle: bool = False) -> None:
-        """`watermark`, `idle`: what was given out before (restored), so that it is not repeated."""
-        self._inputs: dict[Hashable, _Input] = {each: _Input() for each in inputs}
-        self.watermark = watermark
-        self.idle = idle
-
-    def add(self, inputs: Mapping[Hashable, int]) -> list[Watermark | WatermarkStatus]:
-        """New, active inputs, each with the watermark it has already (restored) or MIN_WATERMARK."""
-        self._inputs.update({each: _Input(watermark) for each, watermark in inputs.items()})
-        return self._given_out()
-
-    def advance(self, input_id: Hashable, watermark: int) -> list[Watermark | WatermarkStatus]:
-        """An input's watermark. One that is not newer changes nothing."""
-        known = self._inputs[input_id]
-        if watermark <= known.watermark:
-            return []
-        known.watermark = watermark
-        return self._given_out()
-
-    def set_idle(self, input_id: Hashable, idle: bool) -> list[Watermark | WatermarkStatus]:
-        known = self._inputs[input_id]
-        if known.idle == idle:
-            return []
-        known.idle = idle
-        return self._given_out()
-
-    def is_idle(self, input_id: Hashable) -> bool:
-        return self._inputs[input_id].idle
-
-    def no_inputs(self) -> list[Watermark | WatermarkStatus]:
-        """There is no input and none in sight: idle, until one is added."""
-        return [] if self._inputs else self._given_out()
-
-    def remove(self, input_id: Hashable) -> list[Watermark | WatermarkStatus]:
-        """The input has ended: it holds nobody back any more. After the last one nothing changes any more."""
-        if self._inputs.pop(input_id, None) is None or not self._inputs:
-            return []
-        return self._given_out()
-
-    def _given_out(self) -> list[Watermark | WatermarkStatus]:
-        out: list[Watermark | WatermarkStatus] = []
-        active = [known.watermark for known in self._inputs.values() if not known.idle]
-        all_idle = not active
-        if self.idle and not all_idle:
-            out.append(WatermarkStatus(idle=False))
-        newest = max((known.watermark for known in self._inputs.values()), default=MIN_WATERMARK)
-        common = newest if all_idle else min(active)
-        if common > self.watermark:
-            self.watermark = common
-            out.append(Watermark(common))
-        if all_idle and not self.idle:
-            out.append(WatermarkStatus(idle=True))
-        self.idle = all_idle
-        return out
+def _duration_ms(duration: Duration, what: str, *, positive: bool = False) -> int:
+    try:
+        duration_ms = parse_duration_ms(duration)
+    except (ConfigurationError, TypeError, ValueError, OverflowError) as error:
+        raise PipelineError(f"{what}: {error}") from None
+    if duration_ms < positive:
+        raise PipelineError(
+            f"{what}: {duration!r} is too short, it must be {'at least 1 ms' if positive else '0 or more'}"
+        )
+    return duration_ms

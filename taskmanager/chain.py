@@ -21,7 +21,7 @@ from typing import TypeVar
 from ..runtime.batch import Batch
 from ..runtime.elements import MAX_WATERMARK, MIN_WATERMARK, Barrier, LatencyMarker, Watermark, WatermarkStatus
 from ..runtime.graph.job_graph import ChainedOperator, edge_name
-from ..runtime.operators.operator import Firing, Operator, OperatorContext, RestoredState, WaitingOperator
+from ..runtime.operators.operator import Firing, Operator, OperatorContext, RestoredState, WaitingOperator, drained
 from ..state.ids import CheckpointId
 from ..state.objects import Program
 from ..state.snapshots import OperatorSnapshot
@@ -53,6 +53,13 @@ class ChainOutput:
 
     def emit_status(self, status: WatermarkStatus) -> None:
         self._chain.set_off(self._index, self._chain.status_below(self._index, status))
+
+    def emit_at_once(self, element: Watermark | WatermarkStatus) -> None:
+        chain, index = self._chain, self._index
+        if isinstance(element, Watermark):
+            drained(chain.watermark_below(index, element))
+        else:
+            drained(chain.status_below(index, element))
 
 
 def _hand_out(batch: Batch, consumers: list[Consumer] | tuple[()]) -> None:

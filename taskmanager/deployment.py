@@ -33,7 +33,7 @@ from .executor import Executor
 from .gate import InputChannel, InputGate
 from .in_flight import Place, may_overtake
 from .memory_budget import backend_options
-from .messages import ChannelId, Deploy, FromSlot, SplitRequest, SubtaskId
+from .messages import ChannelId, Deploy, FromSlot, ReportWatermark, SplitRequest, SubtaskId
 from .partitioners import connected, partitioner_for
 from .slices import MAX_COLUMNAR_ROWS, MAX_ROWS
 from .snapshotting import fetch_restored
@@ -215,6 +215,10 @@ class _Deployment:
             job_parameters=self.config.get(options.JOB_PARAMETERS),
             calls=services.calls(services.post, log_context(deploy)),
             request_input=lambda: services.send(SplitRequest(deploy.attempt, self.subtask, described.id)),
+            report_watermark=lambda group, watermark: services.send(
+                ReportWatermark(deploy.attempt, self.subtask, group, watermark)
+            ),
+            auto_watermark_interval_ms=self.config.get(options.WATERMARK_INTERVAL),
         )
 
     def _keyed_backend(self, index: int, restored: RestoredState) -> KeyedStateBackend:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from ..runtime.batch import Batch
 from ..runtime.clock import Clock
 from ..runtime.elements import Barrier, EndOfInput, InFlightEnd, LatencyMarker, Watermark, WatermarkStatus
-from ..runtime.watermarks import WatermarkMerge
+from ..runtime.watermark_merge import WatermarkMerge
 from ..state.errors import ProtocolError
 from ..state.ids import CheckpointId
 from .alignment import BarrierAligner

@@ -182,6 +182,17 @@ class AssignSplits:
 
 
 @dataclass(frozen=True, slots=True)
+class AlignWatermark:
+    """To one source subtask, as answer to its ReportWatermark (jobmanager/watermark_alignment.py)."""
+
+    generation: Generation
+    attempt: Attempt
+    subtask: SubtaskId
+    lowest: int | None
+    """Watermark of the group; None: nobody holds the others back."""
+
+
+@dataclass(frozen=True, slots=True)
 class FinishTasks:
     """The final checkpoint is logged and committed: all drained tasks end as FINISHED (PROTOCOLS 10)."""
 
@@ -204,7 +215,7 @@ class ReadState:
 
 ToSlot = (
     Deploy | Start | Cancel | TriggerCheckpoint | AbortCheckpoint | CheckpointCompleted | AssignSplits | FinishTasks
-    | ReadState
+    | ReadState | AlignWatermark
 )  # fmt: skip
 
 # slot -> master ------------------------------------------------------------------------------------------------
@@ -289,6 +300,17 @@ class SplitRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportWatermark:
+    """Of a source subtask that is aligned with others, again and again."""
+
+    attempt: Attempt
+    subtask: SubtaskId
+    group: str
+    watermark: int | None
+    """The lowest of its active splits; None: it holds nobody back."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessObjects:
     """What a slot's process has asked of the object store since it serves the job."""
 
@@ -334,5 +356,5 @@ class StateRead:
 
 FromSlot = (
     Initialized | Running | Drained | Finished | Canceled | Failed | BarrierInjected | Acknowledge | Decline
-    | SplitRequest | TaskReport | StateRead
+    | SplitRequest | TaskReport | StateRead | ReportWatermark
 )  # fmt: skip

@@ -86,8 +86,8 @@ class Slot:
                 for task in self._each():
                     task.completed(checkpoint)
                 self._drop_copies(checkpoint)
-            case messages.AssignSplits():
-                self._assign(message)
+            case messages.AssignSplits() | messages.AlignWatermark():
+                self._tell_source(message)
             case messages.FinishTasks():
                 for task in self._each():
                     task.finish()
@@ -123,10 +123,10 @@ class Slot:
         if copies is not None:
             self._services.executor.submit(dropping(copies, completed), lambda _result, _error: None)
 
-    def _assign(self, message: messages.AssignSplits) -> None:
+    def _tell_source(self, message: messages.AssignSplits | messages.AlignWatermark) -> None:
         for task in self._each():
             if task.id == message.subtask and isinstance(task.input, SourceInput):
-                task.add_splits(message.splits, message.last)
+                task.tell_source(message)
 
     def _end(self, concerned: Callable[[Task], bool]) -> None:
         for task in self._each():

@@ -74,6 +74,9 @@ class SourceInput:
     def emit_status(self, status: WatermarkStatus) -> None:
         self._events.append(status)
 
+    def emit_at_once(self, element: Watermark | WatermarkStatus) -> None:
+        self._events.append(element)
+
     # what the task sees as its input
 
     def poll(self) -> GateEvent | None:

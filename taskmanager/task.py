@@ -20,7 +20,7 @@ backpressured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ from ..state.ids import Attempt, CheckpointId, OperatorId, SlotId
 from ..state.local_files import as_local
 from ..state.objects import Program
 from ..state.packing import SubtaskUploads
-from ..state.snapshots import SplitSnapshot
 from . import messages
 from .chain import OperatorChain
 from .executor import Done, Executor
@@ -168,13 +167,16 @@ class Task:
     def active(self) -> bool:
         return self.state in (TaskState.RUNNING, TaskState.DRAINED)
 
-    def add_splits(self, splits: Sequence[SplitSnapshot], last: bool) -> None:
-        def add() -> None:
+    def tell_source(self, message: messages.AssignSplits | messages.AlignWatermark) -> None:
+        def tell() -> None:
             assert isinstance(self.input, SourceInput)
-            self.input.operator.add_splits(tuple(splits), last)
+            if isinstance(message, messages.AssignSplits):
+                self.input.operator.add_splits(message.splits, message.last)
+            else:
+                self.input.operator.align(message.lowest)
             self.input.wake()
 
-        self._mail(add)
+        self._mail(tell)
 
     # one step
 

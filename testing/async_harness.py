@@ -100,5 +100,8 @@ class _Log:
     def emit_watermark(self, watermark: Watermark) -> None:
         self._events.append(watermark)
 
+    def emit_at_once(self, element: Watermark | WatermarkStatus) -> None:
+        raise NotImplementedError
+
     def emit_status(self, status: WatermarkStatus) -> None:
         self._events.append(status)

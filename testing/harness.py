@@ -320,6 +320,9 @@ class _Output:
     def emit_status(self, status: WatermarkStatus) -> None:
         self._harness.elements.append(status)
 
+    def emit_at_once(self, element: Watermark | WatermarkStatus) -> None:
+        self._harness.elements.append(element)
+
 
 def rescaled(
     make: Callable[[], Operator], snapshots: Sequence[OperatorSnapshot], parallelism: int, **options: Any

@@ -125,7 +125,7 @@ class _ListReader(RangeReader):
         if now_ms < self._pause_until_ms:
             return NotReady(self._pause_until_ms)
         most = min(max_rows, self._list.batch_rows)
-        if self._splits and self._splits[0].start < self._splits[0].end:
+        if self._splits and self._splits[0].start < self._splits[0].end and self._splits[0].id not in self._paused:
             split = self._splits[0]
             most = self._list.pass_marks(split.start, min(split.start + most, split.end)) - split.start
         result = super().poll(most)

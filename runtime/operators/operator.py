@@ -62,6 +62,11 @@ class Output(Protocol):
 
     def emit_status(self, status: WatermarkStatus) -> None: ...
 
+    def emit_at_once(self, element: Watermark | WatermarkStatus) -> None:
+        """Of an operator whose next records in the same slice follow it. What is due then fires here and now, and
+        cannot be interrupted: not for what comes with every slice, nor in open."""
+        ...
+
 
 @dataclass(slots=True)
 class RestoredState:
@@ -114,6 +119,10 @@ class OperatorContext:
     """Users' functions beside the slot's thread."""
     request_input: Callable[[], None] = lambda: None
     """Sources: ask the enumerator for a split."""
+    report_watermark: Callable[[str, int | None], None] = lambda group, watermark: None
+    """Sources that are aligned: group, and their watermark; None: they hold nobody back."""
+    auto_watermark_interval_ms: int = 200
+    """How often users' watermark generators are asked by the clock; 0: never."""
 
 
 class Operator(ABC):
@@ -130,25 +139,6 @@ class Operator(ABC):
     """Makes watermarks itself; those of its input end here."""
     side_tags: frozenset[str] = frozenset()
     output_type: RecordType
-
-    context: OperatorContext
-    output: Output
-
-    def open(self, context: OperatorContext, restored: RestoredState) -> None:
-        self.context = context
-        self.output = context.output
-
-    def process_batch(self, batch: Batch, input_index: int) -> None:
-        raise NotImplementedError
-
-    def process_watermark(self, watermark: Watermark) -> Iterator[None]:
-        """Fire what is due up to the watermark. The chain forwards the watermark when the iterator is exhausted."""
-        return iter(())
-
-    def next_processing_timer(self) -> int | None:
-        """Wall-clock ms of the earliest processing-time timer, None when there is none."""
-        return None
-
     batch_mode: bool = False
     """Only final results: when the last watermark comes, which is the only one. Timers of the clock fire with it."""
 
@@ -175,6 +165,25 @@ class Operator(ABC):
         operator.batch_mode = True
         return operator
 
+    def open(self, context: OperatorContext, restored: RestoredState) -> None:
+        self.context = context
+        self.output = context.output
+
+    def process_batch(self, batch: Batch, input_index: int) -> None:
+        raise NotImplementedError
+
+    def process_watermark(self, watermark: Watermark) -> Iterator[None]:
+        """Fire what is due up to the watermark. The chain forwards the watermark when the iterator is exhausted."""
+        return iter(())
+
+    def next_processing_timer(self) -> int | None:
+        """Wall-clock ms of the earliest processing-time timer, None when there is none."""
+        return None
+
+    def advance_processing_time(self, now_ms: int) -> Iterator[None]:
+        return iter(())
+
+    def end_input(self) -> Iterator[None]:
         return iter(())
 
     def between_batches(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from ...state.ids import CheckpointId
 from ...state.objects import Program
 from ...state.snapshots import OperatorSnapshot
@@ -9,8 +11,8 @@ from ..batch import Batch
 from ..elements import MAX_WATERMARK, MIN_WATERMARK, Watermark, WatermarkStatus
 from ..record_types import RecordType
 from ..watermarks import WatermarkStrategy
+from .event_time import EventTime
 from .operator import Firing, Operator, OperatorContext, RestoredState, immediate
-from .user_code import assigned_by
 
 
 class WatermarksOperator(Operator):
@@ -22,42 +24,80 @@ class WatermarksOperator(Operator):
     def __init__(self, strategy: WatermarkStrategy, output_type: RecordType) -> None:
         self.strategy = strategy
         self.output_type = output_type
+        if strategy.future_guard is not None and strategy.future_guard.tag is not None:
+            self.side_tags = frozenset({strategy.future_guard.tag.name})
+
+    def in_batch_mode(self) -> Self:
+        operator = super().in_batch_mode()
+        operator.strategy = self.strategy.without_watermarks()
+        return operator
 
     def open(self, context: OperatorContext, restored: RestoredState) -> None:
         """Of several old subtasks' generators the one furthest behind goes on (PROTOCOLS 12)."""
         super().open(context, restored)
-        old = [self.strategy.create_generator(state) for state in restored.operator_states]
-        self._generator = min(old, key=lambda each: each.watermark) if old else self.strategy.create_generator()
-        self._watermark = MIN_WATERMARK
-        self._idle = False
+        self._event_time = EventTime(self.strategy, context)
+        old = [self._event_time.generator(state) for state in restored.operator_states]
+        self._generator = min(old, key=lambda each: each.watermark) if old else self._event_time.generator()
+        self._watermark, self._idle = self._generator.watermark, self._generator.idle
+        self._silent = False
         self._active_ms = context.clock.now_ms()
-        self._advance()
+        if self._watermark > MIN_WATERMARK:
+            self.output.emit_watermark(Watermark(self._watermark))
+        if self._idle:
+            self.output.emit_status(WatermarkStatus(idle=True))
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
-        timed = assigned_by(self.strategy, batch, self.context)
-        self._generator.on_batch(timed)
+        timed = self._event_time.timed(batch)
+        if not len(timed):
+            return
         self._active_ms = self.context.clock.now_ms()
-        if self._idle:
-            self._idle = False
-            self.output.emit_status(WatermarkStatus(idle=False))
-        self.output.emit(timed)
-        self._advance()
+        self._silent = False
+        self._mark_idle(self._generator.idle)
+        given = 0
+        for rows, watermark, idle in self._event_time.marks(self._generator, timed):
+            if watermark > self._watermark or idle != self._idle:
+                self.output.emit(timed.slice(given, rows - given))
+                given = rows
+                self._advance(watermark, idle)
+        self.output.emit(timed.slice(given, len(timed) - given))
 
-    def _advance(self) -> None:
-        if self._generator.watermark > self._watermark:
-            self._watermark = self._generator.watermark
-            self.output.emit_watermark(Watermark(self._watermark))
+    def _advance(self, watermark: int, idle: bool) -> None:
+        if not idle:
+            self._mark_idle(False)
+        if watermark > self._watermark:
+            self._watermark = watermark
+            self._emit(Watermark(watermark))
+        self._mark_idle(idle)
+
+    def _mark_idle(self, idle: bool) -> None:
+        if idle != self._idle:
+            self._idle = idle
+            self._emit(WatermarkStatus(idle))
+
+    def _emit(self, element: Watermark | WatermarkStatus) -> None:
+        """What a user's generator says takes effect before the next record, also within a slice."""
+        if self.strategy.generator_supplier is not None:
+            self.output.emit_at_once(element)
+        elif isinstance(element, Watermark):
+            self.output.emit_watermark(element)
+        else:
+            self.output.emit_status(element)
 
     def next_processing_timer(self) -> int | None:
-        if self.strategy.idleness_ms is None or self._idle:
-            return None
-        return self._active_ms + self.strategy.idleness_ms
+        idle_ms = None
+        if self.strategy.idleness_ms is not None and not self._silent:
+            idle_ms = self._active_ms + self.strategy.idleness_ms
+        due_ms = None if self._silent else self._event_time.due_ms
+        return min((at_ms for at_ms in (idle_ms, due_ms) if at_ms is not None), default=None)
 
     def advance_processing_time(self, now_ms: int) -> Firing:
-        due_ms = self.next_processing_timer()
-        if due_ms is not None and due_ms <= now_ms:
-            self._idle = True
-            self.output.emit_status(WatermarkStatus(idle=True))
+        idleness_ms = self.strategy.idleness_ms
+        if idleness_ms is not None and self._active_ms + idleness_ms <= now_ms:
+            self._silent = True
+            self._mark_idle(True)
+        elif self._event_time.is_due(now_ms):
+            self._event_time.ask(self._generator)
+            self._advance(self._generator.watermark, self._generator.idle)
         yield from ()
 
     def process_watermark(self, watermark: Watermark) -> Firing:
@@ -75,7 +115,7 @@ class WatermarksOperator(Operator):
         return immediate(
             OperatorSnapshot(
                 self.context.operator_id,
-                operator_state=self._generator.snapshot(),
+                operator_state=self._event_time.snapshot(self._generator),
                 watermark=self._watermark,
                 idle=self._idle,
             )

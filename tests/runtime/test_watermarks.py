@@ -31,7 +31,8 @@ from penstock.runtime.elements import MAX_WATERMARK, MIN_WATERMARK, Watermark, W
 from penstock.runtime.operators.source import SourceOperator
 from penstock.runtime.operators.stateless import WatermarksOperator
 from penstock.runtime.record_types import OPAQUE, record_type_of
-from penstock.runtime.watermarks import WatermarkMerge, WatermarkStrategy
+from penstock.runtime.watermark_merge import WatermarkMerge
+from penstock.runtime.watermarks import WatermarkStrategy
 from penstock.state.errors import RecordTypeError, UserCodeError
 from penstock.state.snapshots import SplitSnapshot
 from penstock.testing.harness import OperatorHarness, rescaled
