@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .api.runtime_mode import RuntimeExecutionMode
     from .runtime.aggregates import avg, count, max, min, sum
     from .runtime.async_functions import AsyncFunction, AsyncRetryStrategy
+    from .runtime.changelog import Change, ChangelogMode, RowKind
     from .runtime.config import Configuration
     from .runtime.connected_functions import (
         BroadcastProcessFunction,
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
         RuntimeContext,
         WindowFunction,
     )
-    from .runtime.joins.functions import CoGroupFunction, FlatJoinFunction, JoinFunction, ProcessJoinFunction
     from .runtime.kept_values import bottom_k, collect, count_distinct, first, last, top_k
+    from .runtime.joins.functions import CoGroupFunction, FlatJoinFunction, JoinFunction, ProcessJoinFunction
     from .runtime.operator_state import (
         CheckpointedFunction,
         FunctionInitializationContext,
@@ -65,8 +66,8 @@ if TYPE_CHECKING:
     from .runtime.windows.evictors import CountEvictor, DeltaEvictor, Evictor, TimeEvictor, TimestampedValue
     from .runtime.windows.global_windows import GlobalWindows
     from .runtime.windows.processing_time_triggers import ContinuousProcessingTimeTrigger, ProcessingTimeTrigger
-    from .runtime.windows.purging import PurgingTrigger
     from .runtime.windows.processing_timeout import ProcessingTimeoutTrigger
+    from .runtime.windows.purging import PurgingTrigger
     from .runtime.windows.session_windows import (
         EventTimeSessionWindows,
         ProcessingTimeSessionWindows,
@@ -125,9 +126,9 @@ __all__ = [
     "DeltaFunction",
     "PurgingTrigger",
     "EarlyAndLateTrigger",
+    "ProcessingTimeoutTrigger",
     "NeverTrigger",
     "Evictor",
-    "ProcessingTimeoutTrigger",
     "CountEvictor",
     "TimeEvictor",
     "DeltaEvictor",
@@ -161,6 +162,9 @@ __all__ = [
     "FunctionSnapshotContext",
     "RuntimeContext",
     "OutputTag",
+    "RowKind",
+    "Change",
+    "ChangelogMode",
     "ValueStateDescriptor",
     "ListStateDescriptor",
     "MapStateDescriptor",
@@ -190,10 +194,11 @@ __all__ = [
 _HOMES = {
     ".api.async_stream": ("AsyncDataStream",),
     ".api.environment": ("StreamExecutionEnvironment", "get_execution_environment"),
-    ".runtime.aggregates": ("avg", "count", "max", "min", "sum"),
-    ".runtime.async_functions": ("AsyncFunction", "AsyncRetryStrategy"),
     ".api.resources": ("SlotSharingGroup",),
     ".api.runtime_mode": ("RuntimeExecutionMode",),
+    ".runtime.aggregates": ("avg", "count", "max", "min", "sum"),
+    ".runtime.async_functions": ("AsyncFunction", "AsyncRetryStrategy"),
+    ".runtime.changelog": ("Change", "ChangelogMode", "RowKind"),
     ".runtime.config": ("Configuration",),
     ".runtime.connected_functions": (
         "BroadcastProcessFunction",
@@ -217,8 +222,8 @@ _HOMES = {
         "RuntimeContext",
         "WindowFunction",
     ),
-    ".runtime.joins.functions": ("CoGroupFunction", "FlatJoinFunction", "JoinFunction", "ProcessJoinFunction"),
     ".runtime.kept_values": ("bottom_k", "collect", "count_distinct", "first", "last", "top_k"),
+    ".runtime.joins.functions": ("CoGroupFunction", "FlatJoinFunction", "JoinFunction", "ProcessJoinFunction"),
     ".runtime.operator_state": ("CheckpointedFunction", "FunctionInitializationContext", "FunctionSnapshotContext"),
     ".runtime.watermark_generators": ("WatermarkGenerator",),
     ".runtime.sketches": ("approx_count_distinct", "median", "percentile"),
@@ -232,10 +237,10 @@ _HOMES = {
     ".runtime.windows.evictors": ("CountEvictor", "DeltaEvictor", "Evictor", "TimeEvictor", "TimestampedValue"),
     ".runtime.windows.global_windows": ("GlobalWindows",),
     ".runtime.windows.processing_time_triggers": ("ContinuousProcessingTimeTrigger", "ProcessingTimeTrigger"),
+    ".runtime.windows.processing_timeout": ("ProcessingTimeoutTrigger",),
     ".runtime.windows.purging": ("PurgingTrigger",),
     ".runtime.windows.session_windows": (
         "EventTimeSessionWindows",
-    ".runtime.windows.processing_timeout": ("ProcessingTimeoutTrigger",),
         "ProcessingTimeSessionWindows",
         "SessionWindowTimeGapExtractor",
     ),

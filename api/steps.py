@@ -7,17 +7,20 @@ line, together with all others when the pipeline is executed. What follows a bro
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..runtime.changelog import ChangelogMode, Incoming, mode_of_results
 from ..runtime.graph.partitioning import Forward, Partitioning, Rebalance
 from ..runtime.graph.transformations import Input, Transformation
 from ..runtime.graph.validation import Problem
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import OPAQUE, RecordType
+from ..runtime.resources import NO_RESOURCES, Resources, resources_of
 from ..state.errors import PenstockError
+from .resources import SlotGroups, SlotSharingGroup, give_resources, register
 from .signatures import user_frame
 
 if TYPE_CHECKING:
@@ -56,10 +59,13 @@ class Step:
     max_parallelism: int | None = None
     chaining: str = "always"
     slot_sharing_group: str | None = None
+    resources: Resources = NO_RESOURCES
     description: str = ""
     source: Source[Any] | None = None
     sink: Sink | None = None
     consumed_tags: set[str] = field(default_factory=set)
+    changelog_mode: ChangelogMode = ChangelogMode.INSERT_ONLY
+    """Of its results, on all its outputs."""
     tag_types: dict[str, RecordType] = field(default_factory=dict)
     """Record types of side outputs that the step knows better than their tags."""
 
@@ -69,6 +75,8 @@ class Pipeline:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        self.groups: dict[str, Resources] = {}
+        """Slot sharing groups that were registered with their resources."""
         self._problems: list[tuple[Step, str]] = []
         self._next_id = 0
 
@@ -85,18 +93,20 @@ class Pipeline:
         """A new step; its operator is made here, and what is wrong with it is remembered."""
         frame = user_frame()
         location = "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-        operator, message = Operator(), ""
+        operator, mode, message = Operator(), ChangelogMode.INSERT_ONLY, ""
         broken = any(upstream.step.broken for upstream in inputs)
         if not broken:
             try:
                 operator = make()
+                streams = [Incoming(each.input_index, each.step.changelog_mode, each.step.name) for each in inputs]
+                mode = mode_of_results(operator, streams)
             except (PenstockError, TypeError) as error:
                 message, broken = str(error), True
         output_type = OPAQUE if broken else operator.output_type
         step = Step(
             self._next_id, kind, name or self.free_name(kind), operator, output_type, tuple(inputs), location, broken
         )
-        step.source, step.sink = source, sink
+        step.source, step.sink, step.changelog_mode = source, sink, mode
         self._next_id += 1
         self.steps.append(step)
         if message:
@@ -135,7 +145,7 @@ def freeze(
     """Transformations of steps (which are in order), with the environment's parallelism where they have none."""
     frozen: dict[int, Transformation] = {}
     for step in steps:
-        own = step.parallelism or parallelism
+        own = step.parallelism or min(parallelism, step.operator.most_subtasks or parallelism)
         inputs = tuple(_input(upstream, frozen[upstream.step.id], own) for upstream in step.inputs)
         group = groups.names[step.id]
         operator = step.operator.in_batch_mode() if batch_mode else step.operator
@@ -157,6 +167,8 @@ def freeze(
             step.source,
             step.sink,
             step.description,
+            groups.resources.get(group, NO_RESOURCES),
+            step.changelog_mode,
         )
     return list(frozen.values())
 
@@ -213,10 +225,34 @@ class Configurable:
         self._own_step("start_new_chain()").chaining = "head"
         return self
 
-    def slot_sharing_group(self: S, group: str) -> S:
+    def slot_sharing_group(self: S, group: str | SlotSharingGroup) -> S:
         """Operators of different groups never share a slot. Followers inherit the group."""
-        self._own_step("slot_sharing_group()").slot_sharing_group = group
+        step = self._own_step("slot_sharing_group()")
+        if isinstance(group, SlotSharingGroup):
+            self._noting(step, lambda: register(self._env.pipeline, group))
+        step.slot_sharing_group = group.name if isinstance(group, SlotSharingGroup) else group
         return self
+
+    def resources(
+        self: S,
+        cpu: float | None = None,
+        memory: str | int | None = None,
+        gpu: float | None = None,
+        custom: Mapping[str, float] | None = None,
+    ) -> S:
+        """Run the operator's subtasks in slots of their own, each of which has these resources to itself: cores, bytes
+        or a text like "2GiB", GPUs, and resources that nodes were given by name. On a cluster; elsewhere they are only
+        noted. Of map_batches with a pool: what each actor has. An operator that is in a slot sharing group by
+        slot_sharing_group(...) says what the group's slots have."""
+        step = self._own_step("resources()")
+        self._noting(step, lambda: give_resources(self._env.pipeline, step, resources_of(cpu, memory, gpu, custom)))
+        return self
+
+    def _noting(self, step: Step, say: Callable[[], None]) -> None:
+        try:
+            say()
+        except PenstockError as error:
+            self._env.pipeline.problem(step, str(error))
 
     def set_description(self: S, description: str) -> S:
         self._own_step("set_description()").description = description

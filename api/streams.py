@@ -23,6 +23,7 @@ from ..runtime.graph.partitioning import (
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import OpaqueType, RecordType, record_type_of
 from ..state.errors import PipelineError
+from .changelogs import WithChanges
 from .checks import check_function, check_strategy, guarded_types, is_expression, named
 from .signatures import output_tags, return_annotation, returned_type, yielded_type, yields
 from .steps import Configurable, Step, Upstream
@@ -41,12 +42,11 @@ if TYPE_CHECKING:
     from .keyed import KeyedStream
     from .windowed import AllWindowedStream
 
-_BATCH_FACES = ("arrow", "polars", "numpy")
 _NO_RECORDS = (str, bytes, dict)
 """Iterable, but returning one from flat_map is always a mistake: it would come apart into characters or keys."""
 
 
-class DataStream(Configurable):
+class DataStream(WithChanges):
     """Records of one type, and what can be done with them (Flink's DataStream)."""
 
     def __init__(
@@ -146,21 +146,38 @@ class DataStream(Configurable):
     # whole batches ---------------------------------------------------------------------------------------------
 
     def map_batches(
-        self, function: Any, face: str = "arrow", output_type: Any = None, *, name: str | None = None
+        self,
+        function: Any,
+        face: str = "arrow",
+        output_type: Any = None,
+        *,
+        concurrency: int | None = None,
+        batch_size: int | None = None,
+        cpu: float | None = None,
+        memory: str | int | None = None,
+        gpu: float | None = None,
+        ordered: bool = True,
+        capacity: int | None = None,
+        timeout: Duration = "5min",
+        start_timeout: Duration = "10min",
+        name: str | None = None,
     ) -> DataStream:
         """A function over whole batches: 'arrow' (pa.RecordBatch), 'polars' (DataFrame) or 'numpy' (dict of arrays).
 
-        It returns the same kind. Without `output_type` (a pa.Schema or a class) the columns stay as they are.
+        It returns the same kind. Without `output_type` (a pa.Schema or a class) the columns stay as they are. If it
+        gives another number of records than it was given, all get the batch's newest timestamp.
+
+        A class is a model: made once in each of `concurrency` actors (1), which have cpu, memory and gpu to themselves,
+        and called with batches of `batch_size` records (1,024), or fewer where no more come (api/model_pool.py). At
+        most `capacity` batches per subtask are held (three for each actor). `timeout`: of a batch; `start_timeout`: of
+        an actor, until its model is loaded. `ordered`: results in the order of their batches.
         """
-        from ..runtime.operators.stateless import MapBatchesOperator
+        from .model_pool import Pool, map_batches_operator
+
+        pool = Pool(concurrency, batch_size, cpu, memory, gpu, ordered, capacity, timeout, start_timeout)
 
         def make() -> Operator:
-            check_function(function, "map_batches")
-            if face not in _BATCH_FACES:
-                raise PipelineError(f"there are no {face!r} batches; choose one of {', '.join(_BATCH_FACES)}")
-            given = self._columns_for("map_batches")
-            result = given if output_type is None else record_type_of(output_type)
-            return MapBatchesOperator(function, face, result)
+            return map_batches_operator(function, face, self._columns_for("map_batches"), output_type, pool)
 
         return self._add("map batches", make, name or named("map batches", function))
 
@@ -320,7 +337,11 @@ class DataStream(Configurable):
         from ..runtime.operators.sink import SinkOperator
 
         step = self._env.pipeline.add(
-            "sink", lambda: SinkOperator(sink, self.record_type), self._inputs, name=name, sink=sink
+            "sink",
+            lambda: SinkOperator(sink, self.record_type, self.changelog_mode),
+            self._inputs,
+            name=name,
+            sink=sink,
         )
         return DataStreamSink(self._env, step)
 

@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..runtime.batch import Batch
+from ..runtime.changelog import EVERYTHING, ChangelogMode, changes
 from ..runtime.connector import Committer, Sink, SinkWriter, WriterContext
 from ..state.errors import PipelineError
 from ..state.ids import CheckpointId
@@ -109,7 +110,9 @@ class Collector:
 
 
 class CollectSink(Sink):
-    """Exactly-once to whoever called execute_and_collect."""
+    """Exactly-once to whoever called execute_and_collect. Records of a changelog come as `Change(kind, record)`."""
+
+    accepted_modes = EVERYTHING
 
     def __init__(self, collector: str, key: str) -> None:
         """`collector`: the name clients fetch by; `key`: of the Collector, if the job runs in its process."""
@@ -135,7 +138,8 @@ class _CollectWriter(SinkWriter):
         self._rows: list[Any] = []
 
     def write(self, batch: Batch) -> None:
-        self._rows.extend(batch.rows())
+        plain = self._context.changelog_mode is ChangelogMode.INSERT_ONLY
+        self._rows.extend(batch.rows() if plain else changes(batch.rows(), batch.row_kinds))
 
     def prepare_commit(self, checkpoint_id: CheckpointId) -> list[bytes]:
         if not self._rows:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from ..runtime.batch import Batch
+from ..runtime.changelog import EVERYTHING
 from ..runtime.connector import Sink, SinkWriter, WriterContext
 from ..state.ids import CheckpointId
 
 
 class DiscardingSink(Sink):
     """Takes everything, keeps nothing (Flink's DiscardingSink)."""
+
+    accepted_modes = EVERYTHING
 
     def create_writer(self, context: WriterContext) -> SinkWriter:
         return _DiscardingWriter()

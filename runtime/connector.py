@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from ..state.ids import Attempt, CheckpointId
 from .batch import Batch
+from .changelog import INSERTIONS, ChangelogMode
 from .clock import Clock
 from .metrics import MetricGroup
 from .record_types import RecordType
@@ -145,6 +146,8 @@ class Source(ABC, Generic[S]):
     """Works only where the pipeline was built (data in a variable of the program): such a job goes to no cluster."""
     gives_timestamps: bool = True
     """Its records may have timestamps before a watermark strategy assigns any."""
+    changelog_mode: ChangelogMode = ChangelogMode.INSERT_ONLY
+    """Another one: its batches have row kinds."""
 
     @abstractmethod
     def create_enumerator(self, restored: bytes | None) -> SplitEnumerator[S]: ...
@@ -179,6 +182,8 @@ class WriterContext:
     clock: Clock
     metrics: MetricGroup
     new_name: Callable[[], str]
+    changelog_mode: ChangelogMode = ChangelogMode.INSERT_ONLY
+    """Of the stream that is written; another one: its batches may have row kinds."""
 
 
 class SinkWriter(ABC):
@@ -218,6 +223,8 @@ class Sink(ABC):
     """'exactly-once' or 'at-least-once' (no committer)."""
     in_process: bool = False
     """As a source's."""
+    accepted_modes: frozenset[ChangelogMode] = INSERTIONS
+    """Which streams it can write: what only appends takes insertions, what overwrites by key takes upserts, too."""
 
     @abstractmethod
     def create_writer(self, context: WriterContext) -> SinkWriter: ...

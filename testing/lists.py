@@ -19,6 +19,7 @@ from typing import Any
 
 from ..connectors.collections import RangeReader, RangeSource, RangeSplit, infer_record_type
 from ..runtime.batch import Batch
+from ..runtime.changelog import EVERYTHING, ChangelogMode, changes
 from ..runtime.connector import (
     Committer,
     NotReady,
@@ -135,9 +136,10 @@ class _ListReader(RangeReader):
 
 
 class ListSink(Sink):
-    """Everything into the list of that name."""
+    """Everything into the list of that name; records of a changelog as `Change(kind, record)`."""
 
     in_process = True
+    accepted_modes = EVERYTHING
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -167,10 +169,11 @@ _results: dict[str, dict[str, list[Any]]] = {}
 class _ListWriter(SinkWriter):
     def __init__(self, context: WriterContext) -> None:
         self._new_name = context.new_name
+        self._plain = context.changelog_mode is ChangelogMode.INSERT_ONLY
         self._rows: list[Any] = []
 
     def write(self, batch: Batch) -> None:
-        self._rows.extend(batch.rows())
+        self._rows.extend(batch.rows() if self._plain else changes(batch.rows(), batch.row_kinds))
 
     def prepare_commit(self, checkpoint_id: CheckpointId) -> list[bytes]:
         if not self._rows:

@@ -19,6 +19,7 @@ import xxhash
 
 from ...state.errors import PipelineError
 from ...state.ids import OperatorId, VertexId
+from ..changelog import ChangelogMode
 from ..config import Configuration
 from ..options import CHAINING
 from ..state_settings import check_settings
@@ -143,6 +144,7 @@ def _vertex(chain: Chain, ids: dict[int, OperatorId], bytes_of: dict[int, bytes]
             each.sink is not None,
             each.operator.face,
             _type_text(each),
+            each.operator.note,
         )
         for each in chain
     )
@@ -153,12 +155,15 @@ def _vertex(chain: Chain, ids: dict[int, OperatorId], bytes_of: dict[int, bytes]
         head.parallelism,
         head.max_parallelism,
         head.slot_sharing_group,
+        head.resources,
     )
 
 
 def _type_text(each: Transformation) -> str:
     reason = getattr(each.output_type, "reason", "")
-    return f"{each.output_type}, because {reason}" if reason else str(each.output_type)
+    mode = each.changelog_mode
+    kinds = "" if mode is ChangelogMode.INSERT_ONLY else f", {mode}"
+    return f"{each.output_type}, because {reason}{kinds}" if reason else f"{each.output_type}{kinds}"
 
 
 def _chain_name(node: Transformation, chain: Chain) -> str:

@@ -50,6 +50,7 @@ def plan(graph: JobGraph) -> dict[str, Any]:
                 "parallelism": vertex.parallelism,
                 "max_parallelism": vertex.max_parallelism,
                 "slot_sharing_group": vertex.slot_sharing_group,
+                "resources": vertex.resources.amounts(),
                 "inputs": [
                     {
                         "vertex": edge.source,
@@ -79,6 +80,7 @@ def _operator_plan(operator: ChainedOperator) -> dict[str, Any]:
         "parent": operator.parent,
         "side_output": operator.tag,
         "advice": advice(operator),
+        "note": operator.note,
     }
 
 
@@ -93,7 +95,8 @@ def _lines(graph: JobGraph) -> Iterator[str]:
     for vertex in graph.vertices:
         group = "" if vertex.slot_sharing_group == "default" else f", slot sharing group {vertex.slot_sharing_group}"
         parallelism = f"parallelism {vertex.parallelism} of {vertex.max_parallelism}"
-        yield f"[{number[vertex.id]}] {vertex.name}: {parallelism}{group}"
+        slots = f", each slot with {vertex.resources}" if vertex.resources else ""
+        yield f"[{number[vertex.id]}] {vertex.name}: {parallelism}{group}{slots}"
         edges = _inputs(graph, vertex)
         two = any(edge.input_index for edge in edges)
         for edge in edges:
@@ -110,6 +113,8 @@ def _operator_lines(operator: ChainedOperator) -> Iterator[str]:
     uid = f", uid '{operator.uid}'" if operator.uid else ""
     arrow = "" if operator.is_sink else f" -> {operator.output_type}"
     yield f"    {operator.name} ({operator.kind}{uid}): {mode(operator)}{arrow}"
+    if operator.note:
+        yield f"        {operator.note}"
     if hint := advice(operator):
         yield f"        faster: {hint}"
 

@@ -33,6 +33,8 @@ class ChainedOperator:
     is_sink: bool = False
     face: str = "rows"
     output_type: str = ""
+    note: str = ""
+    """What else describe() says of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Vertex:
     parallelism: int
     max_parallelism: int
     slot_sharing_group: str = "default"
+    resources: Resources = NO_RESOURCES
+    """Of each slot of that group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +82,15 @@ class JobGraph:
     """Resolved options (config.py), strings."""
     warnings: tuple[str, ...] = ()
 
-    def vertex(self, vertex_id: VertexId) -> Vertex:
-        return next(vertex for vertex in self.vertices if vertex.id == vertex_id)
-
-    def sender_of(self, edge: Edge) -> OperatorId:
     @property
     def batch_mode(self) -> bool:
         """It gives out final results only (docs/batch-mode.md)."""
         return self.config.get(RUNTIME_MODE.key) == "batch"
 
+    def vertex(self, vertex_id: VertexId) -> Vertex:
+        return next(vertex for vertex in self.vertices if vertex.id == vertex_id)
+
+    def sender_of(self, edge: Edge) -> OperatorId:
         return self.vertex(edge.source).operators[edge.operator].id
 
     def name_of(self, edge: Edge) -> str:

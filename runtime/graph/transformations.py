@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from ..changelog import ChangelogMode
 from ..connector import Sink, Source
 from ..operators.operator import Operator
 from ..record_types import RecordType
+from ..resources import NO_RESOURCES, Resources
 from .partitioning import Partitioning
 
 
@@ -45,4 +47,7 @@ class Transformation:
     source: Source[Any] | None = None
     sink: Sink | None = None
     description: str = ""
-    resources: dict[str, float] = field(default_factory=dict)
+    resources: Resources = NO_RESOURCES
+    """Of each slot of its slot sharing group."""
+    changelog_mode: ChangelogMode = ChangelogMode.INSERT_ONLY
+    """Of its results."""

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...state.errors import PenstockError, PipelineError
+from ..changelog import ChangelogMode
 from ..config import Configuration
 from ..memory_options import NETWORK_MEMORY, network_bytes
 from ..options import CHANNEL_WINDOW, CHECKPOINT_INTERVAL, GENERIC_TYPES
 from ..units import format_size
 from .job_graph import JobGraph
-from .partitioning import Forward
-from .transformations import Transformation
+from .partitioning import Forward, Rebalance, Rescale
+from .transformations import Input, Transformation
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ def problems_of(transformations: Sequence[Transformation], config: Configuration
     for each in transformations:
         messages = [
             *_parallelism(each),
+            *_overtaken_changes(each),
             *_types(each, config),
             *_connectors(each),
             *_commits(each, each.id in unbounded, config),
@@ -88,12 +90,36 @@ def _parallelism(each: Transformation) -> Iterator[str]:
             f"parallelism {each.parallelism} is above max parallelism {each.max_parallelism}; "
             "lower the one or raise the other (set_max_parallelism)"
         )
+    most = each.operator.most_subtasks
+    if most is not None and each.parallelism > most:
+        yield f"parallelism {each.parallelism} is more than it can use ({most}); lower it, or raise its concurrency"
     for edge in each.inputs:
         if isinstance(edge.partitioning, Forward) and edge.upstream.parallelism != each.parallelism:
             yield (
                 f"forward() needs the parallelism of '{edge.upstream.name}' ({edge.upstream.parallelism}), "
                 f"but it has {each.parallelism}; use rebalance() or rescale(), or set the same parallelism"
             )
+
+
+def _overtaken_changes(each: Transformation) -> Iterator[str]:
+    for edge in each.inputs:
+        if edge.upstream.changelog_mode is not ChangelogMode.INSERT_ONLY and _spreads(edge, each.parallelism):
+            yield (
+                f"changes that '{edge.upstream.name}' gives would be spread over {each.parallelism} subtasks, where "
+                "those of one record overtake each other; call key_by(…) or to_upsert(key) before, or set the "
+                f"parallelism of '{edge.upstream.name}' ({edge.upstream.parallelism})"
+            )
+
+
+def _spreads(edge: Input, targets: int) -> bool:
+    """One subtask's records, over several."""
+    match edge.partitioning:
+        case Rebalance():
+            return targets > 1
+        case Rescale():
+            return targets > edge.upstream.parallelism
+        case _:
+            return False
 
 
 def _types(each: Transformation, config: Configuration) -> Iterator[str]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from ...state.errors import PipelineError
 from ..batch import Batch
+from ..changelog import CHANGELOGS, EVERYTHING
 from ..record_types import RecordType, SchemaType
 from .operator import Operator
 from .user_code import raise_user_error
@@ -117,6 +118,7 @@ class _ExpressionOperator(Operator):
     """Evaluates expressions; what goes wrong in there is the user's."""
 
     face = "columns"
+    accepted_modes = EVERYTHING
 
     def _fail(self, error: Exception, batch: Batch) -> NoReturn:
         raise_user_error(self.context, error, f"on a batch of {len(batch)} records")
@@ -184,6 +186,9 @@ class SelectOperator(_ExpressionOperator):
 
 class FilterExpressionOperator(_ExpressionOperator):
     """Passes on the records for which the expression is true; null is not true."""
+
+    accepted_modes = CHANGELOGS
+    """Of upserts the one that no longer passes would leave behind the one that did."""
 
     def __init__(self, expression: Any, record_type: RecordType) -> None:
         """PipelineError when the expression is not one boolean of known columns."""

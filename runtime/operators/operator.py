@@ -35,8 +35,10 @@ from ...state.snapshots import KeyedHandle, OperatorSnapshot, SplitSnapshot
 from ...state.statistics import StateStatistics
 from ..batch import Batch
 from ..calls import MakeCalls, no_calls
+from ..changelog import INSERTIONS, ChangelogMode, kept_mode
 from ..clock import Clock
 from ..elements import MIN_WATERMARK, Watermark, WatermarkStatus
+from ..model_workers import MakeWorkers, no_workers
 from ..record_types import RecordType
 
 if TYPE_CHECKING:
@@ -117,6 +119,10 @@ class OperatorContext:
     job_parameters: dict[str, str] = field(default_factory=dict)
     calls: MakeCalls = no_calls
     """Users' functions beside the slot's thread."""
+    workers: MakeWorkers = no_workers
+    """Users' models beside it."""
+    buffer_timeout_ms: int = 10
+    """How long records may wait for others to go along with."""
     request_input: Callable[[], None] = lambda: None
     """Sources: ask the enumerator for a split."""
     report_watermark: Callable[[str, int | None], None] = lambda group, watermark: None
@@ -138,16 +144,20 @@ class Operator(ABC):
     own_watermarks: bool = False
     """Makes watermarks itself; those of its input end here."""
     side_tags: frozenset[str] = frozenset()
+    most_subtasks: int | None = None
+    """More than these would have nothing to do."""
+    note: str = ""
+    """What else describe() says of it."""
     output_type: RecordType
     batch_mode: bool = False
     """Only final results: when the last watermark comes, which is the only one. Timers of the clock fire with it."""
 
     accepted_modes: frozenset[ChangelogMode] = INSERTIONS
     """Which streams it can read: insertions only, unless it knows row kinds (changelog.py)."""
-    def advance_processing_time(self, now_ms: int) -> Iterator[None]:
-        return iter(())
 
-    def end_input(self) -> Iterator[None]:
+    context: OperatorContext
+    output: Output
+
     def accepts(self, input_index: int) -> frozenset[ChangelogMode]:
         return self.accepted_modes
 

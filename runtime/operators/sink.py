@@ -12,6 +12,7 @@ from ...state.ids import CheckpointId
 from ...state.objects import Program
 from ...state.snapshots import OperatorSnapshot
 from ..batch import Batch
+from ..changelog import ChangelogMode
 from ..connector import Sink, SinkWriter, WriterContext
 from ..record_types import RecordType
 from .operator import Firing, Operator, OperatorContext, RestoredState, immediate
@@ -20,10 +21,12 @@ from .operator import Firing, Operator, OperatorContext, RestoredState, immediat
 class SinkOperator(Operator):
     """Runs a sink's writer."""
 
-    def __init__(self, sink: Sink, output_type: RecordType) -> None:
-        """output_type: of the records that are written."""
+    def __init__(self, sink: Sink, output_type: RecordType, mode: ChangelogMode = ChangelogMode.INSERT_ONLY) -> None:
+        """output_type, mode: of the records that are written."""
         self.sink = sink
         self.output_type = output_type
+        self.mode = mode
+        self.accepted_modes = sink.accepted_modes
         self._writer: SinkWriter | None = None
         self._prepared: dict[CheckpointId, tuple[bytes, ...]] = {}
         """Committables by the checkpoint they were prepared for, of those not known to be complete."""
@@ -40,9 +43,16 @@ class SinkOperator(Operator):
                 clock=context.clock,
                 metrics=context.metrics,
                 new_name=context.new_name,
+                changelog_mode=self.mode,
             )
         )
         context.operator_state.initialize(self._writer)
+
+    def way_out(self, mode: ChangelogMode) -> str:
+        ways = ["only_inserts() drops all but insertions", "with_row_kinds() writes the kinds as part of the records"]
+        if ChangelogMode.UPSERT in self.accepted_modes:
+            ways.insert(0, "to_upsert(key) gives the newest record of every key")
+        return ", ".join(ways)
 
     @property
     def writer(self) -> SinkWriter:

@@ -23,6 +23,7 @@ from ...state.ids import CheckpointId
 from ...state.objects import Program
 from ...state.snapshots import OperatorSnapshot, SplitSnapshot
 from ..batch import NO_TIMESTAMP, Batch
+from ..changelog import ChangelogMode
 from ..connector import NeedsSplit, NotReady, ReaderContext, ReaderEnd, Source, SplitBatch, SplitFinished
 from ..elements import MAX_WATERMARK, Watermark, WatermarkStatus
 from ..record_types import RecordType
@@ -64,6 +65,15 @@ class SourceOperator(Operator):
         self.wake: Callable[[], None] = lambda: None
         self._idle_ms = strategy.idleness_ms
         self._reader: Any = None
+
+    def result_mode(self, inputs: Sequence[ChangelogMode]) -> ChangelogMode:
+        return self.source.changelog_mode
+
+    def in_batch_mode(self) -> Self:
+        operator = super().in_batch_mode()
+        operator.strategy = self.strategy.without_watermarks()
+        operator._idle_ms = None
+        return operator
 
     def open(self, context: OperatorContext, restored: RestoredState) -> None:
         super().open(context, restored)
@@ -138,8 +148,6 @@ class SourceOperator(Operator):
             case ReaderEnd():
                 self._ended = True
                 self._give_out([Watermark(MAX_WATERMARK)])
-                if self._alignment is not None:
-                    self._alignment.report(None)
         self._mark_idle()
         if self._alignment is not None:
             self._align(self._alignment)

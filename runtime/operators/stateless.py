@@ -17,6 +17,8 @@ from ...state.ids import CheckpointId
 from ...state.objects import Program
 from ...state.snapshots import OperatorSnapshot
 from ..batch import NO_TIMESTAMP, Batch
+from ..batch_faces import as_batch, as_table, given
+from ..changelog import CHANGELOGS, EVERYTHING, INSERTIONS
 from ..elements import MIN_WATERMARK, Watermark
 from ..functions import (
     ElementContext,
@@ -60,6 +62,7 @@ class MapOperator(FunctionOperator):
     """A MapFunction or callable over every record."""
 
     methods: tuple[str, ...] = ("map",)
+    accepted_modes = EVERYTHING
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
         results = call_each(self.context, self._calls[input_index], batch.rows())
@@ -72,6 +75,8 @@ class FilterOperator(FunctionOperator):
     """Keeps the records for which a FilterFunction or callable says yes, on both faces."""
 
     methods = ("filter",)
+    accepted_modes = CHANGELOGS
+    """Of upserts the one that no longer passes would leave behind the one that did."""
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
         rows = batch.rows()
@@ -83,9 +88,10 @@ class FilterOperator(FunctionOperator):
 
 
 class FlatMapOperator(FunctionOperator):
-    """A FlatMapFunction or callable; results carry the timestamp of their record."""
+    """A FlatMapFunction or callable; results carry the timestamp and the row kind of their record."""
 
     methods: tuple[str, ...] = ("flat_map",)
+    accepted_modes = CHANGELOGS
 
     def __init__(self, function: Any, output_type: RecordType, side_tags: frozenset[str] = frozenset()) -> None:
         super().__init__(function, output_type)
@@ -107,13 +113,18 @@ class FlatMapOperator(FunctionOperator):
                 ends.append(len(results))
         except Exception as error:
             raise_user_error(self.context, error, f"on the record {shown(row)}")
-        timestamps = np.repeat(batch.timestamps(), np.diff(ends, prepend=0)) if batch.has_timestamps else None
+        counts = np.diff(ends, prepend=0)
+        timestamps = np.repeat(batch.timestamps(), counts) if batch.has_timestamps else None
+        kinds = None if batch.row_kinds is None else np.repeat(batch.row_kinds, counts)
         if not self.side_tags:
-            self.output.emit(Batch.of_rows(self.output_type, results, timestamps))
+            flat = Batch.of_rows(self.output_type, results, timestamps)
+            flat.row_kinds = kinds
+            self.output.emit(flat)
             return
         collector = Collector(self.output_type, self.output, tagged=True)
         collector.rows = results
         collector.timestamps = [NO_TIMESTAMP] * len(results) if timestamps is None else timestamps.tolist()
+        collector.kinds = None if kinds is None else kinds.tolist()
         collector.emit()
 
 
@@ -121,6 +132,7 @@ class ProcessOperator(FlatMapOperator):
     """A ProcessFunction on a stream without keys: time and side outputs, no state, no timers."""
 
     methods: tuple[str, ...] = ("process_element",)
+    accepted_modes = INSERTIONS
 
     def __init__(self, function: Any, output_type: RecordType, side_tags: frozenset[str] = frozenset()) -> None:
         super().__init__(function, output_type, side_tags)
@@ -211,65 +223,13 @@ class MapBatchesOperator(FunctionOperator):
     def process_batch(self, batch: Batch, input_index: int) -> None:
         columns = batch.columns()
         try:
-            result = self._calls[0](_given(columns, self.batch_face))
+            result = self._calls[0](given(columns, self.batch_face))
         except Exception as error:
             raise_user_error(self.context, error, f"on a batch of {len(batch)} records")
         if result is None:
             return
-        table = self._table(result)
-        timestamps = batch.timestamps()
-        if table.num_rows != len(batch):
-            timestamps = np.full(table.num_rows, timestamps.max(), np.int64)
-        if self.output_type.schema is None:
-            self.output.emit(Batch.of_rows(self.output_type, table.to_pylist(), timestamps))
-        else:
-            self.output.emit(Batch.of_columns(self.output_type, self._typed(table), timestamps))
-
-    def _table(self, result: Any) -> pa.Table:
-        if hasattr(result, "to_arrow"):  # a polars frame, without importing polars where it is not used
-            return result.to_arrow()
-        if isinstance(result, pa.RecordBatch):
-            return pa.Table.from_batches([result])
-        if isinstance(result, dict):
-            return pa.table({name: pa.array(values) for name, values in result.items()})
-        if isinstance(result, pa.Table):
-            return result
-        raise RecordTypeError(
-            f"operator '{self.context.operator_name}': the function returned a {type(result).__name__}; "
-            "return an Arrow record batch or table, a polars DataFrame, or a dict of numpy arrays"
-        )
-
-    def _typed(self, table: pa.Table) -> pa.RecordBatch:
-        """As the stream's type says: columns in its order, cast where nothing is lost by it."""
-        schema = self.output_type.schema
-        assert schema is not None
-        if set(table.schema.names) != set(schema.names):
-            raise RecordTypeError(
-                f"operator '{self.context.operator_name}': the function returned columns "
-                f"{', '.join(table.schema.names)}, but the stream's type has {', '.join(schema.names)}; "
-                "give map_batches an output type"
-            )
-        try:
-            cast = table.select(schema.names).cast(schema).combine_chunks()
-        except (pa.ArrowException, ValueError) as error:
-            raise RecordTypeError(
-                f"operator '{self.context.operator_name}': the columns do not fit the stream's type: {error}"
-            ) from error
-        batches = cast.to_batches()
-        return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=schema)
-
-
-def _given(columns: pa.RecordBatch, face: str) -> Any:
-    if face == "polars":
-        import polars as pl
-
-        return pl.from_arrow(columns)
-    if face == "numpy":
-        return {
-            name: column.to_numpy(zero_copy_only=False)
-            for name, column in zip(columns.schema.names, columns.columns, strict=True)
-        }
-    return columns
+        name = self.context.operator_name
+        self.output.emit(as_batch(as_table(result, name), batch.timestamps(), self.output_type, name))
 
 
 __all__ = [

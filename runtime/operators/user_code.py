@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from decimal import Decimal
 from enum import Enum
+from itertools import compress
 from types import GeneratorType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from uuid import UUID
+
+import numpy as np
 
 from ...state.errors import KeyTypeError, RecordTypeError, UserCodeError
 from ..batch import Batch
@@ -95,15 +98,17 @@ class Collector:
         """tagged: side outputs are declared, so `yield tag, value` is looked for."""
         self.rows: list[Any] = []
         self.timestamps: list[int] = []
+        self.kinds: list[int] | None = None
+        """Of the rows, where they are a changelog: who adds rows to such a collector adds their kinds, too."""
         self._output_type = output_type
         self._output = output
         self._tagged = tagged
-        self._sides: dict[str, tuple[RecordType, list[Any], list[int]]] = {}
+        self._sides: dict[str, _Side] = {}
 
     @property
     def held(self) -> int:
         """Results and side outputs that wait to be emitted."""
-        return len(self.rows) + sum(len(values) for _, values, _ in self._sides.values())
+        return len(self.rows) + sum(len(side.values) for side in self._sides.values())
 
     def take(self, produced: Any, timestamp: int, *, apart: bool = False) -> None:
         """Everything a function produced for one record or timer; a generator is drained here.
@@ -124,36 +129,50 @@ class Collector:
     def _copy(self, row: Any) -> Any:
         return taken_apart(row, self._output_type)
 
-    def side(self, tag: OutputTag[Any], value: Any, timestamp: int, *, apart: bool = False) -> None:
+    def side(self, tag: OutputTag[Any], value: Any, timestamp: int, *, apart: bool = False, kind: int = 0) -> None:
         if not isinstance(tag, OutputTag):
             raise RecordTypeError(f"output() takes an OutputTag first, not {shown(tag)}")
         if tag.name not in self._sides:
-            self._sides[tag.name] = (OPAQUE if tag.type is None else record_type_of(tag.type), [], [])
-        record_type, values, timestamps = self._sides[tag.name]
-        values.append(taken_apart(value, record_type) if apart else value)
-        timestamps.append(timestamp)
+            self._sides[tag.name] = _Side(OPAQUE if tag.type is None else record_type_of(tag.type), [], [], [])
+        side = self._sides[tag.name]
+        side.values.append(taken_apart(value, side.record_type) if apart else value)
+        side.timestamps.append(timestamp)
+        side.kinds.append(kind)
 
     def emit(self) -> None:
         if self._tagged and tuple in set(map(type, self.rows)):
             self._move_tagged()
         if self.rows:
             batch = Batch.of_rows(self._output_type, self.rows, self.timestamps)
+            if self.kinds is not None:
+                batch.row_kinds, self.kinds = np.array(self.kinds, np.int8), []
             self.rows, self.timestamps = [], []
             self._output.emit(batch)
         if self._sides:
             sides, self._sides = self._sides, {}
-            for tag, (record_type, values, timestamps) in sides.items():
-                self._output.emit_side(tag, Batch.of_rows(record_type, values, timestamps))
+            for tag, side in sides.items():
+                batch = Batch.of_rows(side.record_type, side.values, side.timestamps)
+                if any(side.kinds):
+                    batch.row_kinds = np.array(side.kinds, np.int8)
+                self._output.emit_side(tag, batch)
 
     def _move_tagged(self) -> None:
-        rows, timestamps = self.rows, self.timestamps
-        self.rows, self.timestamps = [], []
-        for row, timestamp in zip(rows, timestamps, strict=True):
-            if type(row) is tuple and len(row) == 2 and isinstance(row[0], OutputTag):
-                self.side(row[0], row[1], timestamp)
-            else:
-                self.rows.append(row)
-                self.timestamps.append(timestamp)
+        tagged = [type(row) is tuple and len(row) == 2 and isinstance(row[0], OutputTag) for row in self.rows]
+        kinds = self.kinds or [0] * len(tagged)
+        for row, timestamp, kind in compress(zip(self.rows, self.timestamps, kinds, strict=True), tagged):
+            self.side(row[0], row[1], timestamp, kind=kind)
+        main = [not each for each in tagged]
+        self.rows, self.timestamps = list(compress(self.rows, main)), list(compress(self.timestamps, main))
+        self.kinds = None if self.kinds is None else list(compress(self.kinds, main))
+
+
+class _Side(NamedTuple):
+    """What waits for a side output."""
+
+    record_type: RecordType
+    values: list[Any]
+    timestamps: list[int]
+    kinds: list[int]
 
 
 def taken_apart(value: Any, record_type: RecordType) -> Any:

@@ -8,6 +8,7 @@ from ...state.ids import CheckpointId
 from ...state.objects import Program
 from ...state.snapshots import OperatorSnapshot
 from ..batch import Batch
+from ..changelog import EVERYTHING
 from ..elements import MAX_WATERMARK, MIN_WATERMARK, Watermark, WatermarkStatus
 from ..record_types import RecordType
 from ..watermarks import WatermarkStrategy
@@ -20,6 +21,7 @@ class WatermarksOperator(Operator):
 
     stateful = True
     own_watermarks = True
+    accepted_modes = EVERYTHING
 
     def __init__(self, strategy: WatermarkStrategy, output_type: RecordType) -> None:
         self.strategy = strategy

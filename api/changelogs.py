@@ -1,0 +1,111 @@
+"""Row kinds as they are written down: what a DataStream can do with a changelog, and deduplication, which makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from ..runtime.changelog import ChangelogMode, RowKind, kept_mode
+from ..runtime.operators.operator import Operator
+from ..runtime.operators.running import state_type
+from ..runtime.record_types import OpaqueType, RecordType, record_type_of
+from ..state.errors import PipelineError
+from ..state.ttl_config import StateTtlConfig
+from .checks import check_function
+from .steps import Configurable, Upstream
+
+if TYPE_CHECKING:
+    from ..runtime.options import Duration
+    from .streams import DataStream
+
+
+class WithChanges(Configurable):
+    """The part of a DataStream that is about row kinds (`RowKind`, runtime/changelog.py)."""
+
+    _inputs: tuple[Upstream, ...]
+    record_type: RecordType
+
+    @property
+    def changelog_mode(self) -> ChangelogMode:
+        """Which kinds its records have: insertions only, or those of a changelog. PipelineError for a union that
+        cannot be."""
+        return kept_mode([upstream.step.changelog_mode for upstream in self._inputs])
+
+    def only_inserts(self, *, name: str | None = None) -> DataStream:
+        """The insertions (+I) of a changelog; everything that takes back or changes a record is dropped."""
+        from ..runtime.operators.changelogs import OnlyInsertsOperator
+
+        stream = cast("DataStream", self)
+        return stream._add("only inserts", lambda: OnlyInsertsOperator(self.record_type), name)
+
+    def with_row_kinds(self, *, name: str | None = None) -> DataStream:
+        """(RowKind, record) of every record, as insertions: for functions and sinks that look at the kinds."""
+        from ..runtime.operators.changelogs import WithRowKindsOperator
+
+        kind = state_type(self.record_type)
+        pairs = record_type_of(tuple[RowKind, kind]) if kind else OpaqueType("its records are of a type that is opaque")
+        return cast("DataStream", self)._add("row kinds", lambda: WithRowKindsOperator(pairs), name)
+
+    def as_changelog(
+        self, kind: Callable[[Any], RowKind], *, upserts: bool = False, name: str | None = None
+    ) -> DataStream:
+        """The same records as a changelog: `kind(record)` says what each does. With `upserts` an update has no -U."""
+        from ..runtime.operators.changelogs import AsChangelogOperator
+
+        def make() -> Operator:
+            check_function(kind, "kind")
+            mode = ChangelogMode.UPSERT if upserts else ChangelogMode.ALL
+            return AsChangelogOperator(kind, mode, self.record_type)
+
+        return cast("DataStream", self)._add("as changelog", make, name)
+
+    def to_upsert(self, *key: Any, key_type: Any = None, name: str | None = None) -> DataStream:
+        """For sinks that overwrite by key: the newest record of every key (+I, +U) and keys to be removed (-D).
+
+        `key` as in key_by; at any time at most one record of the result may have it. What an update takes back (-U) is
+        dropped, unless the update changes the key: then it is a -D."""
+        from ..runtime.operators.changelogs import ToUpsertOperator
+
+        keyed = cast("DataStream", self).key_by(*key, key_type=key_type)
+        return keyed._add("to upsert", lambda: ToUpsertOperator(keyed.selector, self.record_type), name)
+
+    def deduplicate(
+        self,
+        *key: Any,
+        keep: Literal["first", "last"] = "first",
+        ttl: Duration | None = None,
+        order: Literal["arrival", "event_time"] = "arrival",
+        key_type: Any = None,
+        name: str | None = None,
+    ) -> DataStream:
+        """One record per key: columns, or a callable; of a keyed stream its key.
+
+        keep: "first" gives insertions only, by event time each once the watermark has come to it; "last" a changelog,
+        in which a record takes the place of the one before. ttl: how long a key is remembered, from its first record
+        (keep first) or its newest on; without one for ever."""
+        stream = cast("DataStream", self)
+        keyed = stream.key_by(*key, key_type=key_type) if key else stream
+        return keyed._add("deduplicate", lambda: _deduplicating(keyed, keep, order, ttl), name)
+
+
+def _deduplicating(stream: DataStream, keep: str, order: str, ttl: Duration | None) -> Operator:
+    from ..runtime.operators.deduplicate import KeepEarliestOperator, KeepFirstOperator, KeepLastOperator
+    from .keyed import KeyedStream
+
+    if not isinstance(stream, KeyedStream):
+        raise PipelineError("deduplicate needs a key: deduplicate('id'), deduplicate(lambda record: record.id), or "
+                            "key_by(…) before")  # fmt: skip
+    if keep not in ("first", "last"):
+        raise PipelineError(f"keep={keep!r} is neither 'first' nor 'last'")
+    if order not in ("arrival", "event_time"):
+        raise PipelineError(f"order={order!r} is neither 'arrival' nor 'event_time'")
+    config, selector, record_type = ttl_of(ttl), stream.selector, stream.record_type
+    if keep == "last":
+        return KeepLastOperator(selector, record_type, config, by_event_time=order == "event_time")
+    first = KeepFirstOperator if order == "arrival" else KeepEarliestOperator
+    return first(selector, record_type, config)
+
+
+def ttl_of(ttl: Duration | None) -> StateTtlConfig | None:
+    """ConfigurationError for what is no TTL."""
+    return None if ttl is None else StateTtlConfig(ttl)
