@@ -15,7 +15,7 @@ from ..runtime.aggregates import Aggregate, RowAggregates
 from ..runtime.annotations import arrow_field_type
 from ..runtime.field_types import FieldType
 from ..runtime.functions import ProcessWindowFunction, WindowContext
-from ..runtime.keys import KeyByColumns, alike_in_columns
+from ..runtime.keys import KeyByColumns, KeySelector, alike_in_columns
 from ..runtime.nested_types import Struct
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import OpaqueType, RecordType, RowType, ScalarType, record_type_of
@@ -61,14 +61,15 @@ def window_agg_operator(
     allowed_lateness_ms: int = 0,
     late_tag: str | None = None,
     input_type: RecordType | None = None,
+    merged_by: KeySelector | None = None,
 ) -> Operator:
-    for name, aggregate in aggregates.items():
-        if not isinstance(aggregate, Aggregate):
-            raise PipelineError(f"agg: {name} is no aggregate but {aggregate!r}; write for example {name}=ps.count()")
+    """merged_by: in two phases, the keys of partials."""
+    check_aggregates(aggregates)
     selector, record_type = stream.selector, stream.record_type
     rows_only = _only_on_rows(aggregates, record_type)
     in_columns = (
-        isinstance(selector, KeyByColumns)
+        merged_by is None
+        and isinstance(selector, KeyByColumns)
         and isinstance(assigner, TumblingEventTimeWindows)
         and trigger is None
         and evictor is None
@@ -83,16 +84,18 @@ def window_agg_operator(
         return ColumnarWindowOperator(selector, assigner, aggregates, record_type, None, allowed_lateness_ms, late_tag)
     from ..runtime.windows.building import window_operator
     from ..runtime.windows.evaluations import Aggregate as AggregateEvaluation
+    from ..runtime.windows.two_phase import AggregateOfPartials
 
     key_names = selector.names if isinstance(selector, KeyByColumns) else ("key",)
     if getattr(selector, "function", None) is no_key:
         key_names = ()
     times = ("window_start", "window_end") if getattr(assigner, "window_type", None) is TimeWindow else ()
     function = NamedColumns(key_names, tuple(aggregates), timed=bool(times))
+    evaluation = AggregateEvaluation if merged_by is None else AggregateOfPartials
     operator = window_operator(
-        selector,
+        merged_by or selector,
         assigner,
-        AggregateEvaluation(RowAggregates(aggregates, fields_of(record_type)), function),
+        evaluation(RowAggregates(aggregates, fields_of(record_type)), function),
         _row_type(stream, key_names, times, aggregates),
         trigger=trigger,
         evictor=evictor,
@@ -103,6 +106,15 @@ def window_agg_operator(
     if in_columns:
         operator.note = f"on rows, because of {', '.join(rows_only)}"
     return operator
+
+
+def check_aggregates(aggregates: Mapping[str, Any]) -> None:
+    """PipelineError if there are none, or others than ours."""
+    if not aggregates:
+        raise PipelineError("agg needs at least one aggregate, for example agg(n=ps.count())")
+    for name, aggregate in aggregates.items():
+        if not isinstance(aggregate, Aggregate):
+            raise PipelineError(f"agg: {name} is no aggregate but {aggregate!r}; write for example {name}=ps.count()")
 
 
 def _only_on_rows(aggregates: Mapping[str, Aggregate], record_type: RecordType) -> list[str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..runtime.aggregates import Aggregate
     from ..runtime.options import Duration
     from ..runtime.windows.assigner import WindowAssigner
-    from ..runtime.windows.evaluations import Evaluation
+    from ..runtime.windows.evaluations import Evaluation, Folding
     from ..runtime.windows.evictors import Evictor
     from ..runtime.windows.trigger import Trigger
 
@@ -33,6 +33,7 @@ class WindowedStream:
 
     def __init__(self, stream: KeyedStream, assigner: WindowAssigner) -> None:
         self._stream = stream
+        self._input_type = stream.record_type
         self._assigner = assigner
         self._allowed_lateness_ms = 0
         self._late_tag: OutputTag[Any] | None = None
@@ -59,35 +60,54 @@ class WindowedStream:
         self._late_tag = tag
         return self
 
-    def reduce(self, function: Any, process_function: Any = None, *, name: str | None = None) -> DataStream:
-        """The combination of all records of a window; with a process (or window) function, what that makes of it."""
+    def reduce(
+        self, function: Any, process_function: Any = None, *, two_phase: bool = False, name: str | None = None
+    ) -> DataStream:
+        """The combination of all records of a window; with a process (or window) function, what that makes of it.
+
+        two_phase: records are combined before they go to the subtask of their key (docs/skew.md)."""
         from ..runtime.windows.evaluations import Reduce
+
+        name = name or named("window reduce", function)
+        windows, evaluation = self._phases(Reduce, function, name) if two_phase else (self, Reduce)
 
         def make() -> Operator:
             check_function(function, "reduce")
-            result = self._stream.record_type
+            result = self._input_type
             if process_function is not None:
                 result = _results_of(process_function, None)
-            return self._operator(Reduce(function, self._called(process_function)), result, process_function)
+            return windows._operator(evaluation(function, self._called(process_function)), result, process_function)
 
-        return self._add("window reduce", make, name or named("window reduce", function))
+        return windows._add("window reduce", make, name)
 
     def aggregate(
-        self, function: Any, process_function: Any = None, output_type: Any = None, *, name: str | None = None
+        self,
+        function: Any,
+        process_function: Any = None,
+        output_type: Any = None,
+        *,
+        two_phase: bool = False,
+        name: str | None = None,
     ) -> DataStream:
         """An AggregateFunction's result per key and window; with a process (or window) function, what that makes of
-        it."""
+        it.
+
+        two_phase: records are aggregated before they go to the subtask of their key, and what has become of them is
+        merged there; for keys that most records have (docs/skew.md)."""
         from ..runtime.windows.evaluations import Aggregate
 
+        name = name or named("window aggregate", function)
+        windows, evaluation = self._phases(Aggregate, function, name) if two_phase else (self, Aggregate)
+
         def make() -> Operator:
-            _check_aggregate(function)
+            check_aggregate(function)
             if process_function is None:
                 result = returned_type(function, "get_result", output_type)
             else:
                 result = _results_of(process_function, output_type)
-            return self._operator(Aggregate(function, self._called(process_function)), result, process_function)
+            return windows._operator(evaluation(function, self._called(process_function)), result, process_function)
 
-        return self._add("window aggregate", make, name or named("window aggregate", function))
+        return windows._add("window aggregate", make, name)
 
     def process(self, function: Any, output_type: Any = None, *, name: str | None = None) -> DataStream:
         """All records of a window to a ProcessWindowFunction: (key, context, elements)."""
@@ -110,23 +130,32 @@ class WindowedStream:
 
         return self._add("window apply", make, name or named("window apply", function))
 
-    def agg(self, *, name: str | None = None, **aggregates: Aggregate) -> DataStream:
+    def agg(self, *, two_phase: bool = False, name: str | None = None, **aggregates: Aggregate) -> DataStream:
         """Named aggregates, `agg(clicks=ps.count(), longest=ps.max("duration_ms"))`, vectorised where that is possible.
 
         The result has the key columns, window_start and window_end (ms; not of windows without a time), and a column
-        for each aggregate.
+        for each aggregate. two_phase: as of `aggregate`.
         """
+        if two_phase:
+            from .two_phase import agg_in_two_phases
+
+            return agg_in_two_phases(self, aggregates, name)
 
         def make() -> Operator:
             from .aggregation import window_agg_operator
 
-            if not aggregates:
-                raise PipelineError("agg needs at least one aggregate, for example agg(n=ps.count())")
             return window_agg_operator(
                 self._stream, self._assigner, aggregates, self._trigger, self._evictor, **self._options()
             )
 
         return self._add("window agg", make, name)
+
+    def _phases(
+        self, evaluation: type[Folding], function: Any, name: str | None
+    ) -> tuple[WindowedStream, type[Folding]]:
+        from .two_phase import in_two_phases
+
+        return in_two_phases(self, evaluation, lambda: function, name)
 
     def _operator(self, evaluation: Evaluation, result: RecordType, function: Any) -> Operator:
         from ..runtime.windows.building import window_operator
@@ -146,7 +175,7 @@ class WindowedStream:
         return {
             "allowed_lateness_ms": self._allowed_lateness_ms,
             "late_tag": None if self._late_tag is None else self._late_tag.name,
-            "input_type": self._stream.record_type,
+            "input_type": self._input_type,
         }
 
     def _called(self, function: Any) -> Any:
@@ -241,7 +270,7 @@ def _results_of(window_function: Any, output_type: Any) -> RecordType:
     return yielded_type(window_function, method, output_type)
 
 
-def _check_aggregate(function: Any) -> None:
+def check_aggregate(function: Any) -> None:
     for method in ("create_accumulator", "add", "get_result"):
         if not callable(getattr(function, method, None)):
             raise PipelineError(f"aggregate needs an AggregateFunction, but {function!r} has no method {method}()")

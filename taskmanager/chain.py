@@ -188,9 +188,8 @@ class OperatorChain:
         if operator.own_watermarks:
             return
         self._idle[index] = status.idle
-        if isinstance(operator, WaitingOperator):
-            operator.process_status(status)
-        else:
+        self.guarded(index, lambda: operator.process_status(status))
+        if not isinstance(operator, WaitingOperator):
             yield from self.status_below(index, status)
 
     def status_below(self, index: int, status: WatermarkStatus) -> Firing:

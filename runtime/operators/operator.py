@@ -186,6 +186,9 @@ class Operator(ABC):
         """Fire what is due up to the watermark. The chain forwards the watermark when the iterator is exhausted."""
         return iter(())
 
+    def process_status(self, status: WatermarkStatus) -> None:
+        """Emit what must go before it: behind idleness nobody waits for this subtask's watermark."""
+
     def next_processing_timer(self) -> int | None:
         """Wall-clock ms of the earliest processing-time timer, None when there is none."""
         return None

@@ -200,7 +200,7 @@ class Aggregate(Folding):
     `accumulator_type`."""
 
     def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
-        kind = getattr(self.function, "accumulator_type", None) or _returned_type(self.function.create_accumulator)
+        kind = accumulator_type(self.function)
         self._state = backend.value_state(ValueStateDescriptor(self.state_name, kind))
 
     @property
@@ -313,6 +313,11 @@ def _own(value: Any) -> Any:
     if type(value) is set:  # what is in it cannot change
         return value.copy()
     return value if is_immutable(value) else copy.deepcopy(value)
+
+
+def accumulator_type(function: Any) -> Any:
+    """The annotation for state that holds an AggregateFunction's accumulators; None if there is none."""
+    return getattr(function, "accumulator_type", None) or _returned_type(function.create_accumulator)
 
 
 def _returned_type(function: Any) -> Any:

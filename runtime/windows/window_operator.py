@@ -31,8 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...state.backend import KeyedStateBackend
-from ...state.errors import RecordTypeError
-from ..batch import NO_TIMESTAMP, Batch, Int64Array
+from ..batch import Batch, Int64Array
 from ..elements import Watermark
 from ..functions import RuntimeContext
 from ..keys import KeySelector
@@ -44,7 +43,7 @@ from .assigner import NO_WINDOW, AlignedWindows, WindowAssigner
 from .contexts import AtHand, ForTrigger, GlobalState
 from .evaluations import Aggregate, Apply, Evaluation, Process, Reduce
 from .final_triggers import final_trigger
-from .incoming import Incoming, at_the_end_of_time, by_start
+from .incoming import Incoming, by_start, event_times
 from .session_windows import SessionWindows
 from .trigger import Trigger, TriggerResult
 from .window_set import slot_of
@@ -121,15 +120,7 @@ class WindowOperator(KeyedOperator):
         """What windows are assigned by."""
         if not self.assigner.is_event_time:
             return np.full(len(batch), self._at_hand.now_ms, np.int64)
-        if not batch.has_timestamps or (batch.timestamps() == NO_TIMESTAMP).any():
-            raise RecordTypeError(
-                f"operator '{self.context.operator_name}': a record has no timestamp, which event-time windows "
-                "need; give the source a WatermarkStrategy with a timestamp assigner, or call "
-                "assign_timestamps_and_watermarks(...)"
-            )
-        if self._goes_by_time and (batch.timestamps() == MAX_TIMESTAMP).any():
-            raise at_the_end_of_time(batch, self.context.operator_name)
-        return batch.timestamps()
+        return event_times(batch, self.context.operator_name, end_of_time=not self._goes_by_time)
 
     def _add_all(self, incoming: Incoming) -> BoolArray:
         """Which elements belong to a window that is not over."""
