@@ -16,7 +16,6 @@ from ..runtime.config import Configuration, load
 from ..runtime.graph.chaining import build_job_graph
 from ..runtime.graph.describe import describe, plan
 from ..runtime.graph.job_graph import JobGraph
-from ..runtime.graph.transformations import Transformation
 from ..runtime.operators.operator import Operator
 from ..runtime.options import Duration
 from ..runtime.record_types import record_type_of
@@ -25,9 +24,9 @@ from . import session, unexecuted
 from .added_code import AddedCode
 from .checks import check_strategy, guarded_types
 from .interruption import interrupted
+from .job_options import job_options
 from .resources import SlotSharingGroup, register, slot_groups
 from .runtime_mode import RuntimeExecutionMode, problems_of_mode, resolved_mode
-from .job_options import job_options
 from .steps import Pipeline, Step, Upstream, freeze, with_upstream
 from .streams import DataStream
 
@@ -128,11 +127,11 @@ class StreamExecutionEnvironment:
         for setting, value in settings.items():
             self._own.set(f"restart-strategy.{name}.{setting.replace('_', '-')}", value)
         return self
+
     def set_runtime_mode(self, mode: RuntimeExecutionMode | str) -> StreamExecutionEnvironment:
         """STREAMING (the default), BATCH (only final results; every source has an end), or AUTOMATIC (batch if so)."""
         self._own.set(options.RUNTIME_MODE, mode.value if isinstance(mode, RuntimeExecutionMode) else mode)
         return self
-
 
     def set_state_backend(self, backend: str) -> StreamExecutionEnvironment:
         """'rocksdb' or 'heap'."""
@@ -161,6 +160,11 @@ class StreamExecutionEnvironment:
     def set_python_requirements(self, path: str | Path) -> StreamExecutionEnvironment:
         """A requirements.txt: its packages are installed for the job on a cluster. PipelineError: it is not there."""
         self._code.set_requirements(path)
+        return self
+
+    def register_slot_sharing_group(self, slot_sharing_group: SlotSharingGroup) -> StreamExecutionEnvironment:
+        """Operators that name the group run in slots with its resources. PipelineError: it was given others before."""
+        register(self.pipeline, slot_sharing_group)
         return self
 
     def disable_operator_chaining(self) -> StreamExecutionEnvironment:
@@ -261,10 +265,6 @@ class StreamExecutionEnvironment:
     def _pending(self) -> list[Step]:
         """Steps that no execute() has run yet, with all they read."""
         return with_upstream([step for step in self.pipeline.steps if step.id not in self._executed])
-
-    @staticmethod
-    def _transformations(steps: Sequence[Step], config: Configuration) -> list[Transformation]:
-        return freeze(steps, config.get(options.PARALLELISM), config.get(options.MAX_PARALLELISM))
 
     # running ---------------------------------------------------------------------------------------------------
 

@@ -129,16 +129,16 @@ class AttemptSetup:
                 self._clean()
         if self.step is Step.CLEANING and not self._cleanups:
             self.step = Step.SLOTS
-        if self.step is Step.SLOTS and len(parts.pool.slots) >= parts.graph.slots_needed:
+        if self.step is Step.SLOTS and parts.pool.has(parts.graph.slots_needed):
             self.step = Step.DEPLOYED
             self._deploy()
 
     def slots_timed_out(self, attempt: Attempt) -> None:
         parts = self._parts
-        there, needed = len(parts.pool.slots), parts.graph.slots_needed
-        if attempt == parts.log.state.attempt and self.step is not Step.DEPLOYED and there < needed:
+        there, needed = parts.pool.slots, parts.graph.slots_needed
+        if attempt == parts.log.state.attempt and self.step is not Step.DEPLOYED and not parts.pool.has(needed):
             raise PenstockError(
-                f"{there} of {needed} slots were there after {parts.options.slot_timeout_ms // 1_000} s"
+                f"{len(there)} of {len(needed)} slots were there after {parts.options.slot_timeout_ms // 1_000} s"
                 + (f": {parts.pool.denial}" if parts.pool.denial else "")
             )
 

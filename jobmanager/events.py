@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..runtime.elements import MIN_WATERMARK
+from ..runtime.resources import NO_RESOURCES, Resources
 from ..state.errors import PenstockError
 from ..state.ids import Attempt, CheckpointId, SlotId, VertexId
 from ..state.objects import Program
@@ -66,6 +67,8 @@ class SlotOffered:
     slot: SlotId
     address: SlotAddress | None = None
     """None where all slots share a process."""
+    resources: Resources = NO_RESOURCES
+    """What it was asked for with, and has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class SlotsDenied:
     """The slots asked for cannot be had; those already offered remain."""
 
     reason: str
+    never: bool = False
+    """No node could give such slots, however idle it were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +170,9 @@ class SetTimer:
 
 @dataclass(frozen=True, slots=True)
 class AcquireSlots:
-    """That many more."""
+    """One more for each, that has these resources."""
 
-    count: int
+    slots: tuple[Resources, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Every vertex has `parallelism` subtasks. A failure ends those that must restart together, and the next attempt begins
 with fresh ones in their place; all others keep the attempt that they were deployed with. Slot sharing puts one subtask
 of each vertex of a slot sharing group into one slot, so a group needs as many slots as its widest vertex, and the job
-needs the sum over its groups.
+needs the sum over its groups. All slots of a group have the resources that it asks for.
 
 A subtask's life, and who moves it:
 
@@ -26,9 +26,10 @@ is being stopped are dropped; any other move that is not in the table is a bug a
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 from ..runtime.graph.job_graph import JobGraph, Vertex
+from ..runtime.resources import NO_RESOURCES, Resources
 from ..state.errors import PipelineError, ProtocolError
 from ..state.ids import Attempt, CheckpointId, Generation, JobId, SlotId
 from ..state.snapshots import InFlightHandle
@@ -91,6 +92,8 @@ class ExecutionGraph:
         self._history: dict[SubtaskId, list[str]] = {subtask: [] for subtask in self.subtasks}
         self._positions = self._count_positions()
         self._slots: list[SlotId | None] = [None] * (max(self._positions.values(), default=-1) + 1)
+        self.slots_needed = self._count_slots()
+        """What each place in the row of slots asks for."""
 
     def _count_positions(self) -> dict[SubtaskId, int]:
         """Where in the row of slots each subtask has its place: group after group, subtask i in the group's i-th."""
@@ -103,11 +106,13 @@ class ExecutionGraph:
             starts[group], start = start, start + width
         return {s: starts[self.vertices[s.vertex].slot_sharing_group] + s.index for s in self.subtasks}
 
-    # ---- slots
+    def _count_slots(self) -> tuple[Resources, ...]:
+        needed = [NO_RESOURCES] * len(self._slots)
+        for subtask, position in self._positions.items():
+            needed[position] = self.vertices[subtask.vertex].resources
+        return tuple(needed)
 
-    @property
-    def slots_needed(self) -> int:
-        return len(self._slots)
+    # ---- slots
 
     def slot_or_none(self, subtask: SubtaskId) -> SlotId | None:
         return self._slots[self._positions[subtask]]
@@ -141,12 +146,19 @@ class ExecutionGraph:
             self._timelines[subtask] = Timeline()
             self._timelines[subtask].enter(S.CREATED, self.now_ms)
 
-    def assign(self, slots: Sequence[SlotId], subtasks: Iterable[SubtaskId] | None = None) -> None:
-        """Give these subtasks (None: all) a slot. Slots that were here before keep their place, and with it their
-        subtasks."""
+    def assign(self, slots: Mapping[SlotId, Resources], subtasks: Iterable[SubtaskId] | None = None) -> None:
+        """Give these subtasks (None: all) a slot that has what they ask for. Slots that were here before keep their
+        place, and with it their subtasks."""
         kept = [slot if slot in slots else None for slot in self._slots]
-        free = iter([slot for slot in slots if slot not in kept])
-        self._slots = [slot or next(free, None) for slot in kept]
+        free: dict[Resources, list[SlotId]] = {}
+        for slot, resources in slots.items():
+            if slot not in kept:
+                free.setdefault(resources, []).append(slot)
+        left = {resources: iter(own) for resources, own in free.items()}
+        self._slots = [
+            slot or next(left.get(wanted, iter(())), None)
+            for slot, wanted in zip(kept, self.slots_needed, strict=True)
+        ]
         for subtask in self.subtasks if subtasks is None else subtasks:
             self.move(subtask, S.SCHEDULED, str(self.slot_of(subtask)))
 

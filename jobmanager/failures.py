@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..runtime.graph.job_graph import JobGraph
 from ..state import pickling
-from ..state.errors import JobFailedError, PenstockError, ProtocolError, UserCodeError
+from ..state.errors import ConfigurationError, JobFailedError, PenstockError, ProtocolError, UserCodeError
 from ..taskmanager.messages import Failed
 from .exception_history import ExceptionHistory
 from .restarts import MAX_REMEMBERED_FAILURES, RestartStrategy, helped_by_restart
@@ -45,6 +46,13 @@ class Failures:
         """Nothing of an attempt: the job ends, or comes to its end with it."""
         self.last, self.last_subtask = str(error), subtask
         self.exceptions.add(error, now_ms, subtask)
+
+
+def no_slots(reason: str, graph: JobGraph, *, hopeless: bool) -> PenstockError:
+    """`hopeless`: the job never ran, and no node could give it what it asks for. One that ran waits for its nodes."""
+    asking = [f"'{vertex.name}' asks for {vertex.resources}" for vertex in graph.vertices if vertex.resources]
+    who = f" ({'; '.join(asking)})" if asking else ""
+    return (ConfigurationError if hopeless else PenstockError)(f"no slots: {reason}{who}")
 
 
 def job_failed(error: Exception) -> JobFailedError:

@@ -41,7 +41,7 @@ from .ending import IDLE, Ending, Stage, cancel_running, stop_tasks
 from .events import Command, Event, JobState, JobStatus, Tag
 from .exception_history import ExceptionHistory, MasterLostError, SlotLostError
 from .execution_graph import ANSWERS_BARRIERS, TERMINAL, SubtaskState
-from .failures import Failures, error_of, job_failed
+from .failures import Failures, error_of, job_failed, no_slots
 from .job_states import ENDING_STATES, TRANSITIONS
 from .job_view import JobObserver
 from .leadership import Leadership
@@ -152,12 +152,12 @@ class JobMaster:
                     self._log_refused(refused, now_ms)
             case events.TimerFired(tag):
                 self._timer_fired(tag, now_ms)
-            case events.SlotOffered(slot, address):
-                parts.pool.offered(slot, address)
-            case events.SlotsDenied(reason):
+            case events.SlotOffered():
+                parts.pool.offered(event)
+            case events.SlotsDenied(reason, never):
                 parts.pool.denied(reason)
                 if self.state is J.STARTING:
-                    raise PenstockError(f"no slots: {reason}")
+                    raise no_slots(reason, self.job_graph, hopeless=never and parts.log.state.attempt == 1)
             case events.SlotLost(slot, reason):
                 self._slot_lost(slot, reason, now_ms)
             case events.CancelRequested():

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ..runtime.clock import Clock
 from ..runtime.directories import LOCAL
+from ..runtime.resources import Resources
 from ..state.ids import JobId, SlotId, new_nonce
 from ..state.local_copies import LocalCopies
 from ..state.objects import ObjectStore
@@ -104,9 +105,10 @@ class LocalCluster:
         if slot in self.slots:
             self.slots[slot].deliver(message)
 
-    def acquire(self, count: int) -> None:
-        for _ in range(count):
-            self.loop.happened(events.SlotOffered(self._start_slot()))
+    def acquire(self, slots: tuple[Resources, ...]) -> None:
+        """All in this process: what they ask for is not looked at."""
+        for resources in slots:
+            self.loop.happened(events.SlotOffered(self._start_slot(), resources=resources))
 
     def release(self, slots: tuple[SlotId, ...]) -> None:
         for slot in slots:

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 from ..runtime.clock import Clock, SystemClock
+from ..runtime.resources import Resources
 from ..state.errors import PenstockError
 from ..state.ids import SlotId
 from ..state.objects import ObjectStore
@@ -39,7 +40,7 @@ class SlotGateway(Protocol):
 
     def send(self, slot: SlotId, message: ToSlot) -> None: ...
 
-    def acquire(self, count: int) -> None: ...
+    def acquire(self, slots: tuple[Resources, ...]) -> None: ...
 
     def release(self, slots: tuple[SlotId, ...]) -> None: ...
 
@@ -210,8 +211,8 @@ class MasterLoop:
                 case events.SetTimer(at_ms, tag):
                     self._numbers += 1
                     heapq.heappush(self._timers, (at_ms, self._numbers, tag))
-                case events.AcquireSlots(count):
-                    self._slots.acquire(count)
+                case events.AcquireSlots(wanted):
+                    self._slots.acquire(wanted)
                 case events.ReleaseSlots(slots):
                     self._slots.release(slots)
                 case events.DiscardSlot(slot, reason):

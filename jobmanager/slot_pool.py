@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..runtime.resources import Resources
 from ..state.ids import SlotId
 from ..taskmanager.messages import SlotAddress
-from .events import AcquireSlots, Command, DiscardSlot, ReleaseSlots
+from .events import AcquireSlots, Command, DiscardSlot, ReleaseSlots, SlotOffered
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    address: SlotAddress | None
+    resources: Resources
 
 
 class SlotPool:
     """Methods answer the commands to carry out."""
 
     def __init__(self) -> None:
-        self._slots: dict[SlotId, SlotAddress | None] = {}
-        self._asked_for = 0
+        self._slots: dict[SlotId, _Slot] = {}
+        self._asked_for: Counter[Resources] = Counter()
         self.denial = ""
         """Why slots could not be had, the last time."""
 
@@ -20,38 +31,45 @@ class SlotPool:
         return slot in self._slots
 
     @property
-    def slots(self) -> tuple[SlotId, ...]:
-        """Oldest first."""
-        return tuple(self._slots)
+    def slots(self) -> dict[SlotId, Resources]:
+        """What each has. Oldest first."""
+        return {slot: known.resources for slot, known in self._slots.items()}
 
-    def ensure(self, needed: int) -> list[Command]:
-        lacking = needed - len(self._slots) - self._asked_for
-        if lacking <= 0:
+    def ensure(self, needed: Iterable[Resources]) -> list[Command]:
+        """A slot for each."""
+        lacking = self._lacking(needed) - self._asked_for
+        if not lacking:
             return []
         self._asked_for += lacking
-        return [AcquireSlots(lacking)]
+        return [AcquireSlots(tuple(lacking.elements()))]
+
+    def has(self, needed: Iterable[Resources]) -> bool:
+        """A slot for each is there."""
+        return not self._lacking(needed)
+
+    def _lacking(self, needed: Iterable[Resources]) -> Counter[Resources]:
+        return Counter(needed) - Counter(known.resources for known in self._slots.values())
 
     @property
     def addresses(self) -> dict[SlotId, SlotAddress]:
         """Of slots that are reached by one."""
-        return {slot: address for slot, address in self._slots.items() if address is not None}
+        return {slot: known.address for slot, known in self._slots.items() if known.address is not None}
 
-    def offered(self, slot: SlotId, address: SlotAddress | None = None) -> None:
-        self._asked_for = max(0, self._asked_for - 1)
-        self._slots[slot] = address
+    def offered(self, offer: SlotOffered) -> None:
+        self._asked_for -= Counter([offer.resources])
+        self._slots[offer.slot] = _Slot(offer.address, offer.resources)
 
     def denied(self, reason: str) -> None:
-        self._asked_for, self.denial = 0, reason
+        self._asked_for.clear()
+        self.denial = reason
 
     def lost(self, slot: SlotId) -> bool:
         """False if it was not ours any more."""
-        known = slot in self._slots
-        self._slots.pop(slot, None)
-        return known
+        return self._slots.pop(slot, None) is not None
 
     def discard(self, slot: SlotId, reason: str) -> list[Command]:
         return [DiscardSlot(slot, reason)] if self.lost(slot) else []
 
     def release_all(self) -> list[Command]:
-        slots, self._slots = self.slots, {}
+        slots, self._slots = tuple(self._slots), {}
         return [ReleaseSlots(slots)] if slots else []

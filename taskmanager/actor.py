@@ -25,6 +25,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +33,21 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ..runtime.cluster_options import DATA_HOST, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, LOG_LEVEL, WARM_SLOTS
+from ..runtime.cluster_options import (
+    DATA_HOST,
+    HEARTBEAT_INTERVAL,
+    HEARTBEAT_TIMEOUT,
+    LOG_LEVEL,
+    WARM_SLOTS,
+)
 from ..runtime.config import Configuration
 from ..runtime.directories import LOGS, node_directory, occupy, remove_abandoned
 from ..runtime.logs import LogFile, list_logs, read_log, redirect_output, setup_logging
 from ..runtime.node_options import with_node_options
+from ..runtime.resources import NO_RESOURCES, Resources
 from ..state.ids import Generation, JobId, SlotId
 from .contact import poll_wait_s
+from .ray_resources import ray_options, total_resources
 
 if TYPE_CHECKING:
     from .leases import JobLease, SlotStatus
@@ -49,32 +58,46 @@ if TYPE_CHECKING:
 SLOT_PREFIX = "slot-"
 SWITCH_INTERVAL_S = 0.0005
 """How long pure Python may keep the interpreter from a thread that has a call to answer (MEASUREMENTS A1)."""
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "ARROW_IO_THREADS": "1",
-    "POLARS_MAX_THREADS": "1", "NUMBA_NUM_THREADS": "1",
-}  # fmt: skip
-"""A slot is one thread's worth of work; pools as wide as the machine, in each slot, would only fight. These are read
-when the libraries are imported."""
+_POOLS = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_IO_THREADS", "POLARS_MAX_THREADS",
+    "NUMBA_NUM_THREADS",
+)  # fmt: skip
 DUMP_TIMEOUT_S = 5.0
 
 logger = logging.getLogger(__name__)
 
 
+def threads_of_libraries(cores: float) -> dict[str, str]:
+    """Environment variables, which are read when the libraries are imported. A slot is one thread's worth of work:
+    pools as wide as the machine, in each slot, would only fight. Who has asked for cores has them."""
+    return dict.fromkeys(_POOLS, str(max(1, int(cores))))
+
+
 class SlotShell:
     """One slot. Its actor's name is the slot's id."""
 
-    def __init__(self, slot_id: str, task_manager: str, host: str, directory: str, config: dict[str, str]) -> None:
-        os.environ.update(ONE_THREAD)
+    def __init__(
+        self,
+        slot_id: str,
+        task_manager: str,
+        host: str,
+        directory: str,
+        config: dict[str, str],
+        resources: Resources = NO_RESOURCES,
+    ) -> None:
+        os.environ.update(threads_of_libraries(resources.cpu))
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         configuration = Configuration.from_dict(config)
         logs = Path(directory) / LOGS
         setup_logging(logs, slot_id, configuration.get(LOG_LEVEL))
         output = redirect_output(logs, slot_id)
+        from .model_actors import RayWorkers
         from .slot_process import SlotProcess, warm_up
 
         warm_up()
         self._process = SlotProcess(
-            SlotId(slot_id), task_manager, host, Path(directory), configuration, output=output
+            SlotId(slot_id), task_manager, host, Path(directory), configuration, output=output, resources=resources,
+            workers=lambda lease: partial(RayWorkers, lease),
         )  # fmt: skip
         self._process.start()
         self._poll_wait_s = poll_wait_s(configuration.get(HEARTBEAT_TIMEOUT))
@@ -146,15 +169,24 @@ class TaskManagerShell:
         host = configuration.get(DATA_HOST) or host
         self._name, self._node_id, self._host = name, node_id, host
         self._actors = _RaySlotActors(own, node_id, (name, host, str(node), config))
-        self._keeper = SlotKeeper(pool, self._actors, node, SystemClock(), output)
+        self._keeper = SlotKeeper(
+            pool, self._actors, node, SystemClock(), output, resources=total_resources().get(node_id, NO_RESOURCES)
+        )
         self._keeper.start()
 
     @ray.method(concurrency_group="allocate")
-    def allocate(self, job_id: JobId, generation: Generation, count: int, known: list[SlotId]) -> list[SlotOffer]:
+    def allocate(
+        self,
+        job_id: JobId,
+        generation: Generation,
+        count: int,
+        known: list[SlotId],
+        resources: Resources = NO_RESOURCES,
+    ) -> list[SlotOffer]:
         """SlotKeeper.allocate."""
         from .slot_keeper import ALLOCATE_WAIT_S
 
-        return self._keeper.allocate(job_id, generation, count, known, ALLOCATE_WAIT_S)
+        return self._keeper.allocate(job_id, generation, count, known, ALLOCATE_WAIT_S, resources)
 
     @ray.method(concurrency_group="ctl")
     def release(self, job_id: JobId, generation: Generation, slots: list[SlotId] | None) -> None:
@@ -231,10 +263,10 @@ class _RaySlotActors:
     def found(self) -> list[SlotId]:
         return [SlotId(name) for name in ray.util.list_named_actors() if name.startswith(self._prefix)]
 
-    def start(self, slot_id: SlotId, answer: Callable[[Future[SlotStatus]], None]) -> None:
+    def start(self, slot_id: SlotId, resources: Resources, answer: Callable[[Future[SlotStatus]], None]) -> None:
         self._handles[slot_id] = SlotActor.options(
-            name=slot_id, lifetime="detached", scheduling_strategy=self._where
-        ).remote(slot_id, *self._arguments)
+            name=slot_id, lifetime="detached", scheduling_strategy=self._where, **ray_options(resources)
+        ).remote(slot_id, *self._arguments, resources)
         self.ask(slot_id, answer)
 
     def ask(self, slot_id: SlotId, answer: Callable[[Future[SlotStatus]], None]) -> None:

@@ -13,6 +13,7 @@ from ..runtime.calls import MakeCalls
 from ..runtime.clock import Clock
 from ..runtime.config import Configuration
 from ..runtime.metrics import MetricGroup
+from ..runtime.model_workers import ModelSpec, Told, Workers
 from ..runtime.operator_state import OperatorState
 from ..runtime.operators.operator import Operator, OperatorContext, RestoredState
 from ..runtime.operators.source import SourceOperator
@@ -39,6 +40,7 @@ from .slices import MAX_COLUMNAR_ROWS, MAX_ROWS
 from .snapshotting import fetch_restored
 from .source_input import SourceInput
 from .task import Task, log_context
+from .thread_workers import thread_workers
 from .transport import Transport
 from .user_calls import user_calls
 from .writers import OutputChannel, OutputOptions, RecordWriter, Writers
@@ -47,6 +49,10 @@ RESTORED = "restored"
 """Where fetched state lies until it is opened."""
 FLUSH_BYTES = 256 * 1024
 """Batches below this are gathered per channel until the buffer timeout: a small batch costs as much as a large one."""
+
+
+MakeSlotWorkers = Callable[[Callable[[Callable[[], None]], None], logs.TaskContext, ModelSpec, Told], Workers]
+"""(post, what the model logs on, what each worker is, who is told)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,8 @@ class SlotServices:
         partial(user_calls, post, context)
     )
     """Makes calls of users' functions that run elsewhere, and are answered through `post`."""
+    workers: MakeSlotWorkers = thread_workers
+    """Makes pools of workers with a model each, likewise."""
     shares: CacheShares = field(default_factory=CacheShares)
     """Of the memory for cells of keyed state."""
 
@@ -214,6 +222,8 @@ class _Deployment:
             job_name=deploy.job_name,
             job_parameters=self.config.get(options.JOB_PARAMETERS),
             calls=services.calls(services.post, log_context(deploy)),
+            workers=partial(services.workers, services.post, log_context(deploy)),
+            buffer_timeout_ms=self.config.get(options.BUFFER_TIMEOUT),
             request_input=lambda: services.send(SplitRequest(deploy.attempt, self.subtask, described.id)),
             report_watermark=lambda group, watermark: services.send(
                 ReportWatermark(deploy.attempt, self.subtask, group, watermark)

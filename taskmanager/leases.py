@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..runtime.resources import NO_RESOURCES, Resources
 from ..state.errors import PenstockError
 from ..state.ids import Generation, JobId
 from .messages import SlotAddress
@@ -66,3 +67,5 @@ class SlotStatus:
     """process_metrics.py."""
     budget_bytes: int = 0
     """memory_budget.py."""
+    resources: Resources = NO_RESOURCES
+    """That Ray started it with."""

@@ -32,6 +32,7 @@ import psutil
 from ..runtime.clock import Clock
 from ..runtime.directories import LOCAL, LOGS, WORK, socket_directory
 from ..runtime.logs import OutputFile, remove_old_logs
+from ..runtime.resources import NO_RESOURCES, Resources
 from ..runtime.versions import own_versions
 from ..state.ids import Generation, JobId, SlotId
 from ..state.local_copies import LeftCopies
@@ -59,8 +60,9 @@ class SlotActors(Protocol):
         """Slots of this node that a former life of the task manager has started, and that may live."""
         ...
 
-    def start(self, slot_id: SlotId, answer: Callable[[Future[SlotStatus]], None]) -> None:
-        """May block for a while. The answer comes when the process is ready, or has failed."""
+    def start(self, slot_id: SlotId, resources: Resources, answer: Callable[[Future[SlotStatus]], None]) -> None:
+        """May block for a while. The answer comes when the process is ready, or has failed; not before there are its
+        resources."""
         ...
 
     def ask(self, slot_id: SlotId, answer: Callable[[Future[SlotStatus]], None]) -> None: ...
@@ -85,14 +87,16 @@ class SlotKeeper:
         clock: Clock,
         output: OutputFile | None = None,
         exit_process: Callable[[int], None] = os._exit,
+        resources: Resources = NO_RESOURCES,
     ) -> None:
-        """`node`: the node's directory."""
+        """`node`: the node's directory. `resources`: that it has, for slots that ask for some."""
         self._pool = pool
         self._actors = actors
         self._node = node
         self._clock = clock
         self._output = output
         self._exit_process = exit_process
+        self._resources = resources
         self._changed = threading.Condition()
         """Guards the pool and what follows; notified when a slot has changed its state."""
         self._processes: dict[SlotId, psutil.Process] = {}
@@ -122,7 +126,13 @@ class SlotKeeper:
     # ---- jobs
 
     def allocate(
-        self, job_id: JobId, generation: Generation, count: int, known: Collection[SlotId], wait_s: float
+        self,
+        job_id: JobId,
+        generation: Generation,
+        count: int,
+        known: Collection[SlotId],
+        wait_s: float,
+        resources: Resources = NO_RESOURCES,
     ) -> list[SlotOffer]:
         """Waits for processes that are starting. What is offered then may be less than `count`. SupersededError."""
         deadline_ms = self._now_ms() + int(wait_s * 1_000)
@@ -130,7 +140,7 @@ class SlotKeeper:
             while True:
                 self._notice_deaths()
                 now_ms = self._now_ms()
-                offers, commands = self._pool.allocate(job_id, generation, count, known, now_ms)
+                offers, commands = self._pool.allocate(job_id, generation, count, known, now_ms, resources)
                 self._carry_out(commands)
                 if len(offers) >= count or now_ms >= deadline_ms or self._closing.is_set():
                     return offers
@@ -167,7 +177,12 @@ class SlotKeeper:
             budgets = {slot.id: self._budgets.get(slot.id, 0) for slot in slots}
         views = tuple(
             SlotView(
-                slot.id, slot.job_id or "", slot.pid, _rss_bytes(processes.get(slot.id)), budget_bytes=budgets[slot.id]
+                slot.id,
+                slot.job_id or "",
+                slot.pid,
+                _rss_bytes(processes.get(slot.id)),
+                budget_bytes=budgets[slot.id],
+                resources=slot.resources,
             )
             for slot in slots
         )
@@ -189,6 +204,7 @@ class SlotKeeper:
             versions=own_versions(),
             metrics=own,
             problem=problem,
+            resources=self._resources,
         )
 
     # ---- the pool's commands
@@ -196,19 +212,19 @@ class SlotKeeper:
     def _carry_out(self, commands: list[Command]) -> None:
         for command in commands:
             match command:
-                case StartSlot(slot_id):
-                    self._starts.submit(self._start, slot_id)
+                case StartSlot(slot_id, resources):
+                    self._starts.submit(self._start, slot_id, resources)
                 case KillSlot(slot_id, reason):
                     self._kill(slot_id, reason)
                 case AskSlot(slot_id):
                     self._actors.ask(slot_id, self._mail(self._answered, slot_id))
         self._changed.notify_all()
 
-    def _start(self, slot_id: SlotId) -> None:
+    def _start(self, slot_id: SlotId, resources: Resources) -> None:
         if self._closing.is_set():
             return
         try:
-            self._actors.start(slot_id, self._mail(self._introduced, slot_id))
+            self._actors.start(slot_id, resources, self._mail(self._introduced, slot_id))
         except Exception as error:  # whatever Ray refuses it for, the pool tries again
             self._failed(slot_id, error)
 
@@ -239,7 +255,8 @@ class SlotKeeper:
             self._sockets[slot_id] = status.address.unix_path
             self._budgets[slot_id] = status.budget_bytes
             logger.info("slot %s is ready: process %d", slot_id, status.pid)
-            self._carry_out(self._pool.started(slot_id, status.address, status.job_id, self._now_ms()))
+            now_ms = self._now_ms()
+            self._carry_out(self._pool.started(slot_id, status.address, status.job_id, now_ms, status.resources))
 
     def _failed(self, slot_id: SlotId, error: BaseException) -> None:
         reason = ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1].strip()

@@ -45,6 +45,7 @@ from ..runtime.cluster_options import (
 from ..runtime.config import Configuration
 from ..runtime.directories import CODE, LOCAL, WORK, occupy, private_directory, socket_directory
 from ..runtime.logs import OutputFile, hide
+from ..runtime.resources import NO_RESOURCES, Resources
 from ..state.counted_objects import CountedObjects, ObjectCounter
 from ..state.errors import ConfigurationError, ProtocolError
 from ..state.ids import Attempt, Generation, SlotId, new_nonce
@@ -52,7 +53,7 @@ from ..state.local_copies import LocalCopies
 from ..state.located_objects import LocatedObjects
 from ..state.obstore_objects import ObstoreObjects
 from .contact import Contact, ContactState
-from .deployment import SlotServices
+from .deployment import MakeSlotWorkers, SlotServices
 from .executor import ThreadExecutor
 from .leases import JobLease, LeaseRefusedError, SlotStatus
 from .mailbox import Mailbox
@@ -63,6 +64,7 @@ from .process_metrics import process_metrics, rss_bytes
 from .rare_collections import rare_collections
 from .slot import Slot
 from .socket_transport import SocketTransport
+from .thread_workers import thread_workers
 from .tls import TlsFiles
 from .user_code import LONGEST_INSTALL_S, set_up
 
@@ -101,13 +103,18 @@ class SlotProcess:
         clock: Clock | None = None,
         output: OutputFile | None = None,
         exit_process: Callable[[int], None] | None = None,
+        resources: Resources = NO_RESOURCES,
+        workers: Callable[[JobLease], MakeSlotWorkers] | None = None,
     ) -> None:
-        """`node`: the directory of the task manager. `exit_process`: instead of ending this process."""
+        """`node`: the directory of the task manager. `exit_process`: instead of ending this process. `resources`: that
+        it was started with. `workers`: pools of models for a job; without them they are threads of this process."""
         self.id = slot_id
         self._node = node
         self._clock = clock or SystemClock()
         self._output = output
         self._exit_process = exit_process or _exit_with_children
+        self._resources = resources
+        self._workers = workers
         occupy(node)
         self._work = private_directory(node / WORK / slot_id)
         self._mailbox = Mailbox(self._clock, on_error=self._broken)
@@ -204,6 +211,7 @@ class SlotProcess:
             new_name=new_nonce,
             work_directory=self._work,
             copies=LocalCopies(self._node / LOCAL, lease.job_id, self.id),
+            workers=thread_workers if self._workers is None else self._workers(lease),
         )
         slot = Slot(self.id, services)
         self._transport.attach(slot)
@@ -302,6 +310,7 @@ class SlotProcess:
             contact_ms=silent_ms,
             budget_bytes=self._budget.total,
             metrics=metrics,
+            resources=self._resources,
         )
 
     # ---- the end

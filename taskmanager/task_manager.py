@@ -10,6 +10,11 @@ A slot that is killed or has died is forgotten at once, and a blank one takes it
 `total` slots let, and beside them max(1, min(warm, free)) blank ones: also where all slots are let there is one more
 process, so that a job that loses one goes on without waiting for a start. While jobs wait for more, more are started.
 
+Slots with resources of their own (an operator asked for a GPU, say) stand beside all that: they are not of the
+`total`, nor ever blank. Each is started for one job, when that asks for it; Ray gives its process the resources, or
+keeps it waiting for them. It is let to the job when it comes up, and ends when the job lets go of it, does not ask for
+it again, or does not lease it. What it has it says itself, likewise.
+
 Events come as method calls, with the time; commands are answered: StartSlot, KillSlot, AskSlot. Whoever carries them
 out is slot_keeper.py. What is guaranteed:
 
@@ -31,6 +36,7 @@ import enum
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from ..runtime.resources import NO_RESOURCES, Resources
 from ..state.ids import Generation, JobId, SlotId
 from .leases import SupersededError
 from .messages import SlotAddress
@@ -69,6 +75,8 @@ class SlotOffer:
     actor_name: str
     address: SlotAddress
     pid: int
+    resources: Resources = NO_RESOURCES
+    """It has them to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,7 @@ class StartSlot:
     """A new process; answered by `started` or `died`."""
 
     slot_id: SlotId
+    resources: Resources = NO_RESOURCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,10 @@ class PooledSlot:
     asked_ms: int | None = None
     """Since when an answer is owed."""
     next_ask_ms: int = 0
+    resources: Resources = NO_RESOURCES
+    """If it has any it is one job's, and never blank."""
+    wanted_until_ms: int = 0
+    """Of one with resources that is starting."""
 
 
 class TaskManager:
@@ -151,17 +164,27 @@ class TaskManager:
         return max(0, self.total - self._count(*_TAKEN))
 
     def _count(self, *states: SlotState) -> int:
-        return sum(slot.state in states for slot in self.slots.values())
+        """Of those without resources."""
+        return sum(slot.state in states and not slot.resources for slot in self.slots.values())
 
     # ---- jobs
 
     def allocate(
-        self, job_id: JobId, generation: Generation, count: int, known: Collection[SlotId], now_ms: int
+        self,
+        job_id: JobId,
+        generation: Generation,
+        count: int,
+        known: Collection[SlotId],
+        now_ms: int,
+        resources: Resources = NO_RESOURCES,
     ) -> tuple[list[SlotOffer], list[Command]]:
         """At most `count`; what lacks is being started, if the node may have it. SupersededError."""
         self._fence(job_id, generation)
-        held = [slot for slot in self.slots.values() if slot.job_id == job_id and slot.state is SlotState.LET]
+        held = [slot for slot in self._of_job(job_id, None) if slot.resources == resources]
         chosen = [slot for slot in held if slot.id not in known][:count]
+        if resources:
+            commands = self._start_for(job_id, count - len(chosen), resources, now_ms)
+            return [offer for slot in chosen if (offer := _offer(slot))], commands
         blank = [slot for slot in self.slots.values() if slot.state is SlotState.BLANK]
         for slot in blank[: max(0, min(self._room(), count - len(chosen)))]:
             slot.job_id, slot.leased = job_id, False
@@ -172,6 +195,23 @@ class TaskManager:
         if len(chosen) < count:
             self._wanted[job_id] = (count - len(chosen), now_ms + WANTED_MS)
         return [offer for slot in chosen if (offer := _offer(slot))], self._fill(now_ms)
+
+    def _start_for(self, job_id: JobId, lacking: int, resources: Resources, now_ms: int) -> list[Command]:
+        """Slots with resources, for one job."""
+        starting = [slot for slot in self.slots.values() if slot.resources and slot.state is SlotState.STARTING]
+        for slot in starting:
+            if slot.job_id == job_id and slot.resources == resources:
+                slot.wanted_until_ms = now_ms + WANTED_MS
+                lacking -= 1
+        if self.unfit or now_ms < self._retry_ms:
+            return []
+        commands: list[Command] = []
+        for _ in range(min(lacking, MAX_STARTING - len(starting))):
+            command = self._start(now_ms, resources)
+            slot = self.slots[command.slot_id]
+            slot.job_id, slot.wanted_until_ms = job_id, now_ms + WANTED_MS
+            commands.append(command)
+        return commands
 
     def release(
         self, job_id: JobId, generation: Generation, slots: Collection[SlotId] | None, now_ms: int
@@ -217,15 +257,27 @@ class TaskManager:
         """A process of a former life of this task manager: it introduces itself next, like one that was started."""
         self.slots.setdefault(slot_id, PooledSlot(slot_id, SlotState.FOUND, now_ms))
 
-    def started(self, slot_id: SlotId, address: SlotAddress, job_id: str, now_ms: int) -> list[Command]:
+    def started(
+        self,
+        slot_id: SlotId,
+        address: SlotAddress,
+        job_id: str,
+        now_ms: int,
+        resources: Resources = NO_RESOURCES,
+    ) -> list[Command]:
         """It introduced itself. One that is not expected any more is killed."""
         slot = self.slots.get(slot_id)
         if slot is None:
             return [KillSlot(slot_id, "it came up too late")]
         slot.address, slot.pid = address, address.pid
         self._failures, self.problem = 0, self.unfit
-        self._settle(slot, job_id, now_ms)
-        return self._fill(now_ms)
+        started_for = slot.job_id if resources and slot.state is SlotState.STARTING else None
+        slot.resources = resources
+        if started_for is None or job_id:
+            return self._settle(slot, job_id, now_ms) + self._fill(now_ms)
+        self._enter(slot, SlotState.LET, now_ms)
+        slot.next_ask_ms = now_ms + self._ask_interval_ms
+        return []
 
     def died(self, slot_id: SlotId, reason: str, now_ms: int) -> list[Command]:
         """Its process has ended, or could not be started."""
@@ -244,16 +296,18 @@ class TaskManager:
             return [self._kill(slot, "released"), *self._fill(now_ms)]
         if slot.state is SlotState.LET and not job_id and now_ms - slot.since_ms < UNLEASED_MS:
             return []  # its master is about to lease it
-        self._settle(slot, job_id, now_ms)
-        return self._fill(now_ms)
+        return self._settle(slot, job_id, now_ms) + self._fill(now_ms)
 
-    def _settle(self, slot: PooledSlot, job_id: str, now_ms: int) -> None:
+    def _settle(self, slot: PooledSlot, job_id: str, now_ms: int) -> list[Command]:
         """As the slot itself says."""
+        if slot.resources and not job_id:
+            return [self._kill(slot, "nobody needs it")]
         slot.leased = bool(job_id)
         slot.job_id = JobId(job_id) if job_id else None
         state = SlotState.LET if job_id else SlotState.BLANK
         if slot.state is not state:
             self._enter(slot, state, now_ms)
+        return []
 
     # ---- time
 
@@ -269,6 +323,9 @@ class TaskManager:
         return commands + self._fill(now_ms) + self._trim()
 
     def _await(self, slot: PooledSlot, now_ms: int) -> list[Command]:
+        if slot.resources:
+            waits = now_ms <= slot.wanted_until_ms
+            return [] if waits else [self._kill(slot, "its job does not ask for it any more")]
         limit_ms = START_TIMEOUT_MS if slot.state is SlotState.STARTING else FOUND_TIMEOUT_MS
         if now_ms - slot.since_ms <= limit_ms:
             return []
@@ -304,11 +361,11 @@ class TaskManager:
         surplus = 0 if self._count(*_COMING) else len(blank) - self._target()
         return [self._kill(slot, "not needed") for slot in blank[: max(0, surplus)]]
 
-    def _start(self, now_ms: int) -> StartSlot:
+    def _start(self, now_ms: int, resources: Resources = NO_RESOURCES) -> StartSlot:
         self._number += 1
         slot_id = SlotId(f"{self._prefix}{self._number}")
-        self.slots[slot_id] = PooledSlot(slot_id, SlotState.STARTING, now_ms)
-        return StartSlot(slot_id)
+        self.slots[slot_id] = PooledSlot(slot_id, SlotState.STARTING, now_ms, resources=resources)
+        return StartSlot(slot_id, resources)
 
     def _start_failed(self, reason: str, now_ms: int) -> None:
         self._failures += 1
@@ -328,4 +385,4 @@ class TaskManager:
 
 
 def _offer(slot: PooledSlot) -> SlotOffer | None:
-    return None if slot.address is None else SlotOffer(slot.id, slot.id, slot.address, slot.pid)
+    return None if slot.address is None else SlotOffer(slot.id, slot.id, slot.address, slot.pid, slot.resources)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..runtime.resources import NO_RESOURCES, Resources
 from ..state.downloads import RestoredBytes
 from ..state.statistics import StateStatistics
 
@@ -18,6 +19,8 @@ class SlotView:
     alive: bool = True
     budget_bytes: int = 0
     """What the process may use of memory (memory_budget.py); 0: unknown."""
+    resources: Resources = NO_RESOURCES
+    """It has them to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,24 @@ class TaskManagerView:
     metrics: dict[str, float] = field(default_factory=dict)
     problem: str = ""
     """Why it cannot start slots, if it cannot."""
+    resources: Resources = NO_RESOURCES
+    """Of the node, for slots and actors that ask for some."""
+
+    @property
+    def resources_free(self) -> Resources:
+        """As far as slots take them."""
+        free = self.resources
+        for slot in self.slots:
+            free = free.without(slot.resources)
+        return free
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGroupRecords:
+    """Records of one key group that a subtask has read since its attempt began; of large batches estimated."""
+
+    key_group: int
+    records: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +88,5 @@ class SubtaskDetails:
     """Operator id -> what it remembers; operators without state are not in it."""
     restored: RestoredBytes = field(default_factory=RestoredBytes)
     """Files that it began with."""
+    hottest_key_groups: tuple[KeyGroupRecords, ...] = ()
+    """Of a hash exchange with several receivers: those with most records, the hottest first."""

@@ -34,6 +34,7 @@ from ..runtime.batch import NO_TIMESTAMP, Batch
 from ..runtime.calls import MakeCalls, no_calls
 from ..runtime.elements import MIN_WATERMARK, Watermark, WatermarkStatus
 from ..runtime.metrics import MetricGroup
+from ..runtime.model_workers import MakeWorkers, no_workers
 from ..runtime.operator_state import OperatorState
 from ..runtime.operators.operator import Operator, OperatorContext, RestoredState, drained
 from ..runtime.record_types import OPAQUE, RecordType, record_type_of
@@ -82,9 +83,10 @@ class OperatorHarness:
         job_parameters: dict[str, str] | None = None,
         store: ObjectStore = _STORE,
         calls: MakeCalls = no_calls,
+        workers: MakeWorkers = no_workers,
     ) -> None:
         """record_type: of the records that are pushed. restored: snapshots of the subtasks before (all of them). calls:
-        of asynchronous functions (ManualCalls)."""
+        of asynchronous functions (ManualCalls). workers: of pools of models (ManualWorkers)."""
         self.operator: Operator = loads(dumps(operator))
         self.clock = clock or ManualClock()
         self.metrics = MetricGroup(self.clock)
@@ -103,6 +105,7 @@ class OperatorHarness:
         self._job_parameters = job_parameters or {}
         self._objects = store
         self._calls = calls
+        self._workers = workers
         self._checkpoints = CheckpointStore(JobId("harness"), _new_name)
         self._next_checkpoint = 1
         self._watermark = min((snapshot.watermark for snapshot in restored), default=MIN_WATERMARK)
@@ -281,6 +284,7 @@ class OperatorHarness:
             job_name="harness",
             job_parameters=self._job_parameters,
             calls=self._calls,
+            workers=self._workers,
             request_input=self._requested,
         )
 

@@ -22,6 +22,7 @@ from ..jobmanager.job_master import JobMaster
 from ..jobmanager.options import JobMasterOptions, RestoreRequest
 from ..runtime.calls import Answered
 from ..runtime.graph.job_graph import JobGraph
+from ..runtime.resources import Resources
 from ..state.ids import JobId, SlotId
 from ..taskmanager import messages
 from ..taskmanager.deployment import SlotServices
@@ -165,9 +166,9 @@ class SimulatedMaster:
                 case events.SetTimer(at_ms, tag):
                     delay_ns = max(0, at_ms - time.moment_ms) * MS
                     time.after(delay_ns, self.process, f"timer {tag[0]}", self._handler(events.TimerFired(tag)))
-                case events.AcquireSlots(count):
-                    for _ in range(count):
-                        self._start_slot()
+                case events.AcquireSlots(wanted):
+                    for resources in wanted:
+                        self._start_slot(resources)
                 case events.ReleaseSlots(slot_ids):
                     for slot_id in slot_ids:
                         self._cluster.kill_later(self.slots.pop(slot_id, None), 0)
@@ -202,16 +203,16 @@ class SimulatedMaster:
                 lambda: slot.receive(lambda: slot.slot.deliver(message)),
             )  # fmt: skip
 
-    def _start_slot(self) -> None:
+    def _start_slot(self, resources: Resources) -> None:
         cluster = self._cluster
         slot_id = SlotId(f"{cluster.prefix}slot-{cluster.next_number()}")
         slot = SimulatedSlot(cluster, slot_id, self)
 
         def offered() -> None:
             if slot.process.alive:
-                self.handle(events.SlotOffered(slot_id))
+                self.handle(events.SlotOffered(slot_id, resources=resources))
             else:
-                self._start_slot()  # it died while it started: the request still stands
+                self._start_slot(resources)  # it died while it started: the request still stands
 
         self.slots[slot_id] = slot
         cluster.network.stations[slot_id] = slot

@@ -2,7 +2,7 @@
 
     acquire   a helper thread asks all task managers of the cluster for room, takes slots where resource_manager.py
               says, and leases each to the job (its code is installed there). All or none; until the timeout it tries
-              again, then the job is told why there are none
+              again, then the job is told why there are none. Slots with resources: own_slots.py
     send      messages to one slot are gathered over one turn of the loop and go in one call; calls of one slot keep
               their order
     poll      one waiting call per slot brings its messages, and ends in an error some ms after the slot's process
@@ -31,14 +31,18 @@ import ray
 from ray.actor import ActorHandle as RayHandle
 
 from ...runtime.cluster_options import HEARTBEAT_TIMEOUT
+from ...runtime.resources import NO_RESOURCES, Resources
 from ...state.errors import PenstockError
 from ...state.ids import Generation, JobId, SlotId
 from ...taskmanager.leases import JobLease, SupersededError
 from ...taskmanager.messages import FromSlot, ToSlot
+from ...taskmanager.ray_resources import free_resources
 from ...taskmanager.task_manager import SlotOffer
 from .. import events
 from ..master_loop import MasterLoop
 from ..views import TaskManagerView
+from .own_slots import PATIENCE_S, NodeRoom, OwnSlotsRequest, Views, impossible, node_rooms
+from .own_slots import shortage as own_slots_shortage
 from .resource_manager import Room, place, shortage
 
 TASK_MANAGER_PREFIX = "taskmanager-"
@@ -70,10 +74,14 @@ class _Slot:
 class _Wanted:
     """A request for slots."""
 
-    count: int
+    slots: tuple[Resources, ...]
     generation: Generation
     known: frozenset[SlotId]
     lost_at: Mapping[str, int]
+
+
+class _ImpossibleError(PenstockError):
+    """No node could give what is asked for."""
 
 
 class RaySlots:
@@ -127,8 +135,8 @@ class RaySlots:
             self._loop.mail(partial(self._flush, slot))
         known.outgoing.append(message)
 
-    def acquire(self, count: int) -> None:
-        self._wanted.put(_Wanted(count, self._generation, frozenset(self._slots), self._lost_at))
+    def acquire(self, slots: tuple[Resources, ...]) -> None:
+        self._wanted.put(_Wanted(slots, self._generation, frozenset(self._slots), self._lost_at))
         self._lost_at = Counter()
 
     def release(self, slots: tuple[SlotId, ...]) -> None:
@@ -216,31 +224,76 @@ class RaySlots:
         while (wanted := self._wanted.get()) is not None:
             had |= wanted.known
             try:
-                self._acquire(wanted.count, wanted.generation, had, wanted.lost_at)
+                self._acquire(wanted, had)
             except Exception as error:  # whatever happens to a request, the job must hear of it
                 logger.warning("slots cannot be had: %s", error)
-                self._loop.post(events.SlotsDenied(_first_line(error)))
+                self._loop.post(events.SlotsDenied(_first_line(error), never=isinstance(error, _ImpossibleError)))
 
-    def _acquire(self, count: int, generation: Generation, known: set[SlotId], lost_at: Mapping[str, int]) -> None:
-        """What it gets is put into `known`."""
-        deadline_s = time.monotonic() + self._request_timeout_s
+    def _acquire(self, wanted: _Wanted, known: set[SlotId]) -> None:
+        """What it gets is put into `known`. Slots with resources first: those that are not leased end by themselves."""
+        began_s = time.monotonic()
         patience_s = min(CALL_TIMEOUT_S, self._heartbeat_timeout_ms / 1_000)
+        count, generation = wanted.slots.count(NO_RESOURCES), wanted.generation
+        with_resources = [resources for resources in wanted.slots if resources]
+        request = OwnSlotsRequest(with_resources)
         while not self._closing.is_set():
-            rooms = _rooms(self._job_id, known, lost_at, patience_s)
-            offers = self._take(rooms, count, generation, known)
+            views = describe_task_managers(patience_s)
+            rooms = _rooms(views, self._job_id, known, wanted.lost_at)
+            nodes = node_rooms(views, free_resources(), self._job_id, known, wanted.lost_at) if with_resources else {}
+            offers = self._take_own(request, nodes, generation, known) if place(rooms, count) is not None else None
+            plain = self._take(rooms, count, generation, known) if count and offers is not None else []
+            if offers is None or len(plain) < count:
+                self._out_of_time(began_s, rooms, nodes, count, with_resources)
+                self._closing.wait(RETRY_S)
+                continue
+            offers = [*offers, *plain]
             known.update(offer.slot_id for offer, _ in offers)
             self._coming.update({offer.slot_id: task_manager for offer, task_manager in offers})
             if self._closing.is_set():  # it did not see these
                 self._give_back()
             self._lease_all(offers, generation)
-            count -= len(offers)
-            if count <= 0:
-                return
-            if time.monotonic() > deadline_s:
-                raise PenstockError(
-                    f"after {self._request_timeout_s:g} s (slot.request.timeout), {shortage(rooms, count)}"
-                )
-            self._closing.wait(RETRY_S)
+            return
+
+    def _out_of_time(
+        self,
+        began_s: float,
+        rooms: Mapping[str, Room],
+        nodes: Mapping[str, NodeRoom],
+        count: int,
+        with_resources: list[Resources],
+    ) -> None:
+        """Raises if it is."""
+        waited_s = time.monotonic() - began_s
+        if impossible(nodes, with_resources):
+            if waited_s > min(PATIENCE_S, self._request_timeout_s):
+                raise _ImpossibleError(own_slots_shortage(nodes, with_resources))
+        elif waited_s > self._request_timeout_s:
+            lacks_plain = place(rooms, count) is None or not with_resources
+            why = shortage(rooms, count) if lacks_plain else own_slots_shortage(nodes, with_resources)
+            raise PenstockError(f"after {self._request_timeout_s:g} s (slot.request.timeout), {why}")
+
+    def _take_own(
+        self, request: OwnSlotsRequest, nodes: Mapping[str, NodeRoom], generation: Generation, known: set[SlotId]
+    ) -> list[tuple[SlotOffer, ActorHandle]] | None:
+        """All of them; None: not yet."""
+
+        def ask(name: str, count: int, resources: Resources) -> list[SlotOffer]:
+            return [offer for offer, _ in self._ask(name, count, generation, known, resources)]
+
+        found = request.look(nodes, ask, time.monotonic())
+        return None if found is None else [(offer, ray.get_actor(name)) for offer, name in found]
+
+    def _ask(
+        self, name: str, count: int, generation: Generation, known: set[SlotId], resources: Resources = NO_RESOURCES
+    ) -> list[tuple[SlotOffer, ActorHandle]]:
+        """One that does not answer has nothing."""
+        try:
+            task_manager = ray.get_actor(name)
+            call: Any = task_manager.allocate.remote(self._job_id, generation, count, sorted(known), resources)
+            return [(offer, task_manager) for offer in ray.get(call, timeout=CALL_TIMEOUT_S)]
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ValueError) as error:
+            logger.warning("task manager %s does not answer: %s", name, _first_line(error))
+            return []
 
     def _take(
         self, rooms: dict[str, Room], count: int, generation: Generation, known: set[SlotId]
@@ -249,14 +302,7 @@ class RaySlots:
         plan = place(rooms, count)
         if plan is None:
             return []
-        offers: list[tuple[SlotOffer, ActorHandle]] = []
-        for name, wanted in plan.items():
-            try:
-                task_manager = ray.get_actor(name)
-                call: Any = task_manager.allocate.remote(self._job_id, generation, wanted, sorted(known))
-                offers += [(offer, task_manager) for offer in ray.get(call, timeout=CALL_TIMEOUT_S)]
-            except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ValueError) as error:
-                logger.warning("task manager %s does not answer: %s", name, _first_line(error))
+        offers = [offer for name, wanted in plan.items() for offer in self._ask(name, wanted, generation, known)]
         if len(offers) < count:
             for offer, task_manager in offers:
                 task_manager.release.remote(self._job_id, generation, [offer.slot_id])
@@ -288,7 +334,7 @@ class RaySlots:
             handle, task_manager, offer.address.task_manager, offer.pid, self._loop.now_ms()
         )
         self._poll(offer.slot_id)
-        self._loop.happened(events.SlotOffered(offer.slot_id, offer.address))
+        self._loop.happened(events.SlotOffered(offer.slot_id, offer.address, offer.resources))
 
 
 def task_managers() -> dict[str, ActorHandle]:
@@ -316,10 +362,10 @@ def describe_task_managers(timeout_s: float = CALL_TIMEOUT_S) -> dict[str, TaskM
     return views
 
 
-def _rooms(job_id: JobId, known: set[SlotId], lost_at: Mapping[str, int], timeout_s: float) -> dict[str, Room]:
+def _rooms(views: Views, job_id: JobId, known: set[SlotId], lost_at: Mapping[str, int]) -> dict[str, Room]:
     rooms = {}
-    for name, view in describe_task_managers(timeout_s).items():
-        mine = [SlotId(slot.id) for slot in view.slots if slot.job_id == job_id and slot.alive]
+    for name, view in views.items():
+        mine = [SlotId(slot.id) for slot in view.slots if slot.job_id == job_id and slot.alive and not slot.resources]
         used = len(known.intersection(mine))
         rooms[name] = Room(
             view.slots_total, view.slots_free, len(mine) - used, used, lost_at.get(name, 0), view.problem

@@ -116,8 +116,10 @@ VertexSummary = TypedDict(
         "duration": int,
         "tasks": dict[str, int],
         "metrics": IoMetrics,
+        "resources": dict[str, float],
     },
 )
+"""resources is ours: what each slot of its group has to itself, by name; memory in bytes."""
 JobDetails = TypedDict(
     "JobDetails",
     {
@@ -248,16 +250,17 @@ def vertex_summary(vertex: VertexView, now_ms: int) -> VertexSummary:
         "duration": times.duration_ms,
         "tasks": count_subtasks(vertex.subtasks),
         "metrics": io_metrics(vertex.subtasks),
+        "resources": vertex.resources,
     }
+
+
+def _job_type(job: JobOverview) -> str:
+    return "BATCH" if job.batch_mode else "STREAMING"
 
 
 def plan(view: JobView) -> Plan:
     return {
         "jid": view.overview.id,
-def _job_type(job: JobOverview) -> str:
-    return "BATCH" if job.batch_mode else "STREAMING"
-
-
         "name": view.overview.name,
         "type": _job_type(view.overview),
         "nodes": [_node(vertex, view.edges) for vertex in view.vertices],

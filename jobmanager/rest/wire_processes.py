@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from typing_extensions import TypedDict
 
+from ...runtime.resources import NO_RESOURCES, Resources
 from ..gateway import ClusterInfo
 from ..views import JobView, LogFile, SlotView, TaskManagerView
 from .metric_ids import task_manager_metrics
@@ -121,6 +122,8 @@ class SlotProcess(TypedDict):
     residentBytes: int
     budgetBytes: int
     """What it may use of memory, by its limits; 0: unknown."""
+    resources: dict[str, float]
+    """That it has to itself, by name; memory in bytes."""
 
 
 class TaskManagerDetails(TaskManager):
@@ -180,7 +183,8 @@ def tasks_by_slot(views: Sequence[JobView]) -> dict[str, int]:
     return counts
 
 
-def _resource(view: TaskManagerView, slots: int) -> Resource:
+def _resource(view: TaskManagerView, slots: int, resources: Resources = NO_RESOURCES) -> Resource:
+    """A share of the machine, and of what is counted by pieces these."""
     share = slots / view.slots_total if view.slots_total else 0.0
     return {
         "cpuCores": float(view.cores * share),
@@ -188,7 +192,23 @@ def _resource(view: TaskManagerView, slots: int) -> Resource:
         "taskOffHeapMemory": 0,
         "managedMemory": 0,
         "networkMemory": 0,
-        "extendedResources": {},
+        "extendedResources": _extended(resources),
+    }
+
+
+def _extended(resources: Resources) -> dict[str, float]:
+    return {name: amount for name, amount in resources.amounts().items() if name not in ("cpu", "memory")}
+
+
+def _own_resource(resources: Resources) -> Resource:
+    """Of a slot that has some to itself."""
+    return {
+        "cpuCores": resources.cpu,
+        "taskHeapMemory": resources.memory_bytes // MEBIBYTE,
+        "taskOffHeapMemory": 0,
+        "managedMemory": 0,
+        "networkMemory": 0,
+        "extendedResources": _extended(resources),
     }
 
 
@@ -202,8 +222,8 @@ def task_manager(view: TaskManagerView, tasks: TasksBySlot) -> TaskManager:
         "slotsNumber": view.slots_total,
         "freeSlots": view.slots_free,
         "assignedTasks": sum(tasks.get(slot.id, 0) for slot in view.slots),
-        "totalResource": _resource(view, view.slots_total),
-        "freeResource": _resource(view, view.slots_free),
+        "totalResource": _resource(view, view.slots_total, view.resources),
+        "freeResource": _resource(view, view.slots_free, view.resources_free),
         "hardware": {
             "cpuCores": view.cores,
             "physicalMemory": view.memory_bytes,
@@ -242,6 +262,7 @@ def task_manager_details(view: TaskManagerView, tasks: TasksBySlot) -> TaskManag
                 "pid": slot.pid,
                 "residentBytes": slot.rss_bytes,
                 "budgetBytes": slot.budget_bytes,
+                "resources": slot.resources.amounts(),
             }
             for slot in view.slots
         ],
@@ -249,7 +270,8 @@ def task_manager_details(view: TaskManagerView, tasks: TasksBySlot) -> TaskManag
 
 
 def _allocated(view: TaskManagerView, slot: SlotView, tasks: TasksBySlot) -> AllocatedSlot:
-    return {"jobId": slot.job_id, "resource": _resource(view, 1), "assignedTasks": tasks.get(slot.id, 0)}
+    resource = _own_resource(slot.resources) if slot.resources else _resource(view, 1)
+    return {"jobId": slot.job_id, "resource": resource, "assignedTasks": tasks.get(slot.id, 0)}
 
 
 def _metrics(view: TaskManagerView) -> TaskManagerMetrics:

@@ -54,6 +54,8 @@ class VertexDetails(TypedDict):
     now: int
     subtasks: list[SubtaskDetails]
     aggregated: AggregatedSubtasks
+    resources: dict[str, float]
+    """Ours: what each slot of its group has to itself, by name; memory in bytes."""
 
 
 class SubtaskTime(TypedDict):
@@ -160,6 +162,7 @@ def vertex_details(vertex: VertexView, now_ms: int) -> VertexDetails:
         "now": now_ms,
         "subtasks": [subtask_details(subtask, now_ms) for subtask in vertex.subtasks],
         "aggregated": _aggregated(vertex.subtasks, now_ms),
+        "resources": vertex.resources,
     }
 
 

@@ -10,9 +10,8 @@ from itertools import compress
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from ...state.errors import RecordTypeError, StateError
+from ...state.errors import StateError
 from ...state.ids import CheckpointId
 from ...state.objects import Program
 from ...state.snapshots import OperatorSnapshot

@@ -23,6 +23,7 @@ from penstock.jobmanager.restarts import FixedDelay
 from penstock.runtime.connector import Committer, Sink, SinkWriter, WriterContext
 from penstock.runtime.graph.job_graph import ChainedOperator, Edge, JobGraph, Vertex
 from penstock.runtime.graph.partitioning import Forward, Partitioning, Rebalance
+from penstock.runtime.resources import Resources
 from penstock.state.errors import ObjectStoreUnavailable
 from penstock.state.ids import Attempt, CheckpointId, JobId, OperatorId, SlotId, VertexId
 from penstock.state.job_log import CheckpointCompleted, JobLog
@@ -106,7 +107,7 @@ class World:
         self.sent: list[tuple[SlotId, m.ToSlot]] = []
         self.deployed: dict[SlotId, dict[SubtaskId, m.Deploy]] = {}
         self.started: set[tuple[SubtaskId, int]] = set()
-        self.wanted_slots = 0
+        self.wanted: list[Resources] = []
         self.discarded: list[SlotId] = []
         self.ended: events.EndJob | None = None
         self.held: set[str] = set()
@@ -147,9 +148,9 @@ class World:
         self.now = until
 
     def start_slots(self) -> None:
-        while self.wanted_slots:
-            self.wanted_slots -= 1
-            self.tell(events.SlotOffered(SlotId(f"slot-{next(self.slot_numbers)}")))
+        while self.wanted:
+            resources = self.wanted.pop(0)
+            self.tell(events.SlotOffered(SlotId(f"slot-{next(self.slot_numbers)}"), resources=resources))
         self.settle()
 
     def run(self) -> World:
@@ -183,8 +184,8 @@ class World:
                     self.work.append(command)
                 case events.SetTimer(at_ms, tag):
                     self.timers.append((at_ms, tag))
-                case events.AcquireSlots(count):
-                    self.wanted_slots += count
+                case events.AcquireSlots(slots):
+                    self.wanted += slots
                 case events.DiscardSlot(slot):
                     self.discarded.append(slot)
                 case events.ReleaseSlots():

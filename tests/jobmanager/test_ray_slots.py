@@ -14,6 +14,7 @@ import pytest
 from penstock.jobmanager import events
 from penstock.jobmanager.cluster import ray_slots
 from penstock.jobmanager.cluster.ray_slots import RaySlots
+from penstock.runtime.resources import NO_RESOURCES
 from penstock.state.ids import Generation, JobId, SlotId
 from penstock.taskmanager.messages import SlotAddress
 from penstock.taskmanager.task_manager import SlotOffer
@@ -93,7 +94,8 @@ class Loop:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     found = Cluster()
-    monkeypatch.setattr(ray_slots, "_rooms", lambda *_: {})
+    monkeypatch.setattr(ray_slots, "describe_task_managers", lambda timeout_s: {})
+    monkeypatch.setattr(ray_slots, "place", lambda rooms, count: {})
     monkeypatch.setattr("ray.get_actor", lambda name: found.process)
     monkeypatch.setattr("ray.get", lambda call, timeout: None)
     yield found
@@ -111,8 +113,8 @@ def test_requests_that_follow_each_other_at_once_get_different_slots(cluster: Cl
     """As when two slots of a job die together."""
     loop: Any = Loop()
     cluster.bind(loop)
-    cluster.acquire(1)
-    cluster.acquire(1)
+    cluster.acquire((NO_RESOURCES,))
+    cluster.acquire((NO_RESOURCES,))
     loop.read_mail(2)
     assert loop.offered() == ["slot-0", "slot-1"]
 
@@ -120,7 +122,7 @@ def test_requests_that_follow_each_other_at_once_get_different_slots(cluster: Cl
 def test_slots_that_come_too_late_are_given_back(cluster: Cluster) -> None:
     loop: Any = Loop()
     cluster.bind(loop)
-    cluster.acquire(2)
+    cluster.acquire((NO_RESOURCES,) * 2)
     wait_for(lambda: loop.mails.qsize() == 2, "the slots are not leased")
     loop.read_mail(1)
     cluster.close()
@@ -131,7 +133,7 @@ def test_who_has_read_of_its_successor_does_not_speak_in_its_name(cluster: Clust
     """Else it would take the successor's messages, and kill its slots."""
     loop: Any = Loop()
     cluster.bind(loop)
-    cluster.acquire(2)
+    cluster.acquire((NO_RESOURCES,) * 2)
     loop.read_mail(2)
     assert cluster.process.calls.count(("poll", 1)) == 2
     cluster.release((SlotId("slot-0"),))
@@ -142,14 +144,14 @@ def test_who_has_read_of_its_successor_does_not_speak_in_its_name(cluster: Clust
 def test_a_slot_that_died_is_replaced_where_it_was(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """There are copies of its state."""
     lost: list[dict[str, int]] = []
-    monkeypatch.setattr(ray_slots, "_rooms", lambda _job, _known, lost_at, _timeout: lost.append(dict(lost_at)) or {})
+    monkeypatch.setattr(ray_slots, "_rooms", lambda _views, _job, _known, lost_at: lost.append(dict(lost_at)) or {})
     loop: Any = Loop()
     cluster.bind(loop)
-    cluster.acquire(1)
+    cluster.acquire((NO_RESOURCES,))
     loop.read_mail(1)
     cluster.discard(SlotId("slot-0"), "it hangs")
-    cluster.acquire(1)
+    cluster.acquire((NO_RESOURCES,))
     loop.read_mail(1)
-    cluster.acquire(1)
+    cluster.acquire((NO_RESOURCES,))
     loop.read_mail(1)
     assert lost == [{}, {"node": 1}, {}]

@@ -11,6 +11,7 @@ from penstock.jobmanager.failures import error_of
 from penstock.jobmanager.restarts import ExponentialDelay, FailureRate, FixedDelay, NoRestart, helped_by_restart
 from penstock.runtime.graph.job_graph import ChainedOperator, Edge, JobGraph, Vertex
 from penstock.runtime.graph.partitioning import Rebalance
+from penstock.runtime.resources import NO_RESOURCES, Resources
 from penstock.state.errors import MalformedRecordError, PipelineError, ProtocolError, UserCodeError
 from penstock.state.ids import Attempt, Generation, JobId, OperatorId, SlotId, VertexId
 from penstock.taskmanager.messages import Failed, SubtaskId
@@ -68,11 +69,15 @@ def slots(*numbers: int) -> list[SlotId]:
     return [SlotId(f"slot-{n}") for n in numbers]
 
 
+def plain(*numbers: int) -> dict[SlotId, Resources]:
+    return dict.fromkeys(slots(*numbers), NO_RESOURCES)
+
+
 def test_a_slot_takes_one_subtask_of_each_vertex_of_its_group() -> None:
     graph = graph_of(vertex("a", 2), vertex("b", 3), vertex("c", 1, "slow"))
-    assert graph.slots_needed == 4
+    assert graph.slots_needed == (NO_RESOURCES,) * 4
     graph.begin_attempt(Attempt(1))
-    graph.assign(slots(1, 2, 3, 4))
+    graph.assign(plain(1, 2, 3, 4))
     assert [[str(s) for s in graph.in_slot(slot)] for slot in slots(1, 2, 3, 4)] == [
         ["a[0]", "b[0]"],
         ["a[1]", "b[1]"],
@@ -84,18 +89,18 @@ def test_a_slot_takes_one_subtask_of_each_vertex_of_its_group() -> None:
 def test_surviving_slots_keep_their_subtasks() -> None:
     graph = graph_of(vertex("a", 3))
     graph.begin_attempt(Attempt(1))
-    graph.assign(slots(1, 2, 3))
+    graph.assign(plain(1, 2, 3))
     for subtask in graph.subtasks:
         graph.move(subtask, S.CANCELED)
     graph.begin_attempt(Attempt(2))
-    graph.assign(slots(1, 3, 9))
+    graph.assign(plain(1, 3, 9))
     assert [graph.slot_of(s) for s in graph.subtasks] == slots(1, 9, 3)
 
 
 def test_deployments_name_the_slots_of_all_peers() -> None:
     graph = graph_of(vertex("a", 2), vertex("b", 1))
     graph.begin_attempt(Attempt(3))
-    graph.assign(slots(1, 2))
+    graph.assign(plain(1, 2))
     deploy = graph.deployment(
         graph.subtasks[2], generation=Generation(2), job_id=JobId("j"), restore=(), reusable_checkpoint=None, peers={}
     )
@@ -121,7 +126,7 @@ def test_every_illegal_move_raises_with_the_history() -> None:
 def test_reports_that_come_too_late_are_dropped() -> None:
     graph = graph_of(vertex("a", 1))
     graph.begin_attempt(Attempt(1))
-    graph.assign(slots(1))
+    graph.assign(plain(1))
     (subtask,) = graph.subtasks
     graph.move(subtask, S.DEPLOYING)
     graph.move(subtask, S.CANCELING)
@@ -136,7 +141,7 @@ def test_reports_that_come_too_late_are_dropped() -> None:
 def test_attempts_follow_each_other() -> None:
     graph = graph_of(vertex("a", 1))
     graph.begin_attempt(Attempt(1))
-    graph.assign(slots(1))
+    graph.assign(plain(1))
     with pytest.raises(ProtocolError, match="still run"):
         graph.begin_attempt(Attempt(2))
 

@@ -23,7 +23,8 @@ BELOW: dict[str, frozenset[str]] = {
 
 RAY_SHELLS = frozenset(
     {
-        "taskmanager/actor.py", "jobmanager/cluster/actors.py", "jobmanager/cluster/ray_processes.py",
+        "taskmanager/actor.py", "taskmanager/model_actors.py", "taskmanager/ray_resources.py",
+        "jobmanager/cluster/actors.py", "jobmanager/cluster/ray_processes.py",
         "jobmanager/cluster/ray_slots.py", "jobmanager/startup/ray_cluster.py",
     }
 )  # fmt: skip
