@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from .api.environment import StreamExecutionEnvironment, get_execution_environment
     from .api.resources import SlotSharingGroup
     from .api.runtime_mode import RuntimeExecutionMode
+    from .api.salting import salted
     from .runtime.aggregates import avg, count, max, min, sum
-    from .runtime.async_functions import AsyncFunction, AsyncRetryStrategy
+    from .runtime.async_functions import AsyncFunction, AsyncRetryStrategy, LookupFunction
     from .runtime.changelog import Change, ChangelogMode, RowKind
     from .runtime.config import Configuration
     from .runtime.connected_functions import (
@@ -47,15 +48,16 @@ if TYPE_CHECKING:
         RuntimeContext,
         WindowFunction,
     )
-    from .runtime.kept_values import bottom_k, collect, count_distinct, first, last, top_k
     from .runtime.joins.functions import CoGroupFunction, FlatJoinFunction, JoinFunction, ProcessJoinFunction
+    from .runtime.joins.lookup_cache import LookupCache
+    from .runtime.kept_values import bottom_k, collect, count_distinct, first, last, top_k
     from .runtime.operator_state import (
         CheckpointedFunction,
         FunctionInitializationContext,
         FunctionSnapshotContext,
     )
-    from .runtime.watermark_generators import WatermarkGenerator
     from .runtime.sketches import approx_count_distinct, median, percentile
+    from .runtime.watermark_generators import WatermarkGenerator
     from .runtime.watermarks import WatermarkStrategy
     from .runtime.windows.all_windows import AllWindowFunction, ProcessAllWindowFunction
     from .runtime.windows.assigner import MergingWindowAssigner, WindowAssigner
@@ -96,6 +98,7 @@ __version__: str
 __all__ = [
     "StreamExecutionEnvironment",
     "get_execution_environment",
+    "salted",
     "Configuration",
     "RuntimeExecutionMode",
     "SlotSharingGroup",
@@ -157,6 +160,8 @@ __all__ = [
     "AsyncDataStream",
     "AsyncFunction",
     "AsyncRetryStrategy",
+    "LookupFunction",
+    "LookupCache",
     "CheckpointedFunction",
     "FunctionInitializationContext",
     "FunctionSnapshotContext",
@@ -194,10 +199,11 @@ __all__ = [
 _HOMES = {
     ".api.async_stream": ("AsyncDataStream",),
     ".api.environment": ("StreamExecutionEnvironment", "get_execution_environment"),
+    ".api.salting": ("salted",),
     ".api.resources": ("SlotSharingGroup",),
     ".api.runtime_mode": ("RuntimeExecutionMode",),
     ".runtime.aggregates": ("avg", "count", "max", "min", "sum"),
-    ".runtime.async_functions": ("AsyncFunction", "AsyncRetryStrategy"),
+    ".runtime.async_functions": ("AsyncFunction", "AsyncRetryStrategy", "LookupFunction"),
     ".runtime.changelog": ("Change", "ChangelogMode", "RowKind"),
     ".runtime.config": ("Configuration",),
     ".runtime.connected_functions": (
@@ -224,6 +230,7 @@ _HOMES = {
     ),
     ".runtime.kept_values": ("bottom_k", "collect", "count_distinct", "first", "last", "top_k"),
     ".runtime.joins.functions": ("CoGroupFunction", "FlatJoinFunction", "JoinFunction", "ProcessJoinFunction"),
+    ".runtime.joins.lookup_cache": ("LookupCache",),
     ".runtime.operator_state": ("CheckpointedFunction", "FunctionInitializationContext", "FunctionSnapshotContext"),
     ".runtime.watermark_generators": ("WatermarkGenerator",),
     ".runtime.sketches": ("approx_count_distinct", "median", "percentile"),

@@ -21,6 +21,7 @@ from .signatures import display_name, implementation, is_async, returned_type, y
 from .streams import DataStream
 
 if TYPE_CHECKING:
+    from ..runtime.operators.async_io import AsyncSettings
     from ..runtime.options import Duration
 
 LARGEST_CAPACITY = 1_000_000
@@ -109,7 +110,16 @@ def _added(stream: DataStream, function: Any, output_type: Any, waiting: Waiting
 
 def async_operator(input_type: RecordType, function: Any, output_type: Any, waiting: Waiting) -> Operator:
     """PipelineError, ConfigurationError: what is said cannot be."""
-    from ..runtime.operators.async_io import AsyncOperator, AsyncSettings
+    from ..runtime.operators.async_io import AsyncOperator
+
+    settings = async_settings(function, waiting)
+    result = (returned_type if settings.single else yielded_type)(function, waiting.method, output_type)
+    return AsyncOperator(function, input_type, result, settings)
+
+
+def async_settings(function: Any, waiting: Waiting) -> AsyncSettings:
+    """PipelineError, ConfigurationError as async_operator."""
+    from ..runtime.operators.async_io import AsyncSettings
 
     method, single = waiting.method, waiting.method == "map"
     _check_function(function, method, single=single)
@@ -127,12 +137,10 @@ def async_operator(input_type: RecordType, function: Any, output_type: Any, wait
     handler = waiting.on_timeout or getattr(function, "timeout", None)
     if handler is not None and (not callable(handler) or is_async(handler, "") or yields(handler, "")):
         raise PipelineError("what handles a timeout is a plain function that returns what a call returns")
-    result = (returned_type if single else yielded_type)(function, method, output_type)
-    settings = AsyncSettings(
+    return AsyncSettings(
         method, single, is_async(function, method), waiting.ordered, capacity, timeout_ms, waiting.retry,
         waiting.on_timeout,
     )  # fmt: skip
-    return AsyncOperator(function, input_type, result, settings)
 
 
 def _check_function(function: Any, method: str, *, single: bool) -> None:

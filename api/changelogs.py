@@ -1,4 +1,4 @@
-"""Row kinds as they are written down: what a DataStream can do with a changelog, and deduplication, which makes one."""
+"""Streams as tables, as they are written down: row kinds, deduplication, lookups."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from .checks import check_function
 from .steps import Configurable, Upstream
 
 if TYPE_CHECKING:
+    from ..runtime.async_functions import AsyncRetryStrategy
+    from ..runtime.joins.lookup_cache import LookupCache
     from ..runtime.options import Duration
     from .streams import DataStream
 
 
-class WithChanges(Configurable):
-    """The part of a DataStream that is about row kinds (`RowKind`, runtime/changelog.py)."""
+class TableMethods(Configurable):
+    """The part of a DataStream that is about changelogs (runtime/changelog.py) and tables beside the stream."""
 
     _inputs: tuple[Upstream, ...]
     record_type: RecordType
@@ -42,7 +44,7 @@ class WithChanges(Configurable):
         """(RowKind, record) of every record, as insertions: for functions and sinks that look at the kinds."""
         from ..runtime.operators.changelogs import WithRowKindsOperator
 
-        kind = state_type(self.record_type)
+        kind: Any = state_type(self.record_type)
         pairs = record_type_of(tuple[RowKind, kind]) if kind else OpaqueType("its records are of a type that is opaque")
         return cast("DataStream", self)._add("row kinds", lambda: WithRowKindsOperator(pairs), name)
 
@@ -86,6 +88,36 @@ class WithChanges(Configurable):
         stream = cast("DataStream", self)
         keyed = stream.key_by(*key, key_type=key_type) if key else stream
         return keyed._add("deduplicate", lambda: _deduplicating(keyed, keep, order, ttl), name)
+
+    def lookup_join(
+        self,
+        lookup: Any,
+        key: Any,
+        function: Any = None,
+        output_type: Any = None,
+        *,
+        how: str = "inner",
+        cache: LookupCache | None = None,
+        key_type: Any = None,
+        row_type: Any = None,
+        ordered: bool = True,
+        capacity: int = 100,
+        timeout: Duration = "1min",
+        retry: AsyncRetryStrategy | None = None,
+        on_timeout: Callable[[Any], Any] | None = None,
+        name: str | None = None,
+    ) -> DataStream:
+        """Every record with the rows that a service has of its key: `lookup(key)` gives an iterable of them, or None.
+
+        lookup: a LookupFunction or a callable, `async def` or plain (on a thread). key: as in key_by; None is
+        not looked up. how: "inner", or "left" (without rows: None). Without a function results are (record, row). The
+        rest as of map_async."""
+        from .async_stream import Waiting
+        from .table_joins import lookup_joined
+
+        waiting = Waiting("lookup", ordered, capacity, timeout, retry, on_timeout)
+        stream, own, types = cast("DataStream", self), (key, key_type), (row_type, output_type)
+        return lookup_joined(stream, lookup, own, function, types, waiting, how=how, cache=cache, name=name)
 
 
 def _deduplicating(stream: DataStream, keep: str, order: str, ttl: Duration | None) -> Operator:

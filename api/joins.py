@@ -88,7 +88,7 @@ class CoGroupedStreams:
         returns a list or None."""
 
         def make() -> Operator:
-            _check_shape(function, "co_group", "the records of both sides", 2)
+            check_shape(function, "co_group", "the records of both sides", 2)
             return self._operator(function, yielded_type(function, "co_group", output_type), "co_group")
 
         return self._add(make, name or named(self._kind, function))
@@ -193,7 +193,7 @@ class IntervalJoinedStreams:
         def make() -> Operator:
             from ..runtime.joins.pair_calls import PairCall
 
-            _check_shape(function, "process_element", "a left record, a right record and a context", 3)
+            check_shape(function, "process_element", "a left record, a right record and a context", 3)
             result = yielded_type(function, "process_element", output_type)
             return self._operator(PairCall(function, with_context=True), result, "process_element")
 
@@ -298,13 +298,14 @@ def _of_pairs(function: Any, output_type: Any) -> tuple[bool, RecordType]:
     """Whether it gives any number of results, and of which type."""
     from ..runtime.joins.functions import FlatJoinFunction
 
-    _check_shape(function, "join", "a left and a right record", 2)
+    check_shape(function, "join", "a left and a right record", 2)
     if isinstance(function, FlatJoinFunction) or yields(function, "join"):
         return True, yielded_type(function, "join", output_type)
     return False, returned_type(function, "join", output_type)
 
 
-def _check_shape(function: Any, method: str, wanted: str, count: int) -> None:
+def check_shape(function: Any, method: str, wanted: str, count: int) -> None:
+    """PipelineError for a function that cannot be called with so many arguments. wanted: what they are."""
     check_function(function, method)
     try:
         inspect.signature(getattr(function, method, function)).bind(*range(count))

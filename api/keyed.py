@@ -16,6 +16,8 @@ from .steps import Upstream
 from .streams import DataStream
 
 if TYPE_CHECKING:
+    from ..runtime.functions import OutputTag
+    from ..runtime.options import Duration
     from ..runtime.windows.assigner import WindowAssigner
     from .joins import IntervalJoinedStreams
     from .windowed import WindowedStream
@@ -97,6 +99,44 @@ class KeyedStream(DataStream):
         from .joins import IntervalJoinedStreams
 
         return IntervalJoinedStreams(self, other, how)
+
+    def regular_join(
+        self,
+        other: KeyedStream,
+        function: Any = None,
+        output_type: Any = None,
+        *,
+        how: str = "inner",
+        ttl: Duration | tuple[Duration | None, Duration | None] | None = None,
+        condition: Callable[[Any, Any], Any] | None = None,
+        name: str | None = None,
+    ) -> DataStream:
+        """Every record with every record of the other stream with its key, whenever they come (Flink's regular join).
+
+        how: "inner", "left", "right" or "full"; all but inner give a changelog. ttl: how long records are kept, by the
+        clock; of both sides, or (left, right); None: for ever. condition: of a left and a right record, what more must
+        hold. Without a function results are (left, right); a function must give equal results of equal records."""
+        from .table_joins import regular_joined
+
+        return regular_joined(self, other, function, output_type, how=how, ttl=ttl, condition=condition, name=name)
+
+    def temporal_join(
+        self,
+        versions: KeyedStream,
+        function: Any = None,
+        output_type: Any = None,
+        *,
+        how: str = "inner",
+        late: OutputTag[Any] | None = None,
+        name: str | None = None,
+    ) -> DataStream:
+        """Every record with the version that was valid at its time: the newest of its key, not younger than it.
+
+        how: "inner", or "left" (without a version: None). late: a side output for records older than the watermark.
+        Without a function results are (record, version)."""
+        from .table_joins import temporal_joined
+
+        return temporal_joined(self, versions, function, output_type, how=how, late=late, name=name)
 
     def _running(self, kind: str, field: int | str, name: str | None) -> DataStream:
         from ..runtime.operators.running import RunningAggregateOperator

@@ -23,7 +23,7 @@ from ..runtime.graph.partitioning import (
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import OpaqueType, RecordType, record_type_of
 from ..state.errors import PipelineError
-from .changelogs import WithChanges
+from .changelogs import TableMethods
 from .checks import check_function, check_strategy, guarded_types, is_expression, named
 from .signatures import output_tags, return_annotation, returned_type, yielded_type, yields
 from .steps import Configurable, Step, Upstream
@@ -46,7 +46,7 @@ _NO_RECORDS = (str, bytes, dict)
 """Iterable, but returning one from flat_map is always a mistake: it would come apart into characters or keys."""
 
 
-class DataStream(WithChanges):
+class DataStream(TableMethods):
     """Records of one type, and what can be done with them (Flink's DataStream)."""
 
     def __init__(

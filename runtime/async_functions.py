@@ -31,6 +31,19 @@ class AsyncFunction(Function, ABC):
         raise TimeoutError("no result in time")
 
 
+class LookupFunction(Function, ABC):
+    """Rows of a key, from a service that takes its time; for lookup joins. As with an AsyncFunction, with `async def`
+    all calls of a subtask share an event loop, and a plain method is called on a thread of its own."""
+
+    @abstractmethod
+    def lookup(self, key: Any) -> Any:
+        """An iterable of rows, or None."""
+
+    def timeout(self, key: Any) -> Iterable[Any] | None:
+        """Rows of a key whose calls had none in time. By default it raises, which fails the job."""
+        raise TimeoutError("no rows in time")
+
+
 @dataclass(frozen=True)
 class AsyncRetryStrategy:
     """Whether and when a call is made again. All calls for one record together have the operator's timeout.

@@ -166,6 +166,8 @@ class AsyncOperator(WaitingOperator, CheckpointedFunction):
         room = self._room()
         while self._waiting and len(calls) < room:
             entry = self._waiting.popleft()
+            if self._is_answered(entry):
+                continue
             if not entry.attempt:
                 entry.deadline_ns = now_ns + self.settings.timeout_ms * MS
                 self._deadlines.append(entry)
@@ -173,9 +175,12 @@ class AsyncOperator(WaitingOperator, CheckpointedFunction):
             self._under_way[entry.number] = entry
             calls.append(entry)
         if calls:
-            records = self.input_type.copy_rows([entry.record for entry in calls])
             numbers = [entry.number for entry in calls]
-            self._running_calls().start(list(zip(numbers, records, strict=True)))
+            self._running_calls().start(list(zip(numbers, self._arguments(calls), strict=True)))
+
+    def _arguments(self, entries: Sequence[Entry]) -> list[Any]:
+        """What the function is called with."""
+        return self.input_type.copy_rows([entry.record for entry in entries])
 
     def _running_calls(self) -> Calls:
         if self._calls is None:
@@ -208,7 +213,15 @@ class AsyncOperator(WaitingOperator, CheckpointedFunction):
             after = f", call {entry.attempt} for it" if entry.attempt > 1 else ""
             raise_user_error(self.context, answer.error, f"on the record {shown(entry.record)}{after}")
         else:
-            self._queue.complete(entry, answer.result)
+            self._complete(entry, answer.result)
+
+    def _is_answered(self, entry: Entry) -> bool:
+        """It needs no call any more, and has its results."""
+        return False
+
+    def _complete(self, entry: Entry, produced: list[Any], *, in_time: bool = True) -> None:
+        """produced: what the function has given, or, not in time, the handler of its timeout."""
+        self._queue.complete(entry, produced)
 
     def _pause_ms(self, entry: Entry, answer: Answer) -> int | None:
         """Before the next call; None: this answer counts."""
@@ -240,7 +253,7 @@ class AsyncOperator(WaitingOperator, CheckpointedFunction):
             self._overdue.add(entry.number)
             self._running_calls().cancel(entry.number)
         try:
-            self._queue.complete(entry, self._late_results(entry.record))
+            self._complete(entry, self._late_results(entry), in_time=False)
             if len(self._overdue) >= MOST_OVERDUE:
                 raise TimeoutError(
                     f"{len(self._overdue)} calls have timed out and go on all the same; give what the function waits "
@@ -252,12 +265,11 @@ class AsyncOperator(WaitingOperator, CheckpointedFunction):
             doing = f"on the record {shown(entry.record)}: {timeout}, there were {entry.attempt} of them{last}"
             raise_user_error(self.context, error, doing)
 
-    def _late_results(self, record: Any) -> list[Any]:
+    def _late_results(self, entry: Entry) -> list[Any]:
         handler = self.settings.on_timeout or getattr(self.function, "timeout", None)
         if handler is None:
             raise TimeoutError("no result in time")
-        record = self.input_type.copy_rows([record])[0]
-        return _results(handler(record), single=self.settings.single)
+        return _results(handler(self._arguments([entry])[0]), single=self.settings.single)
 
     # what goes out
 

@@ -23,19 +23,21 @@ from typing import Any
 import numpy as np
 
 from ...state.descriptors import ValueStateDescriptor
-from ...state.errors import RecordTypeError
 from ...state.ttl_config import StateTtlConfig
-from ..batch import NO_TIMESTAMP, Batch
+from ..batch import Batch
 from ..changelog import ChangelogMode, RowKind
 from ..keys import KeySelector
 from ..record_types import RecordType
 from .keyed import KeyedOperator
 from .operator import OperatorContext, RestoredState
 from .running import state_type
-from .timed import TimedOperator
+from .timed import TimedOperator, times_of
 from .user_code import Collector, raise_user_error, shown
 
 _INSERT, _BEFORE, _AFTER = int(RowKind.INSERT), int(RowKind.UPDATE_BEFORE), int(RowKind.UPDATE_AFTER)
+
+Timed = tuple[int, Any]
+"""A record and its time."""
 
 
 class _Seen:
@@ -43,7 +45,8 @@ class _Seen:
 
     def __init__(self, operator: KeyedOperator, ttl: StateTtlConfig | None) -> None:
         self._backend = operator.backend
-        self._state = self._backend.value_state(ValueStateDescriptor("seen", bool, ttl=ttl))
+        descriptor: ValueStateDescriptor[bool] = ValueStateDescriptor("seen", bool, ttl=ttl)
+        self._state = self._backend.value_state(descriptor)
         self._expires = ttl is not None
 
     def first_positions(self, keys: list[Any]) -> list[int]:
@@ -111,15 +114,16 @@ class KeepEarliestOperator(TimedOperator):
     def open(self, context: OperatorContext, restored: RestoredState) -> None:
         super().open(context, restored)
         self._seen = _Seen(self, self.ttl)
-        self._earliest = self.backend.value_state(ValueStateDescriptor("earliest", _timed_type(self.output_type)))
+        descriptor: ValueStateDescriptor[Timed] = ValueStateDescriptor("earliest", _timed_type(self.output_type))
+        self._earliest = self.backend.value_state(descriptor)
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
-        keys, times = self.keys(batch), _times(self, batch)
+        keys, times = self.keys(batch), times_of(self, batch, "deduplication by event time")
         new = {key for key in dict.fromkeys(keys) if not self._seen.has(key)}
         positions = [position for position, key in enumerate(keys) if key in new]
         rows = self.output_type.copy_rows(batch.rows()) if positions else []
 
-        def step(earliest: tuple[int, Any] | None, position: int) -> tuple[int, Any]:
+        def step(earliest: Timed | None, position: int) -> Timed:
             at = times[position]
             if earliest is not None and earliest[0] <= at:
                 return earliest
@@ -152,18 +156,20 @@ class KeepLastOperator(KeyedOperator):
 
     def open(self, context: OperatorContext, restored: RestoredState) -> None:
         super().open(context, restored)
-        self._last = self.backend.value_state(ValueStateDescriptor("last", _timed_type(self.output_type), ttl=self.ttl))
+        kind = _timed_type(self.output_type)
+        descriptor: ValueStateDescriptor[Timed] = ValueStateDescriptor("last", kind, ttl=self.ttl)
+        self._last = self.backend.value_state(descriptor)
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
         keys, rows, stamps = self.keys(batch), batch.rows(), batch.timestamp_list()
-        times = _times(self, batch) if self.by_event_time else [0] * len(rows)
+        times = times_of(self, batch, "deduplication by event time") if self.by_event_time else [0] * len(rows)
         kept = self.output_type.copy_rows(rows)
         given: list[Any] = []
         kinds: list[int] = []
         timestamps: list[int] = []
         always = self.ttl is not None
 
-        def step(last: tuple[int, Any] | None, position: int) -> tuple[int, Any]:
+        def step(last: Timed | None, position: int) -> Timed:
             at, row = times[position], rows[position]
             if last is None:
                 given.append(row)
@@ -187,18 +193,7 @@ class KeepLastOperator(KeyedOperator):
             self.output.emit(changes)
 
 
-def _times(operator: KeyedOperator, batch: Batch) -> list[int]:
-    """RecordTypeError for a record that has none."""
-    times = batch.timestamp_list()
-    if NO_TIMESTAMP in times:
-        raise RecordTypeError(
-            f"operator '{operator.context.operator_name}': it deduplicates by event time, and the record "
-            f"{shown(batch.rows()[times.index(NO_TIMESTAMP)])} has no timestamp; call assign_timestamps_and_watermarks"
-        )
-    return times
-
-
 def _timed_type(record_type: RecordType) -> Any:
     """Of state that holds a record and its time."""
-    kind = state_type(record_type)
+    kind: Any = state_type(record_type)
     return None if kind is None else tuple[int, kind]

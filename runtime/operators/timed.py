@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...state.errors import RecordTypeError
+from ..batch import NO_TIMESTAMP, Batch
 from ..elements import Watermark
 from .keyed import ROWS_AT_ONCE, TIMERS_AT_ONCE, KeyedOperator
 from .operator import Firing, OperatorContext, RestoredState
-from .user_code import Collector
+from .user_code import Collector, shown
 
 
 class TimedOperator(KeyedOperator):
@@ -37,3 +39,14 @@ class TimedOperator(KeyedOperator):
                 self.backend.between_batches()
                 yield
         results.emit()
+
+
+def times_of(operator: KeyedOperator, batch: Batch, what: str) -> list[int]:
+    """Of all records. RecordTypeError for one that has none. what: needs them."""
+    times = batch.timestamp_list()
+    if NO_TIMESTAMP in times:
+        raise RecordTypeError(
+            f"operator '{operator.context.operator_name}': {what} needs timestamps, and the record "
+            f"{shown(batch.rows()[times.index(NO_TIMESTAMP)])} has none; call assign_timestamps_and_watermarks(…)"
+        )
+    return times

@@ -1,0 +1,201 @@
+"""Temporal join: every left record meets the version of the right side that was valid at its time (Flink's
+TemporalRowTimeJoinOperator).
+
+The right side is a table by key that changes: each of its records is a *version*, valid from its own time until the
+next one of its key. A left record meets the newest version that is not younger than itself; which one that is is known
+when the watermark has come to its time, and then its result is given out, with its time. Of equal times the version
+that came last counts.
+
+A right side that is a changelog ends a version with -D; -U says nothing, for the +U behind it is the next version.
+
+    left map     time -> records that wait, in the order they came
+    right map    time -> [version], or [] where one ended; what no left record can ask for any more is removed: all
+                 that is older than the newest one at or before the watermark, and that one, too, if it is an end
+    timers       at the time of every waiting record, and of every version, to give out and to clean up
+
+Left records older than the watermark are late: counted, and given to the late output. A right record may be late: it
+counts for the left records that are still to be joined, unless a newer version is known that has begun already; then
+nobody can ask for it, and it is counted as late. (A late version of a key whose version was ended brings it back: of an
+end that is over nothing is kept.) All timers fire with the last watermark of a bounded input, and nothing is left then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ...state.backend import VOID_NAMESPACE, MapState
+from ...state.descriptors import MapStateDescriptor
+from ..batch import Batch
+from ..changelog import EVERYTHING, INSERTIONS, ChangelogMode, RowKind
+from ..elements import MAX_WATERMARK
+from ..functions import RuntimeContext, callable_of, close_function, open_function
+from ..keys import KeySelector
+from ..operators.co_process import KeysOfTwoInputs
+from ..operators.operator import OperatorContext, RestoredState
+from ..operators.running import state_type
+from ..operators.timed import TimedOperator, times_of
+from ..operators.user_code import Collector, raise_user_error, shown
+from ..record_types import RecordType
+from .functions import LEFT, RIGHT, gives_what_may_change
+
+_BEFORE, _DELETE = int(RowKind.UPDATE_BEFORE), int(RowKind.DELETE)
+
+
+_ByTime = MapState[int, list[Any]]
+
+
+class TemporalJoinOperator(KeysOfTwoInputs, TimedOperator):
+    """Runs a JoinFunction, or a callable like its method; without one, results are (left, right)."""
+
+    def __init__(
+        self,
+        selectors: tuple[KeySelector, KeySelector],
+        function: Any,
+        types: tuple[RecordType, RecordType],
+        output_type: RecordType,
+        *,
+        keeps_left: bool = False,
+        late_tag: str | None = None,
+    ) -> None:
+        """types: of the two sides. keeps_left: a record without a version is given out with None."""
+        super().__init__(selectors[0], output_type, frozenset() if late_tag is None else frozenset({late_tag}))
+        self.selectors = selectors
+        self.function = function
+        self.types = types
+        self.keeps_left = keeps_left
+        self.late_tag = late_tag
+        self._apart = gives_what_may_change(function, types)
+
+    def accepts(self, input_index: int) -> frozenset[ChangelogMode]:
+        return INSERTIONS if input_index == LEFT else EVERYTHING
+
+    def result_mode(self, inputs: Any) -> ChangelogMode:
+        return ChangelogMode.INSERT_ONLY
+
+    def open(self, context: OperatorContext, restored: RestoredState) -> None:
+        super().open(context, restored)
+        left, right = [_list_of(kind) for kind in self.types]
+        self._waiting: _ByTime = self.backend.map_state(MapStateDescriptor("waiting", int, left))
+        self._versions: _ByTime = self.backend.map_state(MapStateDescriptor("versions", int, right))
+        self._done: set[Any] = set()
+        """Keys that were looked after at the watermark `_done_at`."""
+        self._done_at = self.current_watermark
+        self._late = context.metrics.counter("records_late_total")
+        self._join = _pair if self.function is None else callable_of(self.function, "join")
+        try:
+            open_function(self.function, RuntimeContext(context, self.backend))
+        except Exception as error:
+            raise_user_error(context, error, "in open()")
+
+    # records
+
+    def process_batch(self, batch: Batch, input_index: int) -> None:
+        times = times_of(self, batch, "a temporal join")
+        keys = self.keys(batch, input_index)
+        if input_index == RIGHT:
+            self._add_versions(batch, keys, times)
+            return
+        late = [position for position, at in enumerate(times) if at <= self.current_watermark]
+        set_key, waiting, register = self.backend.set_current_key, self._waiting, self.timers.register_for
+        for key, row, at in zip(keys, self.types[LEFT].copy_rows(batch.rows()), times, strict=True):
+            if at <= self.current_watermark:
+                continue
+            set_key(key)
+            records = waiting.get(at)
+            if records is None:
+                waiting.put(at, [row])
+                register(key, at, VOID_NAMESPACE)
+            else:
+                records.append(row)
+        if late:
+            self._late.inc(len(late))
+            if self.late_tag is not None:
+                self.output.emit_side(self.late_tag, batch.keep(late))
+
+    def _add_versions(self, batch: Batch, keys: list[Any], times: list[int]) -> None:
+        kinds = [0] * len(batch) if batch.row_kinds is None else batch.row_kinds.tolist()
+        rows = self.types[RIGHT].copy_rows(batch.rows())
+        for key, row, at, kind in zip(keys, rows, times, kinds, strict=True):
+            if kind == _BEFORE:
+                continue
+            self.backend.set_current_key(key)
+            if at <= self.current_watermark and self._begun_after(at):
+                self._late.inc()
+                continue
+            self._versions.put(at, [] if kind == _DELETE else [row])
+            self.timers.register_for(key, at, VOID_NAMESPACE)
+
+    def _begun_after(self, at: int) -> bool:
+        """Whether a newer version than one of that time has begun."""
+        return next(self._versions.keys(at + 1, self._end()), None) is not None
+
+    def _end(self) -> int:
+        """Behind everything that has begun."""
+        return min(self.current_watermark, MAX_WATERMARK - 1) + 1
+
+    # time
+
+    def give_out(self, key: Any, timestamp: int, results: Collector) -> None:
+        """Everything that is due of the key, not only of that time: its other timers find nothing then."""
+        if self._done_at != self.current_watermark:
+            self._done, self._done_at = set(), self.current_watermark
+        if key in self._done:
+            return
+        self._done.add(key)
+        end = self._end()
+        due = list(self._waiting.items(None, end))
+        versions = list(self._versions.items(None, end))
+        if due:
+            self._give_out_all(due, versions, results)
+        for at, _records in due:
+            self._waiting.remove(at)
+        for at in _not_needed(versions, all_over=self.current_watermark == MAX_WATERMARK):
+            self._versions.remove(at)
+
+    def _give_out_all(
+        self, due: list[tuple[int, list[Any]]], versions: list[tuple[int, list[Any]]], results: Collector
+    ) -> None:
+        row: Any = None
+        try:
+            for at, records, version in _with_versions(due, versions):
+                if not version and not self.keeps_left:
+                    continue
+                partner = version[0] if version else None
+                for row in records:
+                    results.take((self._join(row, partner),), at, apart=self._apart)
+        except Exception as error:
+            raise_user_error(self.context, error, f"on the record {shown(row)}")
+
+    def close(self) -> None:
+        try:
+            close_function(self.function)
+        finally:
+            super().close()
+
+
+def _with_versions(
+    due: list[tuple[int, list[Any]]], versions: list[tuple[int, list[Any]]]
+) -> Iterator[tuple[int, list[Any], list[Any]]]:
+    """(time, records, the version of that time or before), for both in the order of time."""
+    position, valid = 0, []
+    for at, records in due:
+        while position < len(versions) and versions[position][0] <= at:
+            valid = versions[position][1]
+            position += 1
+        yield at, records, valid
+
+
+def _not_needed(versions: list[tuple[int, list[Any]]], *, all_over: bool) -> list[int]:
+    """Of those that have begun: all but the last, and the last if it is an end, or nobody will ask any more."""
+    times = [at for at, _ in versions]
+    return times if all_over or (versions and not versions[-1][1]) else times[:-1]
+
+
+def _pair(left: Any, right: Any) -> tuple[Any, Any]:
+    return left, right
+
+
+def _list_of(record_type: RecordType) -> Any:
+    kind: Any = state_type(record_type)
+    return None if kind is None else list[kind]
