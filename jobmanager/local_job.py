@@ -38,7 +38,7 @@ class LocalJob:
         root = ObstoreObjects(self.location, config.to_dict())
         root.probe()
         store = LocatedObjects(root, lambda location: ObstoreObjects(location, config.to_dict()))
-        self.notes = _checked_restore(graph, config, store, self.location)
+        self.notes = [*_checked_restore(graph, config, store, self.location), *_unheeded_resources(graph)]
         """What its user should know."""
         identity = identify(graph.job_name, config, store, self.location)
         self.job_id, self.continued = identity.job_id, identity.continued
@@ -115,6 +115,13 @@ def _checked_restore(graph: JobGraph, config: Configuration, store: ObjectStore,
 
     metadata = restored_metadata(graph.job_name, config, store, location)
     return [] if metadata is None else require_fit(metadata, graph, config)
+
+
+def _unheeded_resources(graph: JobGraph) -> list[str]:
+    asking = [f"'{vertex.name}' ({vertex.resources})" for vertex in graph.vertices if vertex.resources]
+    if not asking:
+        return []
+    return [f"resources are only noted: all slots of a local job share this process; {', '.join(asking)}"]
 
 
 def _location(config: Configuration) -> str:

@@ -113,11 +113,11 @@ class ModelPool:
             self._workers[worker].calls.remove(number)
         return self._send()
 
-    def worker_ended(self, worker: int, reason: str, now_ns: int) -> None:
-        """It will be replaced. PoolError. One whose end is known already changes nothing."""
+    def worker_ended(self, worker: int, reason: str, now_ns: int) -> list[int]:
+        """It will be replaced. Answers what it had. PoolError. One whose end is known already changes nothing."""
         ended = self._workers.pop(worker, None)
         if ended is None:
-            return
+            return []
         self.deaths += 1
         self._in_a_row += 1
         self.sent_again += len(ended.calls)
@@ -131,6 +131,7 @@ class ModelPool:
             raise PoolError(f"{self._in_a_row} of its actors have ended in a row without an answer; {reason}")
         pause_ms = min(FIRST_PAUSE_MS << (self._in_a_row - 1), LONGEST_PAUSE_MS)
         self._again_ns.append(now_ns + pause_ms * MS)
+        return ended.calls
 
     def next_due_ns(self) -> int | None:
         limits = [each.started_ns + self._start_timeout_ms * MS for each in self._workers.values() if not each.ready]

@@ -7,7 +7,7 @@ after the buffer timeout, if a worker has nothing to do; while all are busy it g
 meanwhile waits behind the whole batch: records of the same batch may overtake it, never the reverse (PROTOCOLS 21).
 
 **Time.** Nothing here waits: workers' answers come as mail, which only notes them, and are looked at when the task lets
-the operator go on (async_io.py has the same life). A batch has `timeout` from when it was first sent; then the operator
+the operator go on (async_io.py has the same life). A batch has `timeout` from when it was sent; then the operator
 fails, since a model that answers nothing holds up the whole job.
 
 **Full.** At most `capacity` batches, or so many bytes, are held: waiting, with workers, or done and kept back by the
@@ -83,6 +83,7 @@ class _Held:
     written: bytes | None = None
     """As it is in checkpoints, likewise."""
     deadline_ns: int | None = None
+    """While a worker has it."""
 
     def add(self, piece: Batch) -> None:
         self.pieces.append(piece)
@@ -132,8 +133,8 @@ class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
         self._forming: Entry | None = None
         self._out: dict[int, Entry] = {}
         """With the pool, by the entry's number."""
-        self._deadlines: deque[Entry] = deque()
-        """Of batches that have been sent, in that order; also some that are done."""
+        self._deadlines: deque[tuple[int, Entry]] = deque()
+        """Of batches that have been sent, in that order; also some that are done, or were sent again."""
         self._events: list[WorkerEvent] = []
         """Not looked at yet."""
         self._held_bytes = 0
@@ -196,11 +197,11 @@ class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
     def next_due_ns(self) -> int | None:
         if self._workers is None or self._events or self._queue.ready:
             return 0
-        while self._deadlines and self._deadlines[0].results is not None:
+        while self._deadlines and not _is_awaited(*self._deadlines[0]):
             self._deadlines.popleft()
         due = [self._pool.next_due_ns(), self._forming_due_ns()]
         if self._deadlines:
-            due.append(self._deadlines[0].record.deadline_ns)
+            due.append(self._deadlines[0][0])
         return min((at_ns for at_ns in due if at_ns is not None), default=None)
 
     def _forming_due_ns(self) -> int | None:
@@ -248,9 +249,8 @@ class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
                 case SendBatch(worker, number):
                     entry = self._out[number]
                     held: _Held = entry.record
-                    if held.deadline_ns is None:
-                        held.deadline_ns = self.context.clock.monotonic_ns() + self.settings.timeout_ms * MS
-                        self._deadlines.append(entry)
+                    held.deadline_ns = self.context.clock.monotonic_ns() + self.settings.timeout_ms * MS
+                    self._deadlines.append((held.deadline_ns, entry))
                     assert held.whole is not None
                     workers.call(worker, number, held.whole.columns())
 
@@ -261,7 +261,8 @@ class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
             case WorkerEnded(_, reason, error) if error is not None:
                 raise_user_error(self.context, error, reason)
             case WorkerEnded(worker, reason):
-                self._pool.worker_ended(worker, reason, now_ns)
+                for number in self._pool.worker_ended(worker, reason, now_ns):
+                    self._out[number].record.deadline_ns = None
             case CallEnded(worker, number, produced, error):
                 entry = self._out.pop(number, None)
                 if entry is None:  # its worker was believed to have ended
@@ -272,13 +273,10 @@ class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
                 self._carry_out(self._pool.answered(worker, number))
 
     def _look_at_deadlines(self, now_ns: int) -> None:
-        while self._deadlines:
-            entry = self._deadlines[0]
-            if entry.results is None:
-                if entry.record.deadline_ns > now_ns:
-                    return
+        while self._deadlines and self._deadlines[0][0] <= now_ns:
+            deadline_ns, entry = self._deadlines.popleft()
+            if _is_awaited(deadline_ns, entry):
                 self._raise(TimeoutError(f"no result within {self.settings.timeout_ms} ms"), entry)
-            self._deadlines.popleft()
 
     def _raise(self, error: Exception, entry: Entry) -> None:
         if isinstance(error, RecordTypeError):
@@ -322,6 +320,10 @@ class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
     def close(self) -> None:
         if self._workers is not None:
             self._workers.close()
+
+
+def _is_awaited(deadline_ns: int, entry: Entry) -> bool:
+    return entry.results is None and entry.record.deadline_ns == deadline_ns
 
 
 def _shown_batch(held: _Held) -> str:
