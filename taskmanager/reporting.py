@@ -7,6 +7,7 @@ from ..runtime.elements import MIN_WATERMARK
 from ..state.downloads import RestoredBytes
 from .chain import OperatorChain
 from .gate import InputGate
+from .input_counts import InputCounts
 from .messages import Deploy, SubtaskId, TaskReport
 from .source_input import SourceInput
 from .views import SubtaskDetails
@@ -28,7 +29,7 @@ def subtask_details(
     chain: OperatorChain,
     source: InputGate | SourceInput,
     writers: Writers,
-    batches_in: int,
+    read: InputCounts,
     record_latency_ms: int | None,
     restored: RestoredBytes,
 ) -> SubtaskDetails:
@@ -42,7 +43,7 @@ def subtask_details(
         if (statistics := operator.state_statistics()) is not None
     }
     return SubtaskDetails(
-        batches_in=batches_in,
+        batches_in=read.batches,
         credits_available_bytes=writers.credits_available_bytes,
         queued_in_bytes=source.queued_bytes if isinstance(source, InputGate) else 0,
         queued_out_bytes=writers.queued_bytes,
@@ -51,6 +52,7 @@ def subtask_details(
         source_timestamp=None if timestamp == NO_TIMESTAMP else timestamp,
         states=states,
         restored=restored,
+        hottest_key_groups=read.hottest(),
     )
 
 

@@ -39,6 +39,7 @@ from .chain import OperatorChain
 from .executor import Done, Executor
 from .failures import failed
 from .gate import Aligned, AllEnded, Data, GateEvent, InputGate, is_last
+from .input_counts import InputCounts
 from .recovery import Recovery
 from .reporting import operator_counters, restored_watermark, subtask_details
 from .slices import SliceSizer
@@ -83,9 +84,7 @@ class Task:
         self.chain = chain
         self.input = source
         self.writers = writers
-        self.records_in = 0
-        self.bytes_in = 0
-        self._batches_in = 0
+        self.read = InputCounts(deploy.vertex.max_parallelism)
         self._latency_ms: int | None = None
         """Of the newest latency marker."""
         self._open_chain = open_chain
@@ -267,9 +266,7 @@ class Task:
         match event:
             case Data(batch, input_index):
                 self._batch, self._position, self._input_index = batch, 0, input_index
-                self.records_in += len(batch)
-                self.bytes_in += batch.nbytes
-                self._batches_in += 1
+                self.read.add(batch)
             case Watermark(timestamp):
                 self.watermark = timestamp
                 chain = self.chain
@@ -381,9 +378,9 @@ class Task:
         at_ns = self._time.account() if self.active else self._clock.monotonic_ns()
         busy, idle, blocked = map(self._time.ms, (Occupation.BUSY, Occupation.IDLE, Occupation.BACKPRESSURED))
         restored = self.downloads.so_far
-        details = subtask_details(self.chain, self.input, self.writers, self._batches_in, self._latency_ms, restored)
+        details = subtask_details(self.chain, self.input, self.writers, self.read, self._latency_ms, restored)
         return messages.TaskReport(
-            self.attempt, self.id, self.records_in, self.writers.records_out, self.bytes_in, self.writers.bytes_out,
+            self.attempt, self.id, self.read.records, self.writers.records_out, self.read.bytes, self.writers.bytes_out,
             self.watermark, busy, idle, blocked, operator_counters(self.chain), at_ns, details,
         )  # fmt: skip
 

@@ -176,7 +176,7 @@ class Simulation:
                 blocked = "blocked, " if task.writers.blocked else ""
                 lines.append(
                     f"{slot.process.name}: {task.id} of attempt {task.attempt} is {task.state.name}, {blocked}"
-                    f"{task.records_in} in, {task.writers.records_out} out"
+                    f"{task.read.records} in, {task.writers.records_out} out"
                 )
         return "\n".join(lines)
 

@@ -69,6 +69,8 @@ def _tasks(row: JobRow) -> str:
 @telling
 def describe(job: JobArgument, address: AddressFlag = None, output: OutputFlag = Output.TEXT) -> None:
     """Show a job: its tasks and how they are doing, its checkpoints, what went wrong."""
+    from ...jobmanager.skew import skew_hint  # with it comes numpy
+
     with common.cluster(address) as client:
         view = client.job(common.find_job(client, job).id)
     if output is Output.JSON:
@@ -85,6 +87,8 @@ def describe(job: JobArgument, address: AddressFlag = None, output: OutputFlag =
     typer.echo(f"\n{_checkpoints_line(view)}")
     for warning in view.warnings:
         typer.echo(f"warning: {warning}")
+    for hint in filter(None, map(skew_hint, view.vertices)):
+        typer.echo(f"skew: {hint}")
     for failure in view.exceptions[:3]:
         where = f" in {failure.task}" if failure.task else ""
         typer.echo(f"\n{show_time(failure.timestamp_ms)}{where}: {failure.message}")

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from . import wire_vertices as wire
 from .lookups import subtask_of, vertex_of
 from .parameters import JobIdPath, Server, SubtaskPath, VertexIdPath
+from .wire_skew import VertexSkew, vertex_skew
 
 router = APIRouter(tags=["vertices"])
 VERTEX = "/jobs/{job_id}/vertices/{vertex_id}"
@@ -34,6 +35,12 @@ def task_managers(server: Server, job_id: JobIdPath, vertex_id: VertexIdPath) ->
 def backpressure(server: Server, job_id: JobIdPath, vertex_id: VertexIdPath) -> wire.Backpressure:
     """How much of the last seconds its subtasks could not send, were idle, were busy."""
     return wire.backpressure(vertex_of(server.gateway.job(job_id), vertex_id), server.now_ms())
+
+
+@router.get(f"{VERTEX}/skew")
+def skew(server: Server, job_id: JobIdPath, vertex_id: VertexIdPath) -> VertexSkew:
+    """How its records are spread over its subtasks, and the key groups that most of them have."""
+    return vertex_skew(vertex_of(server.gateway.job(job_id), vertex_id), server.now_ms())
 
 
 @router.get(f"{VERTEX}/watermarks")

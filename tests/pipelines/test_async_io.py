@@ -161,7 +161,7 @@ def test_a_barrier_does_not_wait_for_the_outputs_of_a_source_that_holds_records(
         nonlocal looks
         task = upstream()
         looks = looks + 1 if task is not None and task.writers.blocked else 0
-        if task is not None and task.records_in == NUMBERS and not looks:
+        if task is not None and task.read.records == NUMBERS and not looks:
             (first / str(task.writers.records_out)).touch()
         return looks > 5
 

@@ -22,6 +22,7 @@ from penstock.state.downloads import RestoredBytes
 from penstock.state.ids import JobId, OperatorId
 from penstock.state.savepoint_store import is_savepoint
 from penstock.state.statistics import NamedState, StateStatistics
+from penstock.taskmanager.views import KeyGroupRecords
 
 NOW_MS = 1_700_000_100_000
 STARTED_MS = NOW_MS - 60_000
@@ -86,6 +87,7 @@ def sink_vertex() -> views.VertexView:
         record_latency_ms=250,
         states={"op-3": StateStatistics(900, 12, 5, rocksdb, 1.5, {"all sums": totals}, ("str",))},
         restored=RestoredBytes(total=1_000, stored=300, local=500),
+        hottest_key_groups=(KeyGroupRecords(7, 50),),
     )
     subtasks = (
         subtask(

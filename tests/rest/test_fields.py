@@ -179,6 +179,11 @@ SHAPES: dict[str, Any] = {
         **LEVELS,
         "subtasks": [{**fields("subtask, attempt-number: n; ratio, idleRatio, busyRatio: d"), **LEVELS}],
     },
+    f"{VERTEX}/skew": {
+        **fields("id, name: s; parallelism, maxParallelism, now, read-records: n; times-the-mean: d"),
+        "subtasks": [fields("subtask, read-records: n; share: d")],
+        "key-groups": [fields("key-group, subtask, read-records: n; share: d")],
+    },
     f"{VERTEX}/watermarks": METRIC,
     f"{VERTEX}/accumulators": {"id": "s", "user-accumulators": ACCUMULATORS},
     f"{VERTEX}/subtasks/accumulators": {

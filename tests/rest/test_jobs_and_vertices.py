@@ -148,6 +148,14 @@ def test_watermarks_are_text_and_a_source_has_none(client: TestClient) -> None:
     ]
 
 
+def test_how_records_are_spread(client: TestClient) -> None:
+    found = get(client, f"/jobs/{JOB}/vertices/{SINK}/skew")
+    assert (found["read-records"], found["times-the-mean"]) == (200, 1.4)
+    assert [one["share"] for one in found["subtasks"]] == [0.3, 0.7]
+    assert found["key-groups"] == [{"key-group": 7, "subtask": 0, "read-records": 50, "share": 0.25}]
+    assert get(client, f"/jobs/{JOB}/vertices/{SOURCE}/skew")["key-groups"] == []
+
+
 def test_sums_and_statistics_over_subtasks(client: TestClient) -> None:
     found = get(client, f"/jobs/{JOB}/vertices/{SINK}")["aggregated"]["metrics"]["read-records"]
     assert found == {"min": 60, "max": 140, "avg": 100, "sum": 200, "median": 100, "p25": 60, "p75": 140, "p95": 140}

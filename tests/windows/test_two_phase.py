@@ -17,7 +17,7 @@ from penstock.runtime.elements import MAX_WATERMARK, Watermark, WatermarkStatus
 from penstock.runtime.functions import AggregateFunction
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.record_types import OPAQUE
-from penstock.runtime.watermarks import WatermarkMerge
+from penstock.runtime.watermark_merge import WatermarkMerge
 from penstock.runtime.windows import two_phase
 from penstock.runtime.windows.assigners import (
     AlignedWindows,
