@@ -136,6 +136,19 @@ class Table(ABC, Generic[Cell]):
             changed.update(zip(unknown, self._fetch_all(unknown), strict=True))
         return admitted
 
+    def read_all(self, keys: Sequence[Any]) -> tuple[list[Cell], int]:
+        """Every key's cell, for whoever does not change it; it is in the young generation afterwards. And how many have
+        come there."""
+        changed, young = self.changed, self.young
+        unknown = [key for key in dict.fromkeys(keys) if key not in changed and key not in young]
+        admitted = len(unknown)
+        unknown = _move(unknown, self.old_changed.pop, changed) if unknown and self.old_changed else unknown
+        unknown = _move(unknown, self.old.get, young) if unknown and self.old else unknown
+        if unknown:
+            self.queue.fetched += len(unknown)
+            young.update(zip(unknown, self._fetch_all(unknown), strict=True))
+        return [changed[key] if key in changed else young[key] for key in keys], admitted
+
     def rotate(self, layer: Layer, generation: int) -> None:
         if self.old_changed:
             self._write(self.old_changed, layer, generation)

@@ -203,6 +203,16 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         cursor.namespace = home
         return values
 
+    def values_of(self, keys: Sequence[Any]) -> list[Any]:
+        """Each key's value, None where there is none. Only to be looked at, as in values_in. Leaves no current key."""
+        cursor = self._cursor
+        cursor.key = MISSING
+        if not cursor.keys.seen.issuperset(map(type, keys)):
+            cursor.keys.admit_all(keys)
+        values, admitted = self._table().read_all(keys)
+        cursor.admitted += admitted
+        return values
+
     def fold(self, keys: Sequence[Any], records: Sequence[Any], function: Callable[[V | None, Any], V]) -> list[V]:
         cursor = self._cursor
         cursor.key = MISSING

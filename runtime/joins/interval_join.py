@@ -23,13 +23,14 @@ All timers fire with the last watermark of a bounded input, so nothing is left t
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import islice
 from operator import itemgetter
 from typing import Any, cast
 
 import numpy as np
 
-from ...state.backend import VOID_NAMESPACE
+from ...state.backend import Timers
 from ...state.descriptors import ValueStateDescriptor
 from ...state.errors import RecordTypeError
 from ...state.handles import CachedValueState
@@ -50,7 +51,6 @@ from .pair_calls import PairCall
 Entry = tuple[int, Any, bool]
 """Time, record, and, of a side that is given out without partners, whether it had one."""
 _NAMES = ("left", "right")
-_HERE = (VOID_NAMESPACE,)
 _AT = itemgetter(0)
 
 
@@ -95,11 +95,11 @@ class IntervalJoinOperator(KeysOfTwoInputs, KeyedOperator):
             raise_user_error(context, error, "in open()")
         self._join = self.call.bound(self._at_hand)
 
-    def _state_of(self, side: int) -> CachedValueState[tuple[Entry, ...]]:
+    def _state_of(self, side: int) -> CachedValueState[Any]:
         record = state_type(self.types[side])
         kind = None if record is None else tuple[tuple[int, record, bool], ...]  # type: ignore[valid-type]
         descriptor: ValueStateDescriptor[Any] = ValueStateDescriptor(_NAMES[side], kind)
-        return cast(CachedValueState[tuple[Entry, ...]], self.backend.value_state(descriptor))
+        return cast(CachedValueState[Any], self.backend.value_state(descriptor))
 
     # records
 
@@ -139,22 +139,21 @@ class IntervalJoinOperator(KeysOfTwoInputs, KeyedOperator):
     def _meet(self, side: int, keys: Sequence[Any], rows: Sequence[Any], times: Sequence[int]) -> list[bool]:
         """Give out the pairs of these records; which of them have a partner."""
         collector = self._at_hand.collector = self._new_collector()
-        set_key, kept_of, join = self.backend.set_current_key, self._states[1 - side].values_in, self._join
+        set_key, join = self.backend.set_current_key, self._join
         lower, upper = self._offsets[side]
         found: dict[Any, list[tuple[int, int]]] | None = {} if self.kept[1 - side] else None
         met = []
         row: Any = None
         try:
-            for key, row, at in zip(keys, rows, times, strict=True):
-                set_key(key)
-                (kept,) = kept_of(_HERE)
+            for key, row, at, kept in zip(keys, rows, times, self._states[1 - side].values_of(keys), strict=True):
                 first, last = _between(kept, at + lower, at + upper) if kept else (0, 0)
                 met.append(first < last)
                 if first < last:
+                    set_key(key)
                     join(collector, side, row, at, kept[first:last], self._apart)
                     if found is not None:
                         found.setdefault(key, []).append((first, last))
-                    if collector.held >= ROWS_AT_ONCE:
+                    if len(collector.rows) >= ROWS_AT_ONCE:
                         collector.emit()
         except Exception as error:
             raise_user_error(self.context, error, f"on the record {shown(row)} of the {_NAMES[side]} side")
@@ -165,11 +164,10 @@ class IntervalJoinOperator(KeysOfTwoInputs, KeyedOperator):
     def _mark(self, side: int, found: dict[Any, list[tuple[int, int]]]) -> None:
         """Records of these positions had a partner."""
         state = self._states[side]
-        for key, places in found.items():
-            self.backend.set_current_key(key)
-            kept = state.values_in(_HERE)[0]
+        for (key, places), kept in zip(found.items(), state.values_of(list(found)), strict=True):
             new = {i for first, last in places for i in range(first, last) if not kept[i][2]}
             if new:
+                self.backend.set_current_key(key)
                 state.update(tuple([(e[0], e[1], True) if i in new else e for i, e in enumerate(kept)]))
 
     def _keep(
@@ -212,29 +210,27 @@ class IntervalJoinOperator(KeysOfTwoInputs, KeyedOperator):
 
     def process_watermark(self, watermark: Watermark) -> Firing:
         self.current_watermark = watermark.timestamp
-        yield from self._fire(self._undecided.pop_due, self._decide)
-        yield from self._fire(self._expiry.pop_due, self._let_go)
-
-    def _fire(self, pop_due: Callable[[int], Any], act: Callable[[Collector, int, int], None]) -> Firing:
         collector = self._firing = self._new_collector()
-        fired = 0
-        while (due := pop_due(self.current_watermark)) is not None:
-            timestamp, key, side = due
-            self.backend.set_current_key(key)
-            act(collector, timestamp, side)
-            fired += 1
-            if fired % TIMERS_AT_ONCE == 0:
-                if collector.held >= ROWS_AT_ONCE:
-                    collector.emit()
-                self.backend.between_batches()
-                yield
+        while due := _due(self._undecided, watermark.timestamp, TIMERS_AT_ONCE):
+            self._at_hand.collector = collector
+            for timestamp, key, side in due:
+                self._decide(collector, timestamp, key, side)
+            if collector.held >= ROWS_AT_ONCE:
+                collector.emit()
+            self.backend.between_batches()
+            yield
         collector.emit()
+        while due := _due(self._expiry, watermark.timestamp, ROWS_AT_ONCE):
+            for side in (LEFT, RIGHT):
+                self._let_go(side, [key for _, key, of in due if of == side])
+            self.backend.between_batches()
+            yield
 
-    def _decide(self, collector: Collector, timestamp: int, side: int) -> None:
-        """Of the current key: its records of that time that have had no partner will have none."""
-        self._at_hand.collector = collector
+    def _decide(self, collector: Collector, timestamp: int, key: Any, side: int) -> None:
+        """A key's records of that time that have had no partner will have none."""
         at = timestamp - self._reach[side]
-        kept = self._states[side].values_in(_HERE)[0]
+        (kept,) = self._states[side].values_of((key,))
+        self.backend.set_current_key(key)
         first, last = _between(kept, at, at)
         for _at, row, had_partner in kept[first:last]:
             if not had_partner:
@@ -244,16 +240,21 @@ class IntervalJoinOperator(KeysOfTwoInputs, KeyedOperator):
                     doing = f"on the record {shown(row)} of the {_NAMES[side]} side, which has no partner"
                     raise_user_error(self.context, error, doing)
 
-    def _let_go(self, collector: Collector, timestamp: int, side: int) -> None:
-        """What the current key keeps and needs no more."""
-        state, reach = self._states[side], self._reach[side]
-        kept = state.values_in(_HERE)[0]
-        if not kept:
-            return
-        kept = kept[bisect_right(kept, self.current_watermark - reach, key=_AT) :]
-        state.update(kept or None)
-        if kept:
-            self._expiry.register(kept[-1][0] + reach, side)
+    def _let_go(self, side: int, keys: Sequence[Any]) -> None:
+        """What these keep and need no more."""
+        reach = self._reach[side]
+        gone = self.current_watermark - reach
+        left: list[tuple[Any, int]] = []
+
+        def step(kept: tuple[Entry, ...] | None, key: Any) -> tuple[Entry, ...] | None:
+            if kept is None or kept[-1][0] <= gone:
+                return None
+            left.append((key, kept[-1][0]))
+            return kept[bisect_right(kept, gone, key=_AT) :]
+
+        self._states[side].fold(keys, keys, step)
+        for key, last in left:
+            self._expiry.register_for(key, last + reach, side)
 
     def _new_collector(self) -> Collector:
         return Collector(self.output_type, self.output, self._tagged)
@@ -263,6 +264,11 @@ class IntervalJoinOperator(KeysOfTwoInputs, KeyedOperator):
             close_function(self.call.function)
         finally:
             super().close()
+
+
+def _due(timers: Timers, up_to: int, most: int) -> list[tuple[int, Any, int]]:
+    """The next timers, which are no timers any more."""
+    return list(islice(iter(lambda: timers.pop_due(up_to), None), most))
 
 
 def _between(kept: Sequence[Entry], start: int, end: int) -> tuple[int, int]:

@@ -208,6 +208,8 @@ class RowStateMachine(RuleBasedStateMachine):
 
         for backend in self.rig.backends:
             own = [key for key in keys if self.rig.at(key, namespace) is backend]
+            looked_at = backend.value_state(VALUE).values_of(own)  # type: ignore[attr-defined]
+            assert looked_at == [self.model.value.get((key, namespace)) for key in own]
             results = backend.value_state(VALUE).fold(own, range(1, len(own) + 1), add)
             for key, record, result in zip(own, range(1, len(own) + 1), results, strict=True):
                 place = (key, namespace)
