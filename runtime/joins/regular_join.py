@@ -16,8 +16,8 @@ For that every record knows how many partners it has had that were not taken bac
 as in Flink.
 
 State: per side a map from a digest of the record to (record, how many equal ones, partners). A digest is found at once;
-where equal records are not written alike (pickles, sets) all of the key are compared. Stored records never leave the
-operator: results are made of copies where records can change. Results carry the time of the record that made them.
+where equal records are not written alike (pickles, sets) all of the key are compared. Results are copied where
+they may hold records of the state that can change (PROTOCOLS 24). They carry the time of the record that made them.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from ..operators.co_process import KeysOfTwoInputs
 from ..operators.keyed import ROWS_AT_ONCE, KeyedOperator
 from ..operators.operator import OperatorContext, RestoredState
 from ..operators.running import state_type
-from ..operators.user_code import raise_user_error, shown
+from ..operators.user_code import raise_user_error, shown, taken_apart
 from ..record_types import RecordType
-from .functions import LEFT, RIGHT, kept_sides, never_changes
+from .functions import LEFT, RIGHT, gives_what_may_change, kept_sides
 
 _INSERT, _DELETE = int(RowKind.INSERT), int(RowKind.DELETE)
 _ADDS = frozenset(int(kind) for kind in RowKind if kind.adds)
@@ -115,16 +115,16 @@ class RegularJoinOperator(KeysOfTwoInputs, KeyedOperator):
     def _add(self, row: Any, own: Any, kind: int, results: _Results) -> None:
         mine, theirs = self._sides[results.side], self._sides[1 - results.side]
         partners = theirs.partners(row, results.matches)
-        mine.add(own, sum([equal for _, (_, equal, _), _ in partners]))
+        mine.add(own, sum([equal for _, (_, equal, _) in partners]))
         if mine.outer and not partners:
             results.pair(row, None, _INSERT)
-        for digest, (kept, equal, met), record in partners:
+        for digest, (record, equal, met) in partners:
             for _ in range(equal):
                 if theirs.outer and not met:
                     results.pair(None, record, _DELETE)
                 results.pair(row, record, _INSERT if mine.outer or (theirs.outer and not met) else kind)
             if theirs.outer:
-                theirs.count(digest, kept, equal, met + 1)
+                theirs.count(digest, record, equal, met + 1)
 
     def _take_back(self, row: Any, own: Any, kind: int, results: _Results) -> None:
         mine, theirs = self._sides[results.side], self._sides[1 - results.side]
@@ -132,13 +132,13 @@ class RegularJoinOperator(KeysOfTwoInputs, KeyedOperator):
         mine.take_back(own)
         if mine.outer and not partners:
             results.pair(row, None, _DELETE)
-        for digest, (kept, equal, met), record in partners:
+        for digest, (record, equal, met) in partners:
             for _ in range(equal):
                 results.pair(row, record, _DELETE if mine.outer else kind)
                 if theirs.outer and met == 1:
                     results.pair(None, record, _INSERT)
             if theirs.outer:
-                theirs.count(digest, kept, equal, max(0, met - 1))
+                theirs.count(digest, record, equal, max(0, met - 1))
 
     def close(self) -> None:
         try:
@@ -159,9 +159,7 @@ class _Side:
 
     def __init__(self, operator: RegularJoinOperator, side: int) -> None:
         self.outer = operator.kept[side]
-        self._type = operator.types[side]
-        self._fixed = never_changes(self._type)
-        kind: Any = state_type(self._type)
+        kind: Any = state_type(operator.types[side])
         value: Any = None if kind is None else tuple[kind, int, int]
         descriptor: MapStateDescriptor[bytes, Kept] = MapStateDescriptor(
             _NAMES[side], bytes, value, operator.ttls[side]
@@ -169,17 +167,10 @@ class _Side:
         self._state = operator.backend.map_state(descriptor)
         self._encode = serializer_for(kind).encode
 
-    def partners(self, row: Any, matches: Matches) -> list[tuple[bytes, Kept, Any]]:
-        """(digest, what is kept of it, the record to be handed on) of those a record of the other side meets."""
+    def partners(self, row: Any, matches: Matches) -> list[tuple[bytes, Kept]]:
+        """(digest, what is kept of it) of those that a record of the other side meets."""
         found = list(self._state.items())
-        records = [kept[0] for _, kept in found]
-        if not self._fixed:
-            records = self._type.copy_rows(records)
-        return [
-            (digest, kept, record)
-            for (digest, kept), record in zip(found, records, strict=True)
-            if matches is None or matches(row, record)
-        ]
+        return found if matches is None else [entry for entry in found if matches(row, entry[1][0])]
 
     def add(self, row: Any, partners: int) -> None:
         digest = self._digest(row)
@@ -219,6 +210,7 @@ class _Results:
         self._kinds: list[int] = []
         self._operator = operator
         self._join = operator.join
+        self._apart = gives_what_may_change(operator.function, operator.types)
         condition = operator.condition
         self.matches: Matches = None
         if condition is not None:
@@ -228,7 +220,8 @@ class _Results:
     def pair(self, own: Any, other: Any, kind: int) -> None:
         """None: there is no record of that side."""
         left, right = (own, other) if self.side == LEFT else (other, own)
-        self.rows.append(self._join(left, right))
+        result = self._join(left, right)
+        self.rows.append(taken_apart(result, self._operator.output_type) if self._apart else result)
         self._timestamps.append(self.at)
         self._kinds.append(kind)
 
