@@ -131,6 +131,12 @@ class WindowReference:
             self.trigger.clear(window, context)
             if self.merging:
                 self.open[key].remove(window)
+        elif self.cleanup(window) < MAX_TIMESTAMP:
+            self.timers[self.event_time].add((self.cleanup(window), key, window))
+
+    def is_empty(self) -> bool:
+        """Nothing is left of any window."""
+        return not (any(self.contents.values()) or self.state or any(self.timers.values()) or any(self.open.values()))
 
 
 class _Context(OnMergeContext, EvictorContext):

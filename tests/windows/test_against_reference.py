@@ -41,6 +41,7 @@ from penstock.runtime.windows.triggers import (
     EarlyAndLateTrigger,
     EventTimeTrigger,
     NeverTrigger,
+    ProcessingTimeoutTrigger,
     ProcessingTimeTrigger,
     PurgingTrigger,
 )
@@ -51,6 +52,8 @@ from penstock.testing.harness import BackendKind, rescaled, subtask_for
 from penstock.testing.window_reference import WindowReference
 
 KEYS = "abc"
+AFTER_THE_END = 100
+"""So long the clock goes on behind the last watermark, ms: longer than any window of the clock."""
 
 
 class Click(NamedTuple):
@@ -172,8 +175,13 @@ TRIGGERS: dict[str, Callable[[], Trigger] | None] = {
     "delta": lambda: DeltaTrigger(4, distance),
     "early": lambda: EarlyAndLateTrigger(CountTrigger(2)),
     "early and late": lambda: EarlyAndLateTrigger(ContinuousProcessingTimeTrigger(5), CountTrigger(2)),
+    "timeout": lambda: ProcessingTimeoutTrigger(EventTimeTrigger(), 9, reset_timer_on_new_record=True),
+    "timeout of a count": lambda: ProcessingTimeoutTrigger(CountTrigger(3), 9, should_clear_on_timeout=False),
+    "timeout, purging": lambda: PurgingTrigger(ProcessingTimeoutTrigger(NeverTrigger(), 9)),
     "never": NeverTrigger,
 }
+BY_THE_CLOCK = ("continuous by the clock", "early and late", "timeout", "timeout of a count", "timeout, purging")
+"""Where windows merge, these leave timers behind, which mean nothing when their time comes, as in Flink."""
 EVICTORS: dict[str, Evictor | None] = {
     "none": None,
     "count": CountEvictor(2),
@@ -245,17 +253,36 @@ class Play:
             if self.chance.random() < 0.5:
                 self.watermark(max(self.reference.watermark, left[0][1] - self.chance.randint(0, 20)))
             if self.chance.random() < 0.5:
-                self.clock.advance(self.chance.randint(1, 9))
-                self.reference.advance(self.clock.now_ms(), event_time=False)
-                for harness in self.subtasks:
-                    harness.advance_time(0)
+                self.advance(self.chance.randint(1, 9))
             left = left[count:]
             if self.scenario.restarts and self.chance.random() < 0.3:
                 self.restart()
         self.watermark(2**63 - 1)
-        self.hand_in()
+        self.is_empty = [self.nothing_is_left()]
+        self.advance(AFTER_THE_END)
+        self.is_empty.append(self.nothing_is_left())
         for harness in self.subtasks:
             harness.close()
+
+    def advance(self, duration_ms: int) -> None:
+        self.clock.advance(duration_ms)
+        self.reference.advance(self.clock.now_ms(), event_time=False)
+        for harness in self.subtasks:
+            harness.advance_time(0)
+
+    def nothing_is_left(self) -> bool:
+        """No row and no timer in state: if the reference says so as well. RocksDB only estimates how many rows there
+        are, so they are taken to the heap."""
+        self.hand_in()
+        savepoints = [harness.savepoint() for harness in self.subtasks]
+        for harness in self.subtasks:
+            harness.close()
+        self.subtasks = rescaled(self.scenario.operator, savepoints, 1, backend="heap", clock=self.clock)
+        statistics = self.subtasks[0].operator.state_statistics()
+        assert statistics is not None
+        is_empty = not (statistics.entries or statistics.timers)
+        assert is_empty == self.reference.is_empty()
+        return is_empty
 
     def push(self, clicks: list[tuple[Click, int]]) -> None:
         self.reference.advance(self.clock.now_ms(), event_time=False)
@@ -343,4 +370,9 @@ def test_everything_is_tried_with_everything_it_goes_with() -> None:
                 play = check(scenario)
                 fired[assigner] += play.fired.total()
                 fired[trigger] += play.fired.total()
+                at_the_end, later = play.is_empty
+                windows = ASSIGNERS[assigner]
+                merging_by_the_clock = isinstance(windows, MergingWindowAssigner) and trigger in BY_THE_CLOCK
+                assert at_the_end or not windows.is_event_time or merging_by_the_clock
+                assert later or assigner == "global"
     assert [name for name in (*ASSIGNERS, *TRIGGERS) if not fired[name]] == ["never"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import pytest
@@ -27,14 +28,17 @@ from penstock.runtime.windows.triggers import (
     ContinuousEventTimeTrigger,
     ContinuousProcessingTimeTrigger,
     CountTrigger,
+    DeltaTrigger,
     EarlyAndLateTrigger,
     EventTimeTrigger,
+    NeverTrigger,
+    ProcessingTimeoutTrigger,
     PurgingTrigger,
     Trigger,
 )
 from penstock.runtime.windows.windows import MAX_TIMESTAMP
 from penstock.state.errors import RecordTypeError
-from penstock.testing.harness import OperatorHarness
+from penstock.testing.harness import BackendKind, OperatorHarness
 
 VALUES = (1, 2, 3, 4, 5)
 """Of one key, at 0, 10, 20 ... ms."""
@@ -64,13 +68,15 @@ def harness_of(
     trigger: Trigger | None = None,
     evictor: Evictor | None = None,
     lateness: int = 0,
+    backend: BackendKind = "heap",
+    *,
+    batch_mode: bool = False,
 ) -> OperatorHarness:
-    return OperatorHarness(
-        window_operator(
-            KeyByFunction(lambda value: "k"), assigner, evaluation, OPAQUE, trigger=trigger, evictor=evictor,
-            allowed_lateness_ms=lateness,
-        )
+    windows = window_operator(
+        KeyByFunction(lambda value: "k"), assigner, evaluation, OPAQUE, trigger=trigger, evictor=evictor,
+        allowed_lateness_ms=lateness,
     )  # fmt: skip
+    return OperatorHarness(windows.in_batch_mode() if batch_mode else windows, backend=backend)
 
 
 def play(harness: OperatorHarness) -> list[int]:
@@ -100,16 +106,25 @@ ENDING: list[Any] = [
     pytest.param(EventTimeSessionWindows(11), EarlyAndLateTrigger(CountTrigger(2)), [15], id="early"),
     pytest.param(TumblingEventTimeWindows(20), CountTrigger(2), [], id="a count that is not full"),
     pytest.param(TumblingEventTimeWindows(30), ContinuousEventTimeTrigger(20), [6, 6, 9, 9], id="continuous"),
+    pytest.param(TumblingEventTimeWindows(30), ProcessingTimeoutTrigger(CountTrigger(2), 9), [6], id="timeout"),
+    pytest.param(TumblingEventTimeWindows(30), DeltaTrigger(9, operator.sub, int), [], id="delta"),
+    pytest.param(TumblingEventTimeWindows(30), ContinuousProcessingTimeTrigger(20), [], id="continuous by the clock"),
+    pytest.param(TumblingEventTimeWindows(30), NeverTrigger(), [], id="never"),
 ]
 
 
 @pytest.mark.parametrize(("assigner", "trigger", "at_end"), ENDING)
 @pytest.mark.parametrize("evaluation", [Reduce(lambda a, b: a + b), Aggregate(Sum()), Process(listed)])
-@pytest.mark.parametrize("lateness", [0, 15])
+@pytest.mark.parametrize(("lateness", "backend"), [(0, "heap"), (15, "heap"), (0, "rocksdb")])
 def test_windows_of_event_time_fire_and_leave_nothing(
-    assigner: WindowAssigner, trigger: Trigger | None, at_end: list[int], evaluation: Evaluation, lateness: int
+    assigner: WindowAssigner,
+    trigger: Trigger | None,
+    at_end: list[int],
+    evaluation: Evaluation,
+    lateness: int,
+    backend: BackendKind,
 ) -> None:
-    with harness_of(assigner, evaluation, trigger, None, lateness) as harness:
+    with harness_of(assigner, evaluation, trigger, None, lateness, backend) as harness:
         play(harness)
         assert harness.output == at_end
         assert left(harness) == (0, 0)
