@@ -105,15 +105,18 @@ class RangeReader(SourceReader[RangeSplit]):
         self._last = False
 
     def add_splits(self, splits: Sequence[RangeSplit]) -> None:
-        self._splits.extend(splits)
+        self._put_first([*self._splits, *splits])
 
     def no_more_splits(self) -> None:
         self._last = True
 
     def pause_splits(self, split_ids: frozenset[str]) -> None:
-        """Those that go on come first."""
         self._paused = split_ids
-        self._splits = deque(sorted(self._splits, key=lambda split: split.id in split_ids))
+        self._put_first(self._splits)
+
+    def _put_first(self, splits: Iterable[RangeSplit]) -> None:
+        """Those that do not pause, which must be read whatever the others wait for."""
+        self._splits = deque(sorted(splits, key=lambda split: split.id in self._paused))
 
     def poll(self, max_rows: int) -> PollResult:
         if not self._splits:

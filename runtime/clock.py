@@ -32,17 +32,22 @@ class SystemClock:
 
 
 class Interval:
-    """Something that is to happen again and again, by the wall clock, which may jump."""
+    """Something that is to happen again and again, by the wall clock, which may be set back."""
 
-    __slots__ = ("_every_ms", "due_ms")
+    __slots__ = ("_due_ms", "_every_ms")
 
     def __init__(self, every_ms: int, first_ms: int) -> None:
         self._every_ms = every_ms
-        self.due_ms = first_ms
+        self._due_ms = first_ms
+
+    def next_ms(self, now_ms: int) -> int:
+        """When it is to happen: an interval from now at the latest."""
+        self._due_ms = min(self._due_ms, now_ms + self._every_ms)
+        return self._due_ms
 
     def is_due(self, now_ms: int) -> bool:
         """If so, the next time is an interval later."""
-        if self.due_ms - self._every_ms <= now_ms < self.due_ms:
-            return False
-        self.due_ms = now_ms + self._every_ms
-        return True
+        due = now_ms >= self.next_ms(now_ms)
+        if due:
+            self._due_ms = now_ms + self._every_ms
+        return due

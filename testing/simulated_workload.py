@@ -49,6 +49,8 @@ class Workload:
     """Readings and FAIL marks of the source whose records are only passed on; empty: there is none."""
     own_slots: bool
     """Pipelines that have nothing to do with each other share no slots."""
+    drift_ms: int | None
+    """So far sources may be ahead of each other; None: they do not wait."""
     batch_rows: int
     pause_ms: int
     config: dict[str, str]
@@ -140,6 +142,7 @@ def draw_workload(random: Random, failing: bool, stormy: bool = False) -> Worklo
         join=random.choice(JOINS),
         strands=tuple(strands),
         own_slots=random.random() < 0.75,
+        drift_ms=service.choice((0, 300, 3_000)) if service.random() < 0.2 else None,
         batch_rows=batch_rows,
         pause_ms=lasts_ms * batch_rows * 2 // records_in_all,
         config=_draw_config(random) | (STORMY if stormy else {}),

@@ -112,6 +112,7 @@ class Simulation:
             f"{len(w.rules)} rules, ways meet by {w.join},",
             f"{len(w.strands)} in strands{', a pipeline each' if w.separate else ''}{', own slots' * w.own_slots},",
             f"parallelism {self.parallelism}, disorder {w.bound_ms} ms{f', late by {w.lateness_ms} ms' * w.late},",
+            f"{'not aligned' if w.drift_ms is None else f'aligned within {w.drift_ms} ms'},",
             f"faults: {', '.join(kinds) or 'none'};",
             ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in w.config.items()),
         ]

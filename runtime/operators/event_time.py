@@ -89,7 +89,7 @@ class EventTime:
     @property
     def due_ms(self) -> int | None:
         """When generators are to be asked by the clock; None: never."""
-        return None if self._asking is None else self._asking.due_ms
+        return None if self._asking is None else self._asking.next_ms(self._context.clock.now_ms())
 
     def is_due(self, now_ms: int) -> bool:
         """Time to ask all of them; then not until the interval has passed."""

@@ -243,7 +243,7 @@ class SourceOperator(Operator):
         if self._splits and self._event_time.due_ms is not None:
             due_ms.append(self._event_time.due_ms)
         if self._alignment is not None:
-            due_ms.append(self._alignment.reports.due_ms)
+            due_ms.append(self._alignment.reports.next_ms(self.context.clock.now_ms()))
         return min(due_ms, default=None)
 
     def advance_processing_time(self, now_ms: int) -> Firing:

@@ -9,7 +9,7 @@ answer allows it:
   might never come to the one that all wait for.)
 
 Nobody waits for ever: the split that is the group's lowest is never too far ahead, and it is read. A subtask whose
-splits are idle, or that has none, reports that it holds nobody back; one that has ended says so, too. Reports are
+splits are idle, or that has none, reports that it holds nobody back; that one has ended the master knows. Reports are
 repeated, so one that is lost, or comes to a new master, costs an interval. Before the first answer nothing pauses.
 So a split may be ahead by the drift, what was read within about two intervals, and a batch.
 

@@ -13,8 +13,9 @@ from random import Random
 
 import pytest
 
+from penstock.testing import simulation
 from penstock.testing.faults import RARE_IN_STORMS, STORM, Fault, FaultPlan, draw_faults, draw_storm
-from penstock.testing.seeded_bugs import BUGS, hole_taken_for_the_end
+from penstock.testing.seeded_bugs import BUGS, ended_sources_hold_the_others, hole_taken_for_the_end
 from penstock.testing.simulation import Simulation, main, report, run_seed
 
 SEEDS = range(12)
@@ -111,6 +112,14 @@ def test_a_hole_in_the_log_that_is_taken_for_its_end_is_found() -> None:
         assert any(run_seed(seed).violation for seed in range(80, 80 + PATIENCE))
 
 
+def test_aligned_sources_that_wait_for_ended_ones_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is stuck: what happens meanwhile, for minutes, is left out."""
+    monkeypatch.setattr(simulation, "LIMIT_AFTER_FAULTS_NS", 15_000_000_000)
+    with ended_sources_hold_the_others():
+        assert any("stuck" in (run_seed(seed).violation or "") for seed in (0, 8))
+    assert not any(run_seed(seed).violation for seed in (0, 8))
+
+
 SCENARIOS = {
     "a source is polled again after the end of a split, without checkpoints that wake its slot": (67, False),
     "a file that was given free is not deleted while a younger checkpoint is being logged with it": (42, True),
@@ -125,6 +134,7 @@ SCENARIOS = {
     "watermarks made amid the pipeline end once": (673, False),
     "a job that has stopped with a savepoint completes no checkpoint that was slower": (61, True),
     "a drain ends event time behind watermarks of its own": (65, False),
+    "a split that is assigned while others pause, to be aligned, is read": (2, True),
 }
 """Bugs that were found here, or nearly made: (seed that showed it then, stormy)."""
 
