@@ -7,7 +7,7 @@ values there is `approx_count_distinct` (sketches.py).
 from __future__ import annotations
 
 import math
-from bisect import insort
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import GenericAlias
@@ -100,32 +100,33 @@ class Best(Aggregate):
         return _list_of(fields, self.column)
 
     def state_type(self, fields: Mapping[str, FieldType]) -> Any:
-        return list[value_type(fields, self.column)]  # type: ignore[misc]
+        return GenericAlias(tuple, (value_type(fields, self.column), ...))
 
-    def create(self) -> list[Any]:
-        return []
+    def create(self) -> tuple[Any, ...]:
+        return ()
 
-    def add(self, accumulator: list[Any], value: Any) -> list[Any]:
+    def add(self, accumulator: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
         if value is None:
             return accumulator
-        if len(accumulator) < self.k:
-            insort(accumulator, value, key=_rank)
-        elif self.kind == "top_k":
-            if value > accumulator[0] or value != value:
-                insort(accumulator, value, key=_rank)
-                del accumulator[0]
-        elif value < accumulator[-1] or accumulator[-1] != accumulator[-1]:
-            insort(accumulator, value, key=_rank)
-            del accumulator[-1]
-        return accumulator
+        if len(accumulator) == self.k:
+            if self.kind == "top_k":
+                if not (value > accumulator[0] or value != value):
+                    return accumulator
+                accumulator = accumulator[1:]
+            else:
+                if not (value < accumulator[-1] or accumulator[-1] != accumulator[-1]):
+                    return accumulator
+                accumulator = accumulator[:-1]
+        place = bisect_right(accumulator, _rank(value), key=_rank)
+        return (*accumulator[:place], value, *accumulator[place:])
 
-    def merge(self, one: list[Any], other: list[Any]) -> list[Any]:
+    def merge(self, one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
         for value in other:
             one = self.add(one, value)
         return one
 
-    def result(self, accumulator: list[Any]) -> list[Any] | None:
-        return (accumulator[::-1] if self.kind == "top_k" else accumulator[:]) or None
+    def result(self, accumulator: tuple[Any, ...]) -> list[Any] | None:
+        return list(accumulator[::-1] if self.kind == "top_k" else accumulator) or None
 
 
 def top_k(column: str, k: int) -> Aggregate:

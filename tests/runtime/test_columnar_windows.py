@@ -16,6 +16,7 @@ from penstock.api.aggregation import NamedColumns
 from penstock.runtime import aggregates as agg
 from penstock.runtime.aggregates import Aggregate, RowAggregates
 from penstock.runtime.batch import Batch
+from penstock.runtime.distributions import stddev, variance
 from penstock.runtime.elements import MAX_WATERMARK, MIN_WATERMARK
 from penstock.runtime.keys import KeyByColumns
 from penstock.runtime.record_types import OPAQUE, SchemaType
@@ -40,6 +41,8 @@ AGGREGATES: dict[str, Aggregate] = {
     "y_min": agg.min("y"),
     "y_max": agg.max("y"),
     "y_avg": agg.avg("y"),
+    "x_dev": stddev("x"),
+    "y_var": variance("y", population=True),
 }
 MAX_PARALLELISM = 16
 SIZE = 4
@@ -118,6 +121,15 @@ def aggregated(rows: list[Row]) -> Row:
         result[f"{name}_min"] = min(numbers) if numbers else math.nan if nan else None
         result[f"{name}_max"] = math.nan if nan else max(values, default=None)
         result[f"{name}_avg"] = None if total is None else float(total) / len(values)
+        mean, squares = 0.0, 0.0
+        for number, value in enumerate(map(float, values), start=1):
+            distance = value - mean
+            mean += distance / number
+            squares += distance * (value - mean)
+        if name == "x":
+            result["x_dev"] = math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else None
+        else:
+            result["y_var"] = squares / len(values) if values else None
     return result
 
 
