@@ -17,6 +17,7 @@ from typing import Any, cast
 from ...state.backend import KeyedStateBackend, ListState, ValueState
 from ...state.descriptors import ListStateDescriptor, ValueStateDescriptor
 from ...state.handles import CachedValueState
+from ...state.serializers import ATOMIC_TYPES
 from ..functions import AggregateFunction, RuntimeContext, WindowContext, callable_of, close_function, open_function
 from ..operators.running import state_type
 from ..operators.user_code import is_immutable
@@ -305,11 +306,13 @@ def merge_lists(
 def _own(value: Any) -> Any:
     """A copy, where it can change."""
     if type(value) is list:
-        return [_own(item) for item in value]
+        flat = ATOMIC_TYPES.issuperset(map(type, value))
+        return value.copy() if flat else [_own(item) for item in value]
     if type(value) is tuple:
         return tuple([_own(item) for item in value])
     if type(value) is dict:
-        return {key: _own(item) for key, item in value.items()}
+        flat = ATOMIC_TYPES.issuperset(map(type, value.values()))
+        return value.copy() if flat else {key: _own(item) for key, item in value.items()}
     if type(value) is set:  # what is in it cannot change
         return value.copy()
     return value if is_immutable(value) else copy.deepcopy(value)
