@@ -98,8 +98,8 @@ class SourceReader(ABC, Generic[S]):
     whole."""
 
     def pause_splits(self, split_ids: frozenset[str]) -> None:
-        """Asked of a reader that can: these splits, and no others (nor such as are added later), are not to be read from
-        here on; what is decoded already is kept back. All others must be read, whatever there is of these."""
+        """Asked of a reader that can: these splits, and no others (nor such as are added later), are not to be read
+        from here on; what is decoded already is kept back. All others must be read, whatever there is of these."""
         raise NotImplementedError
 
     def lag_records(self) -> int | None:
