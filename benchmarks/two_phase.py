@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
@@ -26,7 +27,7 @@ from penstock.connectors.discard import DiscardingSink
 
 RECORDS = 400_000
 WINDOW_MS = 10_000
-KEYS = {
+KEYS: dict[str, Callable[[np.random.Generator, int], Any]] = {
     "uniform, 100 keys": lambda draw, count: draw.integers(0, 100, count),
     "uniform, 100,000 keys": lambda draw, count: draw.integers(0, 100_000, count),
     "zipf 1.2": lambda draw, count: draw.zipf(1.2, count) % 100_000,
@@ -36,6 +37,8 @@ Record = tuple[int, int, int]
 
 
 class Sum(ps.AggregateFunction):
+    """Of the second field."""
+
     def create_accumulator(self) -> int:
         return 0
 
@@ -65,7 +68,7 @@ def run(records: list[Record], two_phase: bool) -> dict[str, Any]:
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else RECORDS
-    session.say = lambda *_, **__: None  # type: ignore[assignment]
+    session.say = lambda text: None
     draw = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)

@@ -150,9 +150,6 @@ class Mean(ps.AggregateFunction):
     def add(self, value: Event, accumulator: tuple[int, int]) -> tuple[int, int]:
         return accumulator[0] + value.value, accumulator[1] + 1
 
-    def merge(self, acc_a: tuple[int, int], acc_b: tuple[int, int]) -> tuple[int, int]:
-        return acc_a[0] + acc_b[0], acc_a[1] + acc_b[1]
-
     def get_result(self, accumulator: tuple[int, int]) -> float:
         return accumulator[0] / accumulator[1]
 
@@ -268,14 +265,6 @@ OPERATORS: dict[str, tuple[Callable[[Any], Any], Callable[[list[Event], int], li
     "window aggregate": (
         lambda s: windows(s, "shop").aggregate(Mean(), Named()),
         lambda e, p: [(*key, sum(own) / len(own)) for key, own in per_window(e).items()],
-    ),
-    "window aggregate in two phases": (
-        lambda s: windows(s, "shop").aggregate(Mean(), Named(), two_phase=True),
-        lambda e, p: [(*key, sum(own) / len(own)) for key, own in per_window(e).items()],
-    ),
-    "window reduce in two phases": (
-        lambda s: windows(s, shop_of).reduce(add_values, two_phase=True).map(lambda event: (event.shop, event.value)),
-        lambda e, p: [(shop, sum(own)) for (shop, _), own in per_window(e).items()],
     ),
     "window process": (
         lambda s: windows(s, shop_of).process(Named()),

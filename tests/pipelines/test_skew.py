@@ -91,6 +91,7 @@ def test_straight_through_with_few_records_over_the_exchange(
     gate = tmp_path / "gate"
     gate.touch()
     env = new_env(parallelism).enable_checkpointing("1h")
+    env.configure(ps.Configuration({"pipeline.encode-every-edge": True}))
     build(env, held_source(CLICKS, gate, 0, splits=3, batch_rows=100, record_type=Click))
     driven = drive(env)
     driven.end()
