@@ -14,8 +14,12 @@ from typing import Any, NoReturn, Protocol
 
 import pyarrow as pa
 
-from ..state.errors import ProtocolError
+from ..state.errors import PenstockError, ProtocolError
 from .resources import NO_RESOURCES, Resources
+
+
+class NoRoomError(PenstockError):
+    """No node could give a worker what it asks for, however idle it were."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from ..runtime import logs
 from ..runtime.cluster_options import LOG_LEVEL
 from ..runtime.config import Configuration
 from ..runtime.directories import CODE, LOGS, node_directory, occupy
-from ..runtime.model_workers import CallEnded, ModelSpec, Told, WorkerEnded, WorkerEvent, WorkerReady
+from ..runtime.model_workers import CallEnded, ModelSpec, NoRoomError, Told, WorkerEnded, WorkerEvent, WorkerReady
 from ..runtime.node_options import with_node_options
 from ..runtime.tracebacks import user_traceback
 from ..state import pickling
@@ -169,7 +169,7 @@ class RayWorkers:
         if resources and not any(resources.fits(has) for has in nodes.values()):
             names = resources.amounts().keys()
             there = "; ".join(f"{node[:12]}: {has.only(names)}" for node, has in list(nodes.items())[:MAX_NAMED])
-            raise PenstockError(
+            raise NoRoomError(
                 f"operator '{self._spec.operator}' asks for {resources} for each of its models, and no node has that "
                 f"({there}); ask for less, or add a node (penstock cluster join)"
             )

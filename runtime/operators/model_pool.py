@@ -32,12 +32,12 @@ import numpy as np
 import pyarrow as pa
 
 from ...state.descriptors import ListStateDescriptor
-from ...state.errors import PenstockError, RecordTypeError
+from ...state.errors import ConfigurationError, PenstockError, RecordTypeError
 from ..batch import Batch, Int64Array
 from ..batch_faces import as_batch
 from ..elements import Watermark, WatermarkStatus
 from ..model_pool import MS, ModelPool, Order, PoolError, SendBatch, StartWorker
-from ..model_workers import CallEnded, ModelSpec, WorkerEnded, WorkerEvent, WorkerReady, Workers
+from ..model_workers import CallEnded, ModelSpec, NoRoomError, WorkerEnded, WorkerEvent, WorkerReady, Workers
 from ..operator_state import CheckpointedFunction, FunctionInitializationContext, FunctionSnapshotContext
 from ..packed_batches import packed, unpacked
 from ..record_types import RecordType
@@ -258,6 +258,8 @@ class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
         match event:
             case WorkerReady(worker):
                 self._carry_out(self._pool.worker_ready(worker))
+            case WorkerEnded(_, _, NoRoomError() as error):  # a job that has run waits for its nodes
+                raise ConfigurationError(str(error)) if self.context.attempt == 1 else error
             case WorkerEnded(_, reason, error) if error is not None:
                 raise_user_error(self.context, error, reason)
             case WorkerEnded(worker, reason):

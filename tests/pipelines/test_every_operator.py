@@ -64,12 +64,29 @@ def shop_of(event: Event) -> int:
     return event.shop
 
 
+def parity(value: int) -> int:
+    return value % 2
+
+
+def same_values(event: Event, version: Event) -> tuple[int, int]:
+    return event.value, version.value
+
+
+def halves(value: int) -> list[float]:
+    return [value / 2]
+
+
 def add_values(one: Event, other: Event) -> Event:
     return replace(one, value=one.value + other.value)
 
 
 def double_column(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch.set_column(0, "value", pa.array(batch.column(0).to_numpy() * 2))
+
+
+class DoubleColumn:
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return double_column(batch)
 
 
 def split_odd(event: Event, ctx: Any) -> Iterator[Any]:
@@ -232,6 +249,10 @@ def counts(events: list[Event]) -> list[int]:
     return [number for own in Counter(event.user for event in events).values() for number in range(1, own + 1)]
 
 
+def firsts(events: list[Event]) -> list[Event]:
+    return list({event.user: event for event in reversed(events)}.values())
+
+
 def values(events: list[Event]) -> list[int]:
     return [event.value for event in events]
 
@@ -245,6 +266,10 @@ OPERATORS: dict[str, tuple[Callable[[Any], Any], Callable[[list[Event], int], li
     "filter": (lambda s: s.filter(is_third), lambda e, p: [event for event in e if event.value % 3 == 0]),
     "map_batches": (
         lambda s: s.select("value").map_batches(double_column),
+        lambda e, p: [{"value": 2 * value} for value in values(e)],
+    ),
+    "map_batches on a pool": (
+        lambda s: s.select("value").map_batches(DoubleColumn, concurrency=2, batch_size=16),
         lambda e, p: [{"value": 2 * value} for value in values(e)],
     ),
     "expressions": (
@@ -296,6 +321,19 @@ OPERATORS: dict[str, tuple[Callable[[Any], Any], Callable[[list[Event], int], li
             [("told", 2 * value) for value in values(e) for _ in range(p)]
             + [(shop, len(e)) for shop in sorted({event.shop for event in e})]
         ),
+    ),
+    "deduplicate": (lambda s: s.deduplicate("user"), lambda e, p: firsts(e)),
+    "regular join": (
+        lambda s: s.map(double).key_by(parity).regular_join(s.filter(is_third).map(double).key_by(parity)),
+        lambda e, p: [(2 * a.value, 2 * b.value) for a in e for b in e if b.value % 3 == 0],
+    ),
+    "temporal join": (
+        lambda s: s.key_by("user").temporal_join(s.key_by("user"), same_values, how="left"),
+        lambda e, p: [(value, value) for value in values(e)],
+    ),
+    "lookup join": (
+        lambda s: s.lookup_join(halves, "value", cache=ps.LookupCache()),
+        lambda e, p: [(event, event.value / 2) for event in e],
     ),
     "forward": (lambda s: s.forward().map(double), lambda e, p: [2 * value for value in values(e)]),
     "rebalance": (lambda s: s.rebalance().map(double), lambda e, p: [2 * value for value in values(e)]),

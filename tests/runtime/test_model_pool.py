@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from penstock.runtime.elements import Watermark
 from penstock.runtime.model_pool import (
     CALLS_PER_WORKER,
     DEATHS_IN_A_ROW,
+    DEATHS_PER_BATCH,
     FIRST_PAUSE_MS,
     MS,
     ModelPool,
@@ -163,6 +165,9 @@ def operator(
 class Harness(AsyncHarness):
     def __init__(self, pool: ModelPoolOperator, **options: Any) -> None:
         self.workers = ManualWorkers()
+        self.loaded: set[int] = set()
+        self.died_of: Counter[int] = Counter()
+        """Batches that a worker was killed over, by their numbers; these two for whoever draws what happens."""
         super().__init__(pool, record_type=Row, workers=self.workers, **options)
 
     def numbers(self, *numbers: int) -> None:
@@ -384,8 +389,7 @@ def _push(harness: Any, draw: random.Random, numbers: list[int]) -> None:
 
 
 def _work(harness: Any, draw: random.Random, steps: int) -> None:
-    loaded: set[int] = getattr(harness, "loaded", set())
-    harness.loaded = loaded
+    loaded: set[int] = harness.loaded
     for _ in range(steps):
         harness.advance_time(draw.choice((0, 10, 100)))
         living = harness.workers.living
@@ -397,6 +401,9 @@ def _work(harness: Any, draw: random.Random, steps: int) -> None:
             loaded.add(worker)
             harness.load(worker)
         elif draw.random() < 0.08:
-            harness.kill(worker)
+            calls = harness.workers.calls[worker]
+            harness.died_of.update(number for number, _ in calls[:1])
+            if not calls or harness.died_of[calls[0][0]] < DEATHS_PER_BATCH:
+                harness.kill(worker)
         elif harness.workers.calls[worker]:
             harness.run_worker(worker)
