@@ -67,15 +67,7 @@ def window_agg_operator(
     check_aggregates(aggregates)
     selector, record_type = stream.selector, stream.record_type
     rows_only = _only_on_rows(aggregates, record_type)
-    in_columns = (
-        merged_by is None
-        and isinstance(selector, KeyByColumns)
-        and isinstance(assigner, TumblingEventTimeWindows)
-        and trigger is None
-        and evictor is None
-        and not record_type.opaque
-        and alike_in_columns(record_type, selector.names)
-    )
+    in_columns = merged_by is None and runs_on_columns(stream, assigner, trigger, evictor)
     if in_columns and not rows_only:
         assert isinstance(selector, KeyByColumns)
         assert isinstance(assigner, TumblingEventTimeWindows)
@@ -106,6 +98,21 @@ def window_agg_operator(
     if in_columns:
         operator.note = f"on rows, because of {', '.join(rows_only)}"
     return operator
+
+
+def runs_on_columns(
+    stream: KeyedStream, assigner: WindowAssigner, trigger: Trigger | None, evictor: Evictor | None
+) -> bool:
+    """If no aggregate needs rows."""
+    selector, record_type = stream.selector, stream.record_type
+    return (
+        isinstance(selector, KeyByColumns)
+        and isinstance(assigner, TumblingEventTimeWindows)
+        and trigger is None
+        and evictor is None
+        and not record_type.opaque
+        and alike_in_columns(record_type, selector.names)
+    )
 
 
 def check_aggregates(aggregates: Mapping[str, Any]) -> None:

@@ -220,7 +220,7 @@ class LocalRows:
 
 def announce(graph: JobGraph, config: Configuration, where: str) -> None:
     """Where the job runs, how its operators run, and what should be known about it."""
-    session.say(f"job '{graph.job_name}' {where}")
+    session.say(f"job '{graph.job_name}' {where}{', in batch mode' if graph.batch_mode else ''}")
     session.say("\n".join(describe(graph).splitlines()[1:]))
     for note in config.notes:
         session.say(f"note: {note}")

@@ -14,9 +14,10 @@ from ..runtime.keys import KeyByColumns, KeyByFunction
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import OPAQUE, RecordType, record_type_of
 from ..runtime.windows.evaluations import Aggregate, Folding, accumulator_type
+from ..runtime.windows.time_windows import TumblingEventTimeWindows
 from ..runtime.windows.two_phase import OF_PARTIALS, LocalWindowOperator, check_two_phase, partial_type
 from ..state.errors import PipelineError
-from .aggregation import check_aggregates, fields_of, window_agg_operator
+from .aggregation import check_aggregates, fields_of, runs_on_columns, window_agg_operator
 from .checks import check_function
 from .keyed import KeyedStream
 from .steps import Step, Upstream
@@ -56,7 +57,9 @@ def in_two_phases(
 def agg_in_two_phases(
     windows: WindowedStream, aggregates: Mapping[str, NamedAggregate], name: str | None
 ) -> DataStream:
-    """`windows.agg(…)`."""
+    """`windows.agg(…)`: on columns where one phase is, and all accumulators can be merged there."""
+    if _on_columns(windows, aggregates):
+        return _agg_on_columns(windows, aggregates, name)
 
     def function() -> RowAggregates:
         check_aggregates(aggregates)
@@ -68,6 +71,44 @@ def agg_in_two_phases(
         return window_agg_operator(
             windows._stream, windows._assigner, aggregates, merged_by=partials._stream.selector, **partials._options()
         )
+
+    return partials._add("window agg", make, name)
+
+
+def _on_columns(windows: WindowedStream, aggregates: Mapping[str, NamedAggregate]) -> bool:
+    stream, schema = windows._stream, windows._stream.record_type.schema
+    if stream._mistake or schema is None or windows._late_tag is not None:
+        return False
+    from ..runtime.windows.columnar_two_phase import can_merge_columns
+
+    try:
+        check_aggregates(aggregates)
+        return runs_on_columns(stream, windows._assigner, windows._trigger, windows._evictor) and can_merge_columns(
+            aggregates, schema
+        )
+    except PipelineError:
+        return False  # told by the operator on rows
+
+
+def _agg_on_columns(windows: WindowedStream, aggregates: Mapping[str, NamedAggregate], name: str | None) -> DataStream:
+    from ..runtime.windows.columnar_two_phase import ColumnarLocalOperator, global_operator
+
+    stream, assigner, selector = windows._stream, windows._assigner, windows._stream.selector
+    assert isinstance(selector, KeyByColumns)
+    assert isinstance(assigner, TumblingEventTimeWindows)
+
+    def make_local() -> Operator:
+        check_timestamps(stream)
+        return ColumnarLocalOperator(selector, assigner, aggregates, stream.record_type)
+
+    step = local_step(stream, make_local, name or "window agg")
+    output = DataStream(stream._env, [Upstream(step)], step.output_type, step)
+    partials = copy.copy(windows)
+    partials._stream = KeyedStream(output, KeyByColumns(selector.names), stream.key_annotation)
+
+    def make() -> Operator:
+        lateness_ms = windows._allowed_lateness_ms
+        return global_operator(selector, assigner, aggregates, stream.record_type, step.output_type, lateness_ms)
 
     return partials._add("window agg", make, name)
 

@@ -79,8 +79,6 @@ class ModelPool:
         self._in_a_row = 0
         self._died_of: dict[int, int] = {}
         """Batch -> workers that died working on it."""
-        self.deaths = 0
-        self.sent_again = 0
 
     def start(self, now_ns: int) -> list[Order]:
         return [self._start(now_ns) for _ in range(self._size)]
@@ -118,9 +116,7 @@ class ModelPool:
         ended = self._workers.pop(worker, None)
         if ended is None:
             return []
-        self.deaths += 1
         self._in_a_row += 1
-        self.sent_again += len(ended.calls)
         self._waiting = deque(sorted([*ended.calls, *self._waiting]))
         if ended.calls:
             number = ended.calls[0]

@@ -114,6 +114,8 @@ def median(column: str) -> Aggregate:
 
 @dataclass(frozen=True)
 class ApproxCountDistinct(Aggregate):
+    """Of a column whose values are keys by their type."""
+
     column: str
     nullable: ClassVar[bool] = False
 

@@ -19,8 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from itertools import compress, filterfalse, repeat
-from operator import not_
+from itertools import filterfalse, repeat
 from typing import Any, Generic, Protocol, TypeVar
 
 from .cell_weight import weight_of
@@ -82,11 +81,10 @@ class Table(ABC, Generic[Cell]):
     def prefixes(self, keys: Sequence[Any], suffix: bytes = b"") -> list[bytes]:
         return cell_prefixes(keys, self._state_id, self._namespace + suffix, self._max_parallelism)
 
-    def in_order(self, entries: dict[Any, Any]) -> list[tuple[Any, Any]]:
-        """By key group: rows that are written together lie together."""
-        items = list(entries.items())
-        places = row_order(list(entries), self._max_parallelism).tolist()
-        return list(map(items.__getitem__, places))
+    def in_order(self, entries: dict[Any, Any]) -> list[Any]:
+        """The keys by key group: rows that are written together lie together."""
+        keys = list(entries)
+        return list(map(keys.__getitem__, row_order(keys, self._max_parallelism).tolist()))
 
     def load(self, key: Any) -> Cell:
         """The cell of a key that is not in the young generation; it is afterwards."""
@@ -196,12 +194,13 @@ class Table(ABC, Generic[Cell]):
 
 def _move(keys: list[Any], look_up: Callable[[Any, Any], Any], found: dict[Any, Any]) -> list[Any]:
     """Note what a dict's `get` or `pop` finds; gives the other keys."""
-    values = list(map(look_up, keys, repeat(MISSING)))
-    absent = [value is MISSING for value in values]
-    if False in absent:
-        found.update(compress(zip(keys, values, strict=True), map(not_, absent)))
-        return list(compress(keys, absent))
-    return keys
+    absent = []
+    for key, value in zip(keys, map(look_up, keys, repeat(MISSING)), strict=True):
+        if value is MISSING:
+            absent.append(key)
+        else:
+            found[key] = value
+    return absent
 
 
 class ValueTable(Table[Any]):
@@ -242,20 +241,19 @@ class ValueTable(Table[Any]):
 
     def rows_of(self, key: Any, entry: bytes | None, most: int) -> list[tuple[bytes, bytes]]:
         value = self.known(key)
-        ((_prefix, row),) = self.encode_rows([(key, self._fetch(key) if value is MISSING else value)])
+        ((_prefix, row),) = self.encode_rows([key], [self._fetch(key) if value is MISSING else value])
         return [] if row is None else [(b"", row)]
 
     def _write(self, cells: dict[Any, Any], layer: Layer, generation: int) -> None:
         if self.mutable:
-            layer.rows.update(self.encode_rows(list(cells.items())))
+            layer.rows.update(self.encode_rows(list(cells), list(cells.values())))
         else:
             layer.put_values(self, cells)
 
-    def encode_rows(self, entries: list[tuple[Any, Any]]) -> list[Row]:
-        keys, values = zip(*entries, strict=True)
+    def encode_rows(self, keys: Sequence[Any], values: Sequence[Any]) -> list[Row]:
         is_default = self._is_default
         if is_default is not None:
-            values = tuple(None if value is None or is_default(value) else value for value in values)
+            values = [None if value is None or is_default(value) else value for value in values]
         return list(zip(self.prefixes(keys), self._encode(values), strict=True))
 
     def _encode(self, values: Sequence[Any]) -> list[bytes | None]:

@@ -105,8 +105,8 @@ def weight_of(cells: dict[Any, Any]) -> int:
     """About how many bytes the keys and cells of a table take."""
     if not cells:
         return 0
-    sample = islice(cells.items(), None, None, max(1, len(cells) // _CELLS))
-    sizes = [size_of(key) + size_of(cell) for key, cell in sample]
+    sample = islice(cells, None, None, max(1, len(cells) // _CELLS))
+    sizes = [size_of(key) + size_of(cells[key]) for key in sample]
     return len(cells) * (sum(sizes) // len(sizes) + _ENTRY_BYTES)
 
 

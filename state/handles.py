@@ -236,10 +236,9 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         cursor.admitted += table.change_all(keys)
         changed = table.changed
         results: list[Any] = []
-        append = results.append
         for key, record in zip(keys, records, strict=True):
             changed[key] = value = function(changed[key], record)
-            append(value)
+            results.append(value)
         if self._accepted is not None and not self._accepted.issuperset(set(map(type, results))):
             self.refuse_unlike(self._serializer, [value for value in results if value is not None])
         return results

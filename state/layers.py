@@ -6,7 +6,7 @@ and who writes them when, is write_queue.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -25,11 +25,11 @@ class Encoder(Protocol):
         """State id and namespace: the table itself may leave the cache and come again."""
         ...
 
-    def in_order(self, entries: dict[Any, Any]) -> list[tuple[Any, Any]]:
-        """Roughly in the order of their rows' keys: sorted within a piece is half of sorted."""
+    def in_order(self, entries: dict[Any, Any]) -> list[Any]:
+        """The keys, roughly in the order of their rows': sorted within a piece is half of sorted."""
         ...
 
-    def encode_rows(self, entries: list[tuple[Any, Any]]) -> list[Row]: ...
+    def encode_rows(self, keys: Sequence[Any], values: Sequence[Any]) -> list[Row]: ...
 
 
 class TailEncoder(Protocol):
@@ -38,9 +38,9 @@ class TailEncoder(Protocol):
     @property
     def place(self) -> tuple[int, int]: ...
 
-    def in_order(self, entries: dict[Any, Any]) -> list[tuple[Any, Any]]: ...
+    def in_order(self, entries: dict[Any, Any]) -> list[Any]: ...
 
-    def encode_tails(self, suffix: bytes, tails: list[tuple[Any, list[Any]]]) -> list[tuple[bytes, bytes]]:
+    def encode_tails(self, suffix: bytes, keys: Sequence[Any], tails: Sequence[list[Any]]) -> list[tuple[bytes, bytes]]:
         """The row of every key's elements."""
         ...
 
@@ -114,10 +114,10 @@ class Layer:
         """The pieces of this layer, in the reverse order of writing: clearing goes before the rest."""
         pieces: list[Callable[[RowStore], list[Row]]] = []
         for table, entries in self.values.values():
-            pieces += [_encoding(table, part) for part in _parts(table.in_order(entries))]
+            pieces += [_encoding(table, part, entries) for part in _parts(table.in_order(entries))]
         pieces += [_as_is(part) for part in _parts(self.rows.items())]
         for lists, suffix, tails in self.tails:
-            pieces += [_encoding_tails(lists, suffix, part) for part in _parts(lists.in_order(tails))]
+            pieces += [_encoding_tails(lists, suffix, part, tails) for part in _parts(lists.in_order(tails))]
         changes = ((prefix + suffix, value) for prefix, cell in self.cells.items() for suffix, value in cell.items())
         pieces += [_as_is(part) for part in _parts(changes)]
         pieces += [_clearing(part) for part in _parts(self.cleared)]
@@ -130,14 +130,14 @@ def _parts(items: Iterable[Any]) -> Iterator[list[Any]]:
         yield part
 
 
-def _encoding(table: Encoder, entries: list[tuple[Any, Any]]) -> Callable[[RowStore], list[Row]]:
-    return lambda store: table.encode_rows(entries)
+def _encoding(table: Encoder, keys: list[Any], entries: dict[Any, Any]) -> Callable[[RowStore], list[Row]]:
+    return lambda store: table.encode_rows(keys, list(map(entries.__getitem__, keys)))
 
 
 def _encoding_tails(
-    table: TailEncoder, suffix: bytes, tails: list[tuple[Any, list[Any]]]
+    table: TailEncoder, suffix: bytes, keys: list[Any], tails: dict[Any, list[Any]]
 ) -> Callable[[RowStore], list[Row]]:
-    return lambda store: [*table.encode_tails(suffix, tails)]
+    return lambda store: [*table.encode_tails(suffix, keys, list(map(tails.__getitem__, keys)))]
 
 
 def _as_is(rows: list[Row]) -> Callable[[RowStore], list[Row]]:
@@ -164,7 +164,7 @@ def with_tails(table: TailEncoder, key: Any, prefix: bytes, layer: Layer) -> Lay
         return layer
     rows = {**layer.cells.get(prefix, {})}
     for suffix, elements in added:
-        ((_row_key, rows[suffix]),) = table.encode_tails(suffix, [(key, elements)])
+        ((_row_key, rows[suffix]),) = table.encode_tails(suffix, [key], [elements])
     return Layer(cells={prefix: rows}, cleared=layer.cleared)
 
 

@@ -199,12 +199,11 @@ class ListTable(Table[ListCell]):
             if self._chunks.immutable:
                 layer.tails.append((self, suffix, tails))
             else:
-                layer.put_in_cells(len(suffix), self.encode_tails(suffix, list(tails.items())))
+                layer.put_in_cells(len(suffix), self.encode_tails(suffix, list(tails), list(tails.values())))
 
-    def encode_tails(self, suffix: bytes, tails: list[tuple[Any, list[Any]]]) -> list[tuple[bytes, bytes]]:
-        keys, elements = zip(*tails, strict=True)
+    def encode_tails(self, suffix: bytes, keys: Sequence[Any], tails: Sequence[list[Any]]) -> list[tuple[bytes, bytes]]:
         try:
-            rows = self._chunks.encode_added(elements)
+            rows = self._chunks.encode_added(tails)
         except StateError as error:
             raise self._failure(error) from error
         return list(zip(self.prefixes(keys, suffix), rows, strict=True))

@@ -50,7 +50,8 @@ def cell_prefixes(keys: Sequence[Any], state_id: int, namespace: bytes, max_para
     """The same for many keys, several times cheaper."""
     bits = _int_bits(keys)
     if bits is not None:
-        rows = np.repeat(_int_prefix(state_id, namespace), len(bits))
+        prefix = _int_prefix(state_id, namespace)
+        rows = np.frombuffer(bytearray(prefix.tobytes() * len(bits)), prefix.dtype)
         rows["group"] = groups_of_hashes(mix_array(bits), max_parallelism)
         rows["key"] = bits ^ np.uint64(_SIGN)
         prefixes: list[bytes] = rows.view(f"V{rows.itemsize}").tolist()

@@ -22,7 +22,7 @@ those that were read from the store, after a restore too, in the order of their 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from operator import index, itemgetter
@@ -266,13 +266,13 @@ class StoredTimers(Timers):
             layer.put_values(self, self._changes)
             self._changes = {}
 
-    def in_order(self, entries: dict[Timer, int | None]) -> list[tuple[Timer, int | None]]:
-        return list(entries.items())
+    def in_order(self, entries: dict[Timer, int | None]) -> list[Timer]:
+        return list(entries)
 
-    def encode_rows(self, entries: list[tuple[Timer, int | None]]) -> list[Row]:
+    def encode_rows(self, keys: Sequence[Timer], values: Sequence[int | None]) -> list[Row]:
         """A timer's namespace is its own, not that of a table."""
-        rows = timer_rows([timer for timer, _change in entries], self._state_id, self._max_parallelism)
-        return [(row, None if change is _GONE else b"") for row, (_timer, change) in zip(rows, entries, strict=True)]
+        rows = timer_rows(keys, self._state_id, self._max_parallelism)
+        return [(row, None if change is _GONE else b"") for row, change in zip(rows, values, strict=True)]
 
 
 def _whole(timestamp: Any) -> int:

@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 router = APIRouter(tags=["metrics"])
 
 MS = 1_000
-COUNTED = ("records_late", "records_malformed", "records_dead_letter", "user_errors")
+COUNTED = ("records_late", "records_from_future", "records_malformed", "records_dead_letter", "user_errors")
 """Counters of operators that have a name here."""
 NO_JOB = ("", "")
 """To Prometheus an empty label is none."""
@@ -291,7 +291,9 @@ def _own(families: Families, job: tuple[str, str], vertex: VertexView, subtask: 
     for (operator, metric), number in operator_counters(vertex, subtask).items():
         values = (*job, labels.get(operator, operator), str(subtask.index))
         name = metric.removesuffix("_total")
-        if name in COUNTED and name != metric:
+        if metric == "alignment_paused_ms_total":
+            families.add("alignment_paused_seconds", values, number / MS)
+        elif name in COUNTED and name != metric:
             families.add(name, values, number)
         else:
             families.add("user_metric", (*values, metric), number)

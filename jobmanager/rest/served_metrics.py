@@ -70,10 +70,16 @@ SUBTASKS = {
     "bytes_out": _counter(SUBTASK, "Bytes that were sent over channels."),
     "batch_rows": Served("summary", SUBTASK, "Records of each batch that came in: their count and their sum."),
     "records_late": _counter(SUBTASK, "Records that came after their window was closed."),
+    "records_from_future": _counter(
+        SUBTASK, "Records that were put aside because their timestamp was too far ahead of the clock."
+    ),
     "records_malformed": _counter(SUBTASK, "Records that could not be read."),
     "records_dead_letter": _counter(SUBTASK, "Records that were put aside."),
     "user_errors": _counter(SUBTASK, "Exceptions of user code."),
     "subtask_time_seconds": _counter((*SUBTASK, "state"), "Time by what the subtask did: busy, backpressured, idle."),
+    "alignment_paused_seconds": _counter(
+        SUBTASK, "Time in which splits of a source were not read, because others of its alignment group were behind."
+    ),
     "record_latency_seconds": _gauge(
         SUBTASK, "From a source to here, of the newest latency marker: channels and their queues, not windows."
     ),

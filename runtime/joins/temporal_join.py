@@ -16,7 +16,9 @@ A right side that is a changelog ends a version with -D; -U says nothing, for th
 Left records older than the watermark are late: counted, and given to the late output. A right record may be late: it
 counts for the left records that are still to be joined, unless a newer version is known that has begun already; then
 nobody can ask for it, and it is counted as late. (A late version of a key whose version was ended brings it back: of an
-end that is over nothing is kept.) All timers fire with the last watermark of a bounded input, and nothing is left then.
+end that is over nothing is kept.)
+
+All timers fire with the last watermark of a bounded input. What stays then is the last version of every key.
 """
 
 from __future__ import annotations
@@ -150,7 +152,7 @@ class TemporalJoinOperator(KeysOfTwoInputs, TimedOperator):
             self._give_out_all(due, versions, results)
         for at, _records in due:
             self._waiting.remove(at)
-        for at in _not_needed(versions, all_over=self.current_watermark == MAX_WATERMARK):
+        for at in _not_needed(versions):
             self._versions.remove(at)
 
     def _give_out_all(
@@ -186,10 +188,10 @@ def _with_versions(
         yield at, records, valid
 
 
-def _not_needed(versions: list[tuple[int, list[Any]]], *, all_over: bool) -> list[int]:
-    """Of those that have begun: all but the last, and the last if it is an end, or nobody will ask any more."""
+def _not_needed(versions: list[tuple[int, list[Any]]]) -> list[int]:
+    """Of those that have begun: all but the last, and the last if it is an end."""
     times = [at for at, _ in versions]
-    return times if all_over or (versions and not versions[-1][1]) else times[:-1]
+    return times if versions and not versions[-1][1] else times[:-1]
 
 
 def _pair(left: Any, right: Any) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@
                                  earliest; of equal times the one that came first
     keep last, by arrival        a changelog: +I, and with every further record -U of the one before and +U
     keep last, by event time     likewise; a record that is earlier than what is kept is dropped
+    keep last, in batch mode     at the end +I of the record that is left of each key, nothing else
 
 A late record is a record like others: a key whose only record is late is not lost. With keep first it is given out
 with the next watermark.
@@ -29,8 +30,8 @@ from ..changelog import ChangelogMode, RowKind
 from ..keys import KeySelector
 from ..record_types import RecordType
 from .keyed import KeyedOperator
-from .operator import OperatorContext, RestoredState
-from .running import state_type
+from .operator import Operator, OperatorContext, RestoredState
+from .running import RunningReduceOperator, state_type
 from .timed import TimedOperator, times_of
 from .user_code import Collector, raise_user_error, shown
 
@@ -154,6 +155,11 @@ class KeepLastOperator(KeyedOperator):
     def result_mode(self, inputs: Sequence[ChangelogMode]) -> ChangelogMode:
         return ChangelogMode.ALL
 
+    def in_batch_mode(self) -> Operator:
+        last = LastOfAllOperator(self.selector, None, self.output_type)
+        last.by_event_time = self.by_event_time
+        return last.flagged_for_batch_mode()
+
     def open(self, context: OperatorContext, restored: RestoredState) -> None:
         super().open(context, restored)
         kind = _timed_type(self.output_type)
@@ -191,6 +197,29 @@ class KeepLastOperator(KeyedOperator):
             changes = Batch.of_rows(self.output_type, given, timestamps)
             changes.row_kinds = np.array(kinds, np.int8)
             self.output.emit(changes)
+
+
+class LastOfAllOperator(RunningReduceOperator):
+    """Keep last in batch mode: insertions, of the record that is left of each key. (Which a TTL does not change.)"""
+
+    by_event_time: bool
+
+    def process_batch(self, batch: Batch, input_index: int) -> None:
+        keys = self.keys(batch)
+        if self.by_event_time:
+            times = times_of(self, batch, "deduplication by event time")
+            newer: list[int] = []
+
+            def step(newest: int | None, position: int) -> int:
+                if newest is not None and times[position] < newest:
+                    return newest
+                newer.append(position)
+                return times[position]
+
+            self._last_times.fold(keys, range(len(keys)), step)
+            batch, keys = batch.keep(newer), [keys[position] for position in newer]
+        self._state.fold(keys, batch.rows(), lambda _, row: row)
+        self._give_out(batch, keys, [])
 
 
 def _timed_type(record_type: RecordType) -> Any:

@@ -141,8 +141,8 @@ class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
         metrics = context.metrics
         metrics.gauge("model_batches_held", lambda: len(self._queue))
         metrics.gauge("model_workers", lambda: self._pool.ready)
-        metrics.gauge("model_workers_lost_total", lambda: self._pool.deaths)
-        metrics.gauge("model_batches_sent_again_total", lambda: self._pool.sent_again)
+        self._lost = metrics.counter("model_workers_lost_total")
+        self._sent_again = metrics.counter("model_batches_sent_again_total")
         context.operator_state.initialize(self)
 
     # what comes in
@@ -261,7 +261,10 @@ class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
             case WorkerEnded(_, reason, error) if error is not None:
                 raise_user_error(self.context, error, reason)
             case WorkerEnded(worker, reason):
-                for number in self._pool.worker_ended(worker, reason, now_ns):
+                again = self._pool.worker_ended(worker, reason, now_ns)
+                self._lost.inc()
+                self._sent_again.inc(len(again))
+                for number in again:
                     self._out[number].record.deadline_ns = None
             case CallEnded(worker, number, produced, error):
                 entry = self._out.pop(number, None)

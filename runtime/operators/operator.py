@@ -171,6 +171,9 @@ class Operator(ABC):
 
     def in_batch_mode(self) -> Self:
         """What runs in the place of this prototype in a job of batch mode (docs/batch-mode.md)."""
+        return self.flagged_for_batch_mode()
+
+    def flagged_for_batch_mode(self) -> Self:
         operator = copy.copy(self)
         operator.batch_mode = True
         return operator

@@ -44,7 +44,8 @@ class RunningReduceOperator(KeyedOperator):
         descriptor: ValueStateDescriptor[Any] = ValueStateDescriptor("running", state_type(self.output_type))
         self._state = self.backend.value_state(descriptor)
         if self.batch_mode:
-            self._last_times = self.backend.value_state(ValueStateDescriptor("last-timestamp", int))
+            last: ValueStateDescriptor[int] = ValueStateDescriptor("last-timestamp", int)
+            self._last_times = self.backend.value_state(last)
             self._ends = self.backend.timers("last")
         try:
             open_function(self.function, RuntimeContext(context, self.backend))

@@ -70,7 +70,7 @@ class SourceOperator(Operator):
         return self.source.changelog_mode
 
     def in_batch_mode(self) -> Self:
-        operator = super().in_batch_mode()
+        operator = self.flagged_for_batch_mode()
         operator.strategy = self.strategy.without_watermarks()
         operator._idle_ms = None
         return operator

@@ -30,7 +30,7 @@ class WatermarksOperator(Operator):
             self.side_tags = frozenset({strategy.future_guard.tag.name})
 
     def in_batch_mode(self) -> Self:
-        operator = super().in_batch_mode()
+        operator = self.flagged_for_batch_mode()
         operator.strategy = self.strategy.without_watermarks()
         return operator
 

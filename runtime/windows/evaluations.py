@@ -305,11 +305,13 @@ def merge_lists(
 def _own(value: Any) -> Any:
     """A copy, where it can change."""
     if type(value) is list:
-        return [_own(item) for item in value]
+        flat = ATOMIC_TYPES.issuperset(map(type, value))
+        return value.copy() if flat else [_own(item) for item in value]
     if type(value) is tuple:
         return value if ATOMIC_TYPES.issuperset(map(type, value)) else tuple([_own(item) for item in value])
     if type(value) is dict:
-        return {key: _own(item) for key, item in value.items()}
+        flat = ATOMIC_TYPES.issuperset(map(type, value.values()))
+        return value.copy() if flat else {key: _own(item) for key, item in value.items()}
     if type(value) is set:  # what is in it cannot change
         return value.copy()
     return value if is_immutable(value) else copy.deepcopy(value)

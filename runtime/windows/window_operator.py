@@ -84,7 +84,7 @@ class WindowOperator(KeyedOperator):
         self._tagged = bool(side_tags)
 
     def in_batch_mode(self) -> Self:
-        operator = super().in_batch_mode()
+        operator = self.flagged_for_batch_mode()
         operator.trigger = final_trigger(self.trigger, of_event_time=self.assigner.is_event_time)
         return operator
 

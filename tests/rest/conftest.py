@@ -34,6 +34,8 @@ UNKNOWN = "f" * 32
 TASK_MANAGER = "node-1"
 ENTERED = {"CREATED": STARTED_MS, "SCHEDULED": STARTED_MS + 10, "DEPLOYING": STARTED_MS + 20}
 
+READ = {"numbers_total": 7.0, "records_from_future_total": 2.0, "alignment_paused_ms_total": 1_500.0}
+
 
 def subtask(index: int, state: str = "RUNNING", **metrics: Any) -> views.SubtaskView:
     entered = {**ENTERED, "INITIALIZING": STARTED_MS + 50, "RUNNING": STARTED_MS + 100}
@@ -68,7 +70,12 @@ def source_vertex() -> views.VertexView:
             watermark=NOW_MS - 40_000,
             details=details,
         ),
-        subtask(1, **measured, backpressured_rate=300.0, counters={"read <lines>, all.numbers_total": 7.0}),
+        subtask(
+            1,
+            **measured,
+            backpressured_rate=300.0,
+            counters={f"read <lines>, all.{name}": n for name, n in READ.items()},
+        ),
     )
     operators = (
         views.OperatorView("op-1", "read <lines>, all", "read", "source", "rows", "str"),

@@ -53,6 +53,16 @@ def test_states_that_have_another_name(client: TestClient, gateway: ViewsGateway
     assert get(client, f"/jobs/{JOB}")["state"] == flinks
 
 
+@pytest.mark.parametrize(("batch_mode", "kind"), [(False, "STREAMING"), (True, "BATCH")])
+def test_a_job_says_in_which_mode_it_runs(
+    client: TestClient, gateway: ViewsGateway, batch_mode: bool, kind: str
+) -> None:
+    view = gateway.views[JOB]
+    gateway.views[JOB] = replace(view, overview=replace(view.overview, batch_mode=batch_mode))
+    job = get(client, f"/jobs/{JOB}")
+    assert (job["job-type"], job["plan"]["type"]) == (kind, kind)
+
+
 @pytest.mark.parametrize(
     ("subtasks", "vertex"),
     [

@@ -141,6 +141,8 @@ def test_counters_of_operators_and_users(client: TestClient) -> None:
     assert value(found, "penstock_records_late_total", operator="write", subtask="0") == 3
     assert value(found, "penstock_user_metric", operator="write", metric="latency") == 0.5
     assert value(found, "penstock_user_metric", operator="read", metric="numbers_total") == 7
+    assert value(found, "penstock_records_from_future_total", operator="read", subtask="1") == 2
+    assert value(found, "penstock_alignment_paused_seconds_total", operator="read", subtask="1") == 1.5
 
 
 def test_jobs_checkpoints_and_the_cluster(client: TestClient) -> None:

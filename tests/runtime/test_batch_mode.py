@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.functions import KeyedProcessFunction, RuntimeContext, TimeDomain
 from penstock.runtime.keys import KeyByFunction
+from penstock.runtime.operators.deduplicate import KeepLastOperator
 from penstock.runtime.operators.keyed_process import KeyedProcessOperator
 from penstock.runtime.operators.operator import Operator
 from penstock.runtime.operators.running import RunningAggregateOperator, RunningReduceOperator
@@ -149,6 +150,28 @@ def test_restored_in_the_middle_at_another_parallelism(
         ((key, sum(value for k, value in records if k == key)), [value for k, value in records if k == key][-1])
         for key in keys
     ]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("by_event_time", "expected"),
+    [
+        (False, [(("a", 3), 25), (("b", 5), 15), (("c", 2), 40)]),
+        (True, [(("a", 3), 30), (("b", 7), 20), (("c", 2), 40)]),
+    ],
+)
+def test_of_a_deduplication_that_keeps_the_last_only_that_is_given_out(
+    by_event_time: bool, expected: list[Any], backend: BackendKind
+) -> None:
+    operator = KeepLastOperator(BY_FIRST, PAIR, None, by_event_time=by_event_time).in_batch_mode()
+    with OperatorHarness(operator, record_type=PAIR, backend=backend) as harness:
+        for record, at in zip(RECORDS, [10, 20, 30, 40, 15, 25], strict=True):
+            harness.push([record], [at])
+        assert harness.output == []
+        harness.watermark(MAX_WATERMARK)
+        assert harness.timed_output == expected
+        assert [batch.row_kinds for batch in harness.batches] == [None]
+        assert left(harness) == (0, 0)
 
 
 # ---- timers

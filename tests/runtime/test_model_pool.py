@@ -91,14 +91,13 @@ def test_what_a_dead_worker_had_is_sent_again_before_all_that_waits() -> None:
     for number in range(5):
         pool.submit(number)
     pool.worker_ready(1)
-    pool.worker_ended(1, "killed", 0)
+    assert pool.worker_ended(1, "killed", 0) == [0, 1]
     assert pool.worker_ready(2) == [SendBatch(2, 0), SendBatch(2, 1)]
     assert pool.next_due_ns() == FIRST_PAUSE_MS * MS
     assert pool.tick(FIRST_PAUSE_MS * MS) == [StartWorker(3)]
     assert pool.worker_ready(3) == [SendBatch(3, 2), SendBatch(3, 3)]
-    assert (pool.deaths, pool.sent_again) == (1, 2)
-    pool.worker_ended(1, "heard twice", 0)
-    assert pool.deaths == 1
+    assert pool.worker_ended(1, "heard twice", 0) == []
+    assert pool.next_due_ns() is None
 
 
 def test_pauses_grow_with_deaths_in_a_row_and_an_answer_ends_the_row() -> None:
@@ -285,6 +284,8 @@ def test_a_killed_worker_is_replaced_and_its_batches_are_sent_again() -> None:
         harness.run_worker(2)
         assert harness.workers.sent == [[0, 4], [1, 4], [1, 4]]
         assert harness.results == [2 * n for n in range(8)]
+        assert harness.metrics.counter("model_workers_lost_total").get_count() == 1
+        assert harness.metrics.counter("model_batches_sent_again_total").get_count() == 1
 
 
 def test_another_number_of_records_gets_the_newest_timestamp_of_the_batch() -> None:

@@ -3,6 +3,7 @@ parallelism; and the columns of vectorised windows, as a person reads them."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +17,7 @@ import pytest
 
 from penstock.runtime import aggregates as agg
 from penstock.runtime.batch import Batch
+from penstock.runtime.distributions import variance
 from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.functions import KeyedProcessFunction, ProcessWindowFunction
 from penstock.runtime.keys import KeyByColumns, KeyByFunction
@@ -78,7 +80,7 @@ def gathering() -> Operator:
 
 
 def columnar(**aggregates: agg.Aggregate) -> ColumnarWindowOperator:
-    wanted = aggregates or {"n": agg.count(), "total": agg.sum("x"), "most": agg.max("x")}
+    wanted = aggregates or {"n": agg.count(), "total": agg.sum("x"), "most": agg.max("x"), "spread": variance("x")}
     return ColumnarWindowOperator(KeyByColumns(["name", "day"]), TumblingEventTimeWindows(100), wanted, TYPE)
 
 
@@ -143,6 +145,7 @@ def test_vectorised_windows_go_on_from_savepoints(route: list[tuple[BackendKind,
     expected = [
         {"name": key, "day": None, "window_start": start, "window_end": start + 100}
         | {"n": len(there), "total": sum(there), "most": max(there)}
+        | {"spread": float(statistics.variance(there)) if len(there) > 1 else None}
         for key in [*KEYS, None]
         for start, there in windows.items()
         if there
@@ -161,14 +164,15 @@ def a_savepoint(directory: Path) -> tuple[OperatorSnapshot, Path]:
 
 def test_columns_of_windows_are_called_what_the_stream_calls_them(tmp_path: Path) -> None:
     _savepoint, path = a_savepoint(tmp_path)
-    names = ["key_group", "namespace", "name", "day", "count", "sum_x", "max_x"]
+    names = ["key_group", "namespace", "name", "day", "count", "sum_x", "max_x", "moments_x"]
     schema = pq.read_schema(path)
     assert schema.names == names
     assert schema.field("day").type == pa.date32()
     found = duckdb.sql(
-        f"SELECT namespace, count(*), sum(sum_x) FROM read_parquet('{path}') GROUP BY 1 ORDER BY 1"
+        "SELECT namespace, count(*), sum(sum_x), any_value(moments_x.mean) "
+        f"FROM read_parquet('{path}') GROUP BY 1 ORDER BY 1"
     ).fetchall()
-    assert found == [(0, 21, 0), (100, 21, 42)]
+    assert found == [(0, 21, 0, 0.0), (100, 21, 42, 2.0)]
     groups = pq.read_table(path)["key_group"].to_pylist()
     assert all(one <= other for one, other in pairwise(groups))
 

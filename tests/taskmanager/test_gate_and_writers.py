@@ -48,8 +48,10 @@ class Wire:
         return [frame.element for frame in self.frames]
 
 
-def gate_of(channels: int, wire: Wire) -> InputGate:
-    inputs = [InputChannel(ChannelId(0, source, 0), 0, WINDOW) for source in range(channels)]
+def gate_of(channels: int, wire: Wire, two_inputs: bool = False) -> InputGate:
+    """two_inputs: half of the channels are of the second."""
+    second = channels // 2 if two_inputs else channels
+    inputs = [InputChannel(ChannelId(0, source, 0), int(source >= second), WINDOW) for source in range(channels)]
     return InputGate(inputs, ManualClock(), lambda c, n: wire.grants.append((c, n)), BarrierAligner(channels))
 
 
@@ -115,6 +117,30 @@ def test_watermarks_come_out_as_the_minimum_and_idle_channels_do_not_hold_them_b
     assert drain(gate) == [WatermarkStatus(idle=True)]
     feed(gate, 0, WatermarkStatus(idle=False), Watermark(20))
     assert drain(gate) == [WatermarkStatus(idle=False), Watermark(20)]
+
+
+def test_both_inputs_idle_and_active_again_and_one_of_them_ended() -> None:
+    """Of two channels each; the time of an input that has ended does not end that of one that is idle."""
+    gate = gate_of(4, Wire(), two_inputs=True)
+    for channel, watermark in enumerate((10, 20, 30, 40)):
+        feed(gate, channel, Watermark(watermark), WatermarkStatus(idle=True))
+    assert drain(gate) == [Watermark(40), WatermarkStatus(idle=True)]
+    feed(gate, 3, WatermarkStatus(idle=False))
+    assert drain(gate) == [WatermarkStatus(idle=False)]
+    feed(gate, 0, WatermarkStatus(idle=False), Watermark(50))
+    assert drain(gate) == []
+    feed(gate, 3, Watermark(45))
+    assert drain(gate) == [Watermark(45)]
+    for channel in (2, 3):
+        feed(gate, channel, Watermark(MAX_WATERMARK), EndOfInput())
+    assert drain(gate) == [Watermark(50)]
+    feed(gate, 0, WatermarkStatus(idle=True))
+    assert drain(gate) == [WatermarkStatus(idle=True)]
+    feed(gate, 1, WatermarkStatus(idle=False), Watermark(60))
+    assert drain(gate) == [WatermarkStatus(idle=False), Watermark(60)]
+    for channel in (0, 1):
+        feed(gate, channel, Watermark(MAX_WATERMARK), EndOfInput())
+    assert drain(gate) == [Watermark(MAX_WATERMARK), AllEnded()]
 
 
 def test_ends_once_when_all_channels_have_ended_and_still_takes_barriers() -> None:

@@ -1,0 +1,200 @@
+"""Lookup join: its calls are answered by hand, its clock is set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.runtime.async_functions import LookupFunction
+from penstock.runtime.elements import Watermark
+from penstock.runtime.joins.lookup_cache import CachedRows, LookupCache
+from penstock.runtime.joins.lookup_join import LookupJoinOperator
+from penstock.runtime.keys import KeyByFunction
+from penstock.runtime.operators.async_io import AsyncSettings
+from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.state.errors import ConfigurationError, UserCodeError
+from penstock.testing import AsyncHarness
+
+INT = record_type_of(int)
+ROWS = {0: [], 1: ["one"], 2: ["two", "zwei"]}
+
+
+class Rows(LookupFunction):
+    """What there is of the last digit of a record."""
+
+    async def lookup(self, key: int) -> list[str]:
+        return ROWS[key]
+
+
+class Patient(Rows):
+    def timeout(self, key: int) -> list[str]:
+        return [f"late {key}"]
+
+
+def digit(record: int) -> int | None:
+    return None if record < 0 else record % 10
+
+
+def operator(*, cache: LookupCache | None = None, function: Any = None, join: Any = None, **more: Any) -> Any:
+    settings = AsyncSettings("lookup", False, True, more.pop("ordered", True), more.pop("capacity", 3), 1_000)
+    types = (INT, more.pop("row_type", record_type_of(str)))
+    return LookupJoinOperator(
+        function or Rows(),
+        KeyByFunction(digit),
+        join,
+        types,
+        OPAQUE,
+        settings,
+        cache=cache,
+        **{"keeps_left": True, **more},
+    )
+
+
+def joined(records: list[int]) -> list[tuple[int, str | None]]:
+    return [(each, row) for each in records for row in ROWS[each % 10] or [None]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.one_of(st.lists(st.sampled_from([0, 10, 1, 11, 21, 2, 12]), max_size=6), st.just("answer")), max_size=25
+    ),
+    st.sampled_from([None, LookupCache(), LookupCache(max_rows=2), LookupCache(cache_missing=False)]),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_results_are_those_of_calls_in_the_order_of_the_records(
+    steps: list[Any], cache: LookupCache | None, ordered: bool, chance: Any
+) -> None:
+    make = operator(cache=cache, ordered=ordered)
+    harness = AsyncHarness(make, record_type=INT).open()
+    came: list[int] = []
+    given: list[Any] = []
+    for step in steps:
+        if step != "answer":
+            came += step
+            harness.push(step)
+            harness.watermark(len(came))
+        elif harness.calls.records:
+            harness.calls.run(chance.choice(harness.calls.records))
+            harness.go_on()
+        if chance.random() < 0.1:
+            snapshot = harness.snapshot()
+            given += harness.events
+            harness.close()
+            harness = AsyncHarness(make, record_type=INT, restored=[snapshot]).open()
+    while harness.calls.records:
+        harness.calls.run(chance.choice(harness.calls.records))
+        harness.go_on()
+    given += harness.events
+    harness.close()
+    results = [each for each in given if not isinstance(each, Watermark)]
+    if ordered:
+        assert results == joined(came)
+    assert sorted(results, key=repr) == sorted(joined(came), key=repr)
+
+
+def test_what_is_cached_needs_no_call() -> None:
+    with AsyncHarness(operator(cache=LookupCache()), record_type=INT) as harness:
+        harness.push([1])
+        harness.answer(1, "one")
+        harness.push([11, 21, 31])
+        assert harness.events == [(1, "one"), (11, "one"), (21, "one"), (31, "one")]
+        counters = [harness.metrics.counter(f"lookup_cache_{name}_total").get_count() for name in ("hits", "misses")]
+        assert counters == [3, 1]
+
+
+def test_a_record_that_waited_for_its_turn_looks_into_the_cache_again() -> None:
+    with AsyncHarness(operator(cache=LookupCache(), capacity=1), record_type=INT) as harness:
+        harness.push([1, 11, 21])
+        harness.answer(1, "one")
+        assert harness.calls.records == []
+        assert harness.events == [(1, "one"), (11, "one"), (21, "one")]
+
+
+def test_cached_records_do_not_overtake_those_that_wait() -> None:
+    with AsyncHarness(operator(cache=LookupCache()), record_type=INT) as harness:
+        harness.push([1])
+        harness.answer(1, "one")
+        harness.push([2])
+        harness.push([11])
+        harness.watermark(5)
+        assert harness.events == [(1, "one")]
+        harness.answer(2, "two")
+        assert harness.events == [(1, "one"), (2, "two"), (11, "one"), Watermark(5)]
+
+
+def test_an_inner_join_drops_records_without_rows() -> None:
+    with AsyncHarness(operator(keeps_left=False), record_type=INT) as harness:
+        harness.push([10, 1, -1])
+        harness.answer(0)
+        harness.answer(1, "one")
+        assert harness.events == [(1, "one")]
+
+
+def test_a_key_of_none_is_not_looked_up() -> None:
+    with AsyncHarness(operator(), record_type=INT) as harness:
+        harness.push([-1])
+        assert (harness.calls.records, harness.events) == ([], [(-1, None)])
+
+
+def test_what_a_timeout_gives_is_not_cached() -> None:
+    with AsyncHarness(operator(cache=LookupCache(), function=Patient()), record_type=INT) as harness:
+        harness.push([1])
+        harness.advance_time(1_000)
+        harness.go_on()
+        assert harness.events == [(1, "late 1")]
+        harness.push([11])
+        assert harness.calls.records[-1:] == [1]
+
+
+def test_rows_in_the_cache_do_not_change() -> None:
+    with AsyncHarness(operator(cache=LookupCache(), row_type=OPAQUE), record_type=INT) as harness:
+        harness.push([1])
+        harness.answer(1, {"name": "one"})
+        harness.events[-1][1]["name"] = "changed"
+        harness.push([11])
+        assert harness.events[-1] == (11, {"name": "one"})
+
+
+def test_an_error_of_the_function_names_the_record() -> None:
+    def fails(left: Any, right: Any) -> None:
+        raise ValueError("no")
+
+    with AsyncHarness(operator(join=fails), record_type=INT) as harness:
+        harness.push([1])
+        with pytest.raises(UserCodeError, match=r"operator 'operator'.*ValueError: no.*the record 1"):
+            harness.answer(1, "one")
+
+
+# ---- the cache
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    cache = CachedRows(LookupCache(max_rows=3))
+    cache.put("a", ["x"], 0)
+    cache.put("b", [], 0)
+    cache.put("c", ["y"], 0)
+    assert cache.get("a", 1) == ["x"]
+    cache.put("d", ["z"], 1)
+    assert [cache.get(key, 1) for key in "abcd"] == [["x"], None, ["y"], ["z"]]
+    cache.put("e", ["1", "2", "3", "4"], 1)
+    assert (cache.get("e", 1), cache.rows) == (None, 3)
+
+
+@pytest.mark.parametrize(("limit", "last"), [("expire_after_write", 9), ("expire_after_access", 18)])
+def test_rows_expire(limit: str, last: int) -> None:
+    cache = CachedRows(LookupCache(**{limit: 10}))  # type: ignore[arg-type]
+    cache.put("a", ["x"], 0)
+    assert cache.get("a", 9) == ["x"]
+    assert (cache.get("a", last) is None, cache.get("a", last + 10)) == (False, None)
+    assert cache.rows == 0
+
+
+@pytest.mark.parametrize("wrong", [{"max_rows": 0}, {"max_rows": 1.5}, {"expire_after_write": "0s"}])
+def test_impossible_limits_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=f"LookupCache: {next(iter(wrong))}"):
+        LookupCache(**wrong)
