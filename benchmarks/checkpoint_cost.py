@@ -19,7 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from per_record import rows_of, run_penstock, write_orders
+from bytewax_peer import rows_of
+from per_record import run_penstock, write_orders
 
 LIMIT = 0.1
 INTERVAL_S = 1

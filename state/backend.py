@@ -185,6 +185,10 @@ class Timers(ABC):
         Ties fire in the order they were registered while they are in memory, and in that of their rows if they were
         read from the store, because there are many or after a restore."""
 
+    @abstractmethod
+    def pop_due_alike(self, timestamp: int, most: int) -> tuple[int, int, list[Any]] | None:
+        """The same, with those that follow and differ only in the key: (timestamp, namespace, keys), `most` at once."""
+
 
 class KeyedStateBackend(ABC):
     """All keyed state of one operator in one subtask."""

@@ -185,6 +185,20 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
     def clear(self) -> None:
         self.update(None)
 
+    def clear_all(self, keys: Sequence[Any]) -> None:
+        """Of all these keys. Leaves no current key."""
+        cursor = self._cursor
+        cursor.key = MISSING
+        if not cursor.keys.seen.issuperset(map(type, keys)):
+            cursor.keys.admit_all(keys)
+        table = self._table()
+        changed, young = table.changed, table.young
+        for key in keys:
+            if key not in changed and young.pop(key, MISSING) is MISSING:
+                cursor.admitted += 1
+                table.old_changed.pop(key, None)
+            changed[key] = None
+
     def values_in(self, namespaces: Iterable[int]) -> list[Any]:
         """The current key's value in each of these namespaces, None where there is none. Only to be looked at: what is
         changed in place is not saved. Leaves the namespace as it is."""
@@ -228,6 +242,33 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         if self._accepted is not None and not self._accepted.issuperset(set(map(type, results))):
             self.refuse_unlike(self._serializer, [value for value in results if value is not None])
         return results
+
+    def accumulate(
+        self, keys: Sequence[Any], records: Sequence[Any], create: Callable[[], V], add: Callable[[Any, V], V]
+    ) -> list[int]:
+        """For each (key, record) in order: value = add(record, value or create()). Positions of the records that were
+        the first of a key without a value. Leaves no current key."""
+        cursor = self._cursor
+        cursor.key = MISSING
+        if not cursor.keys.seen.issuperset(map(type, keys)):
+            cursor.keys.admit_all(keys)
+        table = self._table()
+        cursor.admitted += table.change_all(keys)
+        changed = table.changed
+        distinct = dict.fromkeys(keys)
+        empty = {key: -1 for key in distinct if changed[key] is None}
+        for key in empty:
+            changed[key] = create()
+        for key, record in zip(keys, records, strict=True):
+            changed[key] = add(record, changed[key])
+        if self._accepted is not None:
+            self.refuse_unlike(self._serializer, [value for key in distinct if (value := changed[key]) is not None])
+        if not empty:
+            return []
+        for position in range(len(keys) - 1, -1, -1):
+            if keys[position] in empty:
+                empty[keys[position]] = position
+        return list(empty.values())
 
 
 class CachedListState(Handle[ListTable], ListState[V]):

@@ -155,6 +155,23 @@ class StoredTimers(Timers):
                 return None
             self._read_on()
 
+    def pop_due_alike(self, timestamp: int, most: int) -> tuple[int, int, list[Any]] | None:
+        first = self.pop_due(timestamp)
+        if first is None:
+            return None
+        at, key, namespace = first
+        keys, heap, live = [key], self._heap, self._live
+        while heap and heap[0][0] == at and len(keys) < most:
+            _at, number, timer = heap[0]
+            if live.get(timer) == number:
+                if timer[2] != namespace:
+                    break
+                keys.append(timer[1])
+                del live[timer]
+                self._gone(timer)
+            heappop(heap)
+        return at, namespace, keys
+
     def _is_put_away(self, timer: Timer) -> bool:
         """A timer that is not before the horizon is put into the store, where it may be already. False: it comes into
         the head as well."""

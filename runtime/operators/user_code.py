@@ -18,6 +18,7 @@ from uuid import UUID
 import numpy as np
 
 from ...state.errors import KeyTypeError, RecordTypeError, UserCodeError
+from ...state.serializers import ATOMIC_TYPES
 from ..batch import Batch
 from ..functions import OutputTag
 from ..keys import KeySelector
@@ -75,7 +76,7 @@ def _position(iterator: Iterator[Any], rows: list[Any]) -> int:
 def is_immutable(value: Any) -> bool:
     """For sure: of what is not known it is False."""
     if isinstance(value, tuple):
-        return all(map(is_immutable, value))
+        return ATOMIC_TYPES.issuperset(map(type, value)) or all(map(is_immutable, value))
     return isinstance(value, _IMMUTABLE)
 
 

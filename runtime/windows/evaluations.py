@@ -124,6 +124,14 @@ class Folding(Evaluation):
         """What the current key has in each of these, None where there is nothing; only to be looked at."""
         return cast(CachedValueState[Any], self._state).values_in(namespaces)
 
+    def contents_of(self, keys: Sequence[Any]) -> list[Any]:
+        """What each of these keys has in the current namespace, likewise. Leaves no current key."""
+        return cast(CachedValueState[Any], self._state).values_of(keys)
+
+    def clear_all(self, keys: Sequence[Any]) -> None:
+        """Forget what these keys have. Leaves no current key."""
+        cast(CachedValueState[Any], self._state).clear_all(keys)
+
     def kept(self) -> list[Any]:
         contents = self._state.value()
         return [] if contents is None else [self.finished(contents)]
@@ -210,17 +218,8 @@ class Aggregate(Folding):
         return callable(own) and own is not AggregateFunction.merge
 
     def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
-        create, add = self.function.create_accumulator, self.function.add
-        first: list[int] = []
-
-        def step(accumulator: Any, position: int) -> Any:
-            if accumulator is None:
-                first.append(position)
-                accumulator = create()
-            return add(rows[position], accumulator)
-
-        self._state.fold(keys, range(len(rows)), step)
-        return first
+        state = cast(CachedValueState[Any], self._state)
+        return state.accumulate(keys, rows, self.function.create_accumulator, self.function.add)
 
     def combined(self, one: Any, other: Any) -> Any:
         return self.function.merge(one, other)
@@ -309,7 +308,7 @@ def _own(value: Any) -> Any:
         flat = ATOMIC_TYPES.issuperset(map(type, value))
         return value.copy() if flat else [_own(item) for item in value]
     if type(value) is tuple:
-        return tuple([_own(item) for item in value])
+        return value if ATOMIC_TYPES.issuperset(map(type, value)) else tuple([_own(item) for item in value])
     if type(value) is dict:
         flat = ATOMIC_TYPES.issuperset(map(type, value.values()))
         return value.copy() if flat else {key: _own(item) for key, item in value.items()}

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from ..operators.operator import OperatorContext, RestoredState
+from ..operators.user_code import raise_user_error, shown
 from .evaluations import Folding
 from .incoming import Incoming, by_start
 from .time_windows import SlidingWindows
-from .trigger import TriggerResult
 from .window_operator import BoolArray, WindowOperator
 
 
@@ -29,8 +29,6 @@ class SlicedWindowOperator(WindowOperator):
 
     assigner: SlidingWindows
     evaluation: Folding
-    _latest_slice = 0
-    """Of the window that fired last."""
 
     def open(self, context: OperatorContext, restored: RestoredState) -> None:
         self.evaluation.state_name = "slice-contents"
@@ -68,8 +66,7 @@ class SlicedWindowOperator(WindowOperator):
             if not self._is_due(window):
                 next_to_fire = start
             elif not self._is_over(window):
-                self._at_hand.move_to(key, window, start, start)
-                self._act(TriggerResult.FIRE, over=False)
+                self._fire_for([key], window, start)
                 self._register_cleanup(key, window, start)
         if next_to_fire is not None:
             self._own_timers.register_for(key, sliding.window_at(next_to_fire).max_timestamp(), next_to_fire)
@@ -77,42 +74,65 @@ class SlicedWindowOperator(WindowOperator):
 
     # time
 
-    def _on_timer(self, timestamp: int, key: Any, number: int, event_time: bool) -> None:
-        sliding = self.assigner
+    def _on_timers(self, timestamp: int, keys: list[Any], number: int, event_time: bool) -> None:
+        sliding, register = self.assigner, self._own_timers.register_for
         window = sliding.window_at(number)
         fires, over = timestamp == window.max_timestamp(), timestamp == self._cleanup_time(window)
-        if not (fires or over):
-            return
-        self._at_hand.move_to(key, window, number, number)
-        self._act(TriggerResult.FIRE if fires else TriggerResult.CONTINUE, over)
-        if fires:
-            if not over:
+        latest = self._fire_for(keys, window, number) if fires else []
+        if over:
+            self._over_for(keys, window, number)
+        elif fires:
+            for key in keys:
                 self._register_cleanup(key, window, number)
-            following = number + sliding.slide_ms
-            if self._latest_slice >= following:
-                self._own_timers.register_for(key, sliding.window_at(following).max_timestamp(), following)
+        following = number + sliding.slide_ms
+        due = sliding.window_at(following).max_timestamp()
+        for key, latest_slice in zip(keys, latest, strict=False):
+            if latest_slice >= following:
+                register(key, due, following)
 
-    def _give_out(self, keep: bool) -> None:
-        at_hand, evaluation = self._at_hand, self.evaluation
-        window = at_hand.window()
+    def _fire_for(self, keys: list[Any], window: Any, number: int) -> list[int]:
+        """Gives out the window of each key. The last slice in which the key has something."""
         slices = range(window.start, window.end, self.assigner.slice_ms)
-        contents = evaluation.contents_in(slices)
-        filled = [number for number, part in enumerate(contents) if part is not None]
-        self._latest_slice = slices[filled[-1]] if filled else window.start
-        kept = evaluation.kept_of_parts([contents[number] for number in filled])
-        produced = evaluation.results_of(at_hand.key, at_hand, kept) if kept else None
+        contents = []
+        for start in slices:
+            self.backend.set_namespace(start)
+            contents.append(self.evaluation.contents_of(keys))
+        latest = []
+        for key, parts in zip(keys, zip(*contents, strict=True), strict=True):
+            try:
+                self._combine(key, window, number, [part for part in parts if part is not None])
+            except Exception as error:
+                raise_user_error(self.context, error, f"in {window} of key {shown(key)}")
+            latest.append(
+                max((start for start, part in zip(slices, parts, strict=True) if part is not None), default=number)
+            )
+        return latest
+
+    def _combine(self, key: Any, window: Any, number: int, parts: list[Any]) -> None:
+        evaluation, at_hand = self.evaluation, self._at_hand
+        kept = evaluation.kept_of_parts(parts)
+        if not kept:
+            return
+        apart = evaluation.window_function is not None
+        if apart:
+            at_hand.move_to(key, window, number, number)
+        produced = evaluation.results_of(key, at_hand, kept)
         if produced is not None:
-            apart = evaluation.window_function is not None
             at_hand.collector.take(produced, window.max_timestamp(), apart=apart)
 
-    def _window_over(self) -> None:
-        """Its first slice went as its contents; here go others that only it and earlier windows have."""
-        start, sliding = self._at_hand.number, self.assigner
-        for slice_start in range(start + sliding.slice_ms, start + sliding.slide_ms, sliding.slice_ms):
-            self.backend.set_namespace(slice_start)
-            self.evaluation.clear()
-        self.backend.set_namespace(start)
-        super()._window_over()
+    def _over_for(self, keys: list[Any], window: Any, number: int) -> None:
+        """With a window go the slices that only it and earlier ones have."""
+        for start in range(number, number + self.assigner.slide_ms, self.assigner.slice_ms):
+            self.backend.set_namespace(start)
+            self.evaluation.clear_all(keys)
+        if self.evaluation.window_function is None:
+            return
+        for key in keys:
+            self._at_hand.move_to(key, window, number, number)
+            try:
+                self.evaluation.window_over(self._at_hand)
+            except Exception as error:
+                raise_user_error(self.context, error, f"in {window} of key {shown(key)}")
 
 
 def can_share(assigner: SlidingWindows) -> bool:

@@ -239,17 +239,23 @@ class WindowOperator(KeyedOperator):
         at_hand = self._at_hand
         at_hand.collector = collector = self._firing = Collector(self.output_type, self.output, self._tagged)
         fired = 0
-        while (due := timers.pop_due(up_to)) is not None:
-            timestamp, key, number = due
-            self._on_timer(timestamp, key, number, event_time)
-            fired += 1
-            if fired % TIMERS_AT_ONCE == 0:
+        while (due := timers.pop_due_alike(up_to, TIMERS_AT_ONCE - fired)) is not None:
+            timestamp, number, keys = due
+            self._on_timers(timestamp, keys, number, event_time)
+            fired += len(keys)
+            if fired == TIMERS_AT_ONCE:
+                fired = 0
                 if collector.held >= ROWS_AT_ONCE:
                     collector.emit()
                 self.backend.between_batches()
                 yield
                 at_hand.collector = collector
         collector.emit()
+
+    def _on_timers(self, timestamp: int, keys: list[Any], number: int, event_time: bool) -> None:
+        """Timers of one time and number."""
+        for key in keys:
+            self._on_timer(timestamp, key, number, event_time)
 
     def _on_timer(self, timestamp: int, key: Any, number: int, event_time: bool) -> None:
         window = cast(AlignedWindows, self.assigner).window_at(number)
