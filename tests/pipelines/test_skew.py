@@ -1,5 +1,5 @@
 """One key that most records have, in one phase and in two, in one job: what goes over, and what comes out; also when
-the job is stopped amid everything, goes on at another parallelism, and loses a slot on the way. And how that is seen."""
+the job is stopped amid everything, goes on at another parallelism, and loses a slot on the way. How that is seen."""
 
 from __future__ import annotations
 
