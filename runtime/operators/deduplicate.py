@@ -23,10 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from ...state.backend import VOID_NAMESPACE
 from ...state.descriptors import ValueStateDescriptor
 from ...state.ttl_config import StateTtlConfig
 from ..batch import Batch
 from ..changelog import ChangelogMode, RowKind
+from ..elements import MAX_WATERMARK
 from ..keys import KeySelector
 from ..record_types import RecordType
 from .keyed import KeyedOperator
@@ -206,20 +208,24 @@ class LastOfAllOperator(RunningReduceOperator):
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
         keys = self.keys(batch)
-        if self.by_event_time:
-            times = times_of(self, batch, "deduplication by event time")
-            newer: list[int] = []
+        if not self.by_event_time:
+            self._state.fold(keys, batch.rows(), lambda _, row: row)
+            self._give_out(batch, keys, [])
+            return
+        times = times_of(self, batch, "deduplication by event time")
+        newer: list[int] = []
 
-            def step(newest: int | None, position: int) -> int:
-                if newest is not None and times[position] < newest:
-                    return newest
-                newer.append(position)
-                return times[position]
+        def step(newest: int | None, position: int) -> int:
+            if newest is None:
+                self._ends.register_for(keys[position], MAX_WATERMARK, VOID_NAMESPACE)
+            elif times[position] < newest:
+                return newest
+            newer.append(position)
+            return times[position]
 
-            self._last_times.fold(keys, range(len(keys)), step)
-            batch, keys = batch.keep(newer), [keys[position] for position in newer]
-        self._state.fold(keys, batch.rows(), lambda _, row: row)
-        self._give_out(batch, keys, [])
+        self._last_times.fold(keys, range(len(keys)), step)
+        rows = batch.rows()
+        self._state.fold([keys[at] for at in newer], [rows[at] for at in newer], lambda _, row: row)
 
 
 def _timed_type(record_type: RecordType) -> Any:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Any
 
-from ...state.backend import VOID_NAMESPACE
+from ...state.backend import VOID_NAMESPACE, ValueState
 from ...state.descriptors import ValueStateDescriptor
-from ..batch import NO_TIMESTAMP, Batch
+from ..batch import Batch
 from ..elements import MAX_WATERMARK, Watermark
 from ..fields import field_getter, field_replacer
 from ..functions import RuntimeContext, callable_of, close_function, open_function
@@ -26,7 +27,7 @@ from ..keys import KeySelector
 from ..record_types import RecordType, RowType, ScalarType
 from .keyed import ROWS_AT_ONCE, KeyedOperator
 from .operator import Firing, OperatorContext, RestoredState
-from .user_code import Collector, is_immutable, raise_user_error, shown
+from .user_code import is_immutable, raise_user_error, shown
 
 Step = Callable[[Any, Any], Any]
 """(value of the key, None at first; record) -> new value."""
@@ -71,27 +72,29 @@ class RunningReduceOperator(KeyedOperator):
         if not self.batch_mode:
             self.output.emit(batch.with_rows(self.output_type, results))
             return
-        if batch.has_timestamps:
-            self._last_times.fold(keys, batch.timestamp_list(), lambda _, timestamp: timestamp)
-        for key in dict.fromkeys(keys):
+        last: dict[Any, int] = dict(zip(keys, batch.timestamp_list(), strict=True))
+        new: list[Any] = []
+
+        def step(known: int | None, key: Any) -> int:
+            if known is None:
+                new.append(key)
+            return last[key]
+
+        self._last_times.fold(list(last), list(last), step)
+        for key in new:
             self._ends.register_for(key, MAX_WATERMARK, VOID_NAMESPACE)
 
     def process_watermark(self, watermark: Watermark) -> Firing:
         self.current_watermark = watermark.timestamp
-        if not self.is_last(watermark):
-            return
-        collector = self._firing = Collector(self.output_type, self.output, tagged=False)
-        while (due := self._ends.pop_due(MAX_WATERMARK)) is not None:
-            self.backend.set_current_key(due[1])
-            timestamp = self._last_times.value()
-            collector.take([self._state.value()], NO_TIMESTAMP if timestamp is None else timestamp)
-            self._state.clear()
-            self._last_times.clear()
-            if collector.held >= ROWS_AT_ONCE:
-                collector.emit()
-                self.backend.between_batches()
-                yield
-        collector.emit()
+        while self.is_last(watermark):
+            due = list(islice(iter(lambda: self._ends.pop_due(MAX_WATERMARK), None), ROWS_AT_ONCE))
+            if not due:
+                return
+            keys = [key for _, key, _ in due]
+            results = Batch.of_rows(self.output_type, _taken(self._state, keys), _taken(self._last_times, keys))
+            self.output.emit(results)
+            self.backend.between_batches()
+            yield
 
     def _fold(self, keys: list[Any], rows: list[Any], step: Step) -> list[Any]:
         if self.batch_mode or self._immutable(rows):
@@ -116,6 +119,13 @@ class RunningReduceOperator(KeyedOperator):
             close_function(self.function)
         finally:
             super().close()
+
+
+def _taken(state: ValueState[Any], keys: list[Any]) -> list[Any]:
+    """The values of these keys, which are in the state no more."""
+    values: list[Any] = []
+    state.fold(keys, keys, lambda value, _: values.append(value))
+    return values
 
 
 def state_type(record_type: RecordType) -> Any:
