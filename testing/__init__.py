@@ -7,6 +7,7 @@ from .clock import ManualClock
 from .cluster import Cluster
 from .harness import OperatorHarness, rescaled
 from .lists import FAIL, Fail, InjectedFailure, ListSink, ListSource
+from .workers import ManualWorkers
 
 __all__ = [
     "FAIL",
@@ -18,6 +19,7 @@ __all__ = [
     "ListSource",
     "ManualCalls",
     "ManualClock",
+    "ManualWorkers",
     "OperatorHarness",
     "rescaled",
 ]

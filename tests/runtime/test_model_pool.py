@@ -29,8 +29,7 @@ from penstock.runtime.operators import model_pool
 from penstock.runtime.operators.model_pool import ModelPoolOperator, PoolSettings
 from penstock.runtime.record_types import record_type_of
 from penstock.state.errors import RecordTypeError, UserCodeError
-from penstock.testing import AsyncHarness
-from penstock.testing.workers import ManualWorkers
+from penstock.testing import AsyncHarness, ManualWorkers
 
 
 @dataclass

@@ -23,7 +23,7 @@ DECISIONS = sorted(f"docs/decisions/{path.name}" for path in (ROOT / "docs" / "d
 PAGES = (
     "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/protocols.md", "docs/rest.md",
     "docs/metrics.md", "docs/state-evolution.md", "docs/compatibility.md", "docs/savepoints.md", "docs/memory.md",
-    "docs/batch-mode.md", "docs/end-of-input.md", "docs/skew.md",
+    "docs/batch-mode.md", "docs/end-of-input.md", "docs/skew.md", "docs/models.md",
     *DECISIONS,
 )  # fmt: skip
 
