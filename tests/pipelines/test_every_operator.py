@@ -64,16 +64,8 @@ def shop_of(event: Event) -> int:
     return event.shop
 
 
-def parity(value: int) -> int:
-    return value % 2
-
-
-def same_values(event: Event, version: Event) -> tuple[int, int]:
-    return event.value, version.value
-
-
-def halves(value: int) -> list[float]:
-    return [value / 2]
+def pair(event: Event, other: Event) -> tuple[int, int]:
+    return event.value, other.value
 
 
 def add_values(one: Event, other: Event) -> Event:
@@ -249,10 +241,6 @@ def counts(events: list[Event]) -> list[int]:
     return [number for own in Counter(event.user for event in events).values() for number in range(1, own + 1)]
 
 
-def firsts(events: list[Event]) -> list[Event]:
-    return list({event.user: event for event in reversed(events)}.values())
-
-
 def values(events: list[Event]) -> list[int]:
     return [event.value for event in events]
 
@@ -322,19 +310,15 @@ OPERATORS: dict[str, tuple[Callable[[Any], Any], Callable[[list[Event], int], li
             + [(shop, len(e)) for shop in sorted({event.shop for event in e})]
         ),
     ),
-    "deduplicate": (lambda s: s.deduplicate("user"), lambda e, p: firsts(e)),
+    "deduplicate": (
+        lambda s: s.deduplicate("user"),
+        lambda e, p: list({event.user: event for event in reversed(e)}.values()),
+    ),
     "regular join": (
-        lambda s: s.map(double).key_by(parity).regular_join(s.filter(is_third).map(double).key_by(parity)),
-        lambda e, p: [(2 * a.value, 2 * b.value) for a in e for b in e if b.value % 3 == 0],
+        lambda s: s.key_by("user").regular_join(s.filter(is_third).key_by("user"), pair),
+        lambda e, p: [(a.value, b.value) for a in e for b in e if a.user == b.user and is_third(b)],
     ),
-    "temporal join": (
-        lambda s: s.key_by("user").temporal_join(s.key_by("user"), same_values, how="left"),
-        lambda e, p: [(value, value) for value in values(e)],
-    ),
-    "lookup join": (
-        lambda s: s.lookup_join(halves, "value", cache=ps.LookupCache()),
-        lambda e, p: [(event, event.value / 2) for event in e],
-    ),
+    "lookup": (lambda s: s.lookup_join(lambda v: [-v], "value"), lambda e, p: [(each, -each.value) for each in e]),
     "forward": (lambda s: s.forward().map(double), lambda e, p: [2 * value for value in values(e)]),
     "rebalance": (lambda s: s.rebalance().map(double), lambda e, p: [2 * value for value in values(e)]),
     "rescale": (lambda s: s.rescale().map(double), lambda e, p: [2 * value for value in values(e)]),
