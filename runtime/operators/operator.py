@@ -169,7 +169,7 @@ class Operator(ABC):
         """What to do about a stream that it does not accept."""
         return "with_row_kinds() makes the kinds a part of the records, only_inserts() drops all but insertions"
 
-    def in_batch_mode(self) -> Self:
+    def in_batch_mode(self) -> Operator:
         """What runs in the place of this prototype in a job of batch mode (docs/batch-mode.md)."""
         return self.flagged_for_batch_mode()
 
