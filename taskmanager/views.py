@@ -25,6 +25,8 @@ class SlotView:
 
 @dataclass(frozen=True, slots=True)
 class TaskManagerView:
+    """One node."""
+
     id: str
     host: str
     node_id: str

@@ -24,7 +24,6 @@ from penstock.jobmanager.settings import job_master_options
 from penstock.runtime import logs
 from penstock.runtime.config import Configuration
 from penstock.runtime.graph.job_graph import JobGraph
-from penstock.runtime.resources import Resources
 from penstock.state.errors import ConfigurationError, ProtocolError
 from penstock.state.ids import Generation, JobId, SlotId, new_job_id, new_nonce
 from penstock.state.obstore_objects import ObstoreObjects
@@ -92,7 +91,7 @@ class Driver:
     def send(self, slot: SlotId, message: ToSlot) -> None:
         self.slots[slot].deliver(message.generation, [message])
 
-    def acquire(self, slots: tuple[Resources, ...]) -> None:
+    def acquire(self, slots: tuple[Any, ...]) -> None:
         for _ in slots:
             process = self.node.slot(**self.options)
             process.lease(JobLease(self.job_id, "job", self.generation, self.storage, secret=SECRET))
