@@ -58,6 +58,8 @@ def changed(value: bytes | None, number: int) -> bytes:
 
 
 class Own:
+    """A value per key, in the row store."""
+
     def __init__(self, directory: Path, config: Configuration) -> None:
         self.backend: KeyedStateBackend = create_keyed_backend(
             "rocksdb",

@@ -55,8 +55,8 @@ BUFFER_TIMEOUT = Option(
 
 WATERMARK_INTERVAL = Option(
     "pipeline.auto-watermark-interval", DURATION, 200,
-    "How often watermark generators of one's own are asked by the clock (on_periodic_emit); 0: never. Those for bounded "
-    "out-of-orderness make watermarks after every batch.",
+    "How often watermark generators of one's own are asked by the clock (on_periodic_emit); 0: never. Those for "
+    "bounded out-of-orderness make watermarks after every batch.",
 )  # fmt: skip
 
 # checkpoints ---------------------------------------------------------------------------------------------------

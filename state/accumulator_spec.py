@@ -12,8 +12,8 @@ Word = Literal["int64", "float64"]
 
 @dataclass(frozen=True, slots=True)
 class AccumulatorSpec:
-    """What is folded: `count` of rows (column None) or of non-null values; `sum`, `min`, `max` or `moments` (moments.py)
-    of a column."""
+    """What is folded: `count` of rows (column None) or of non-null values; `sum`, `min`, `max` or `moments`
+    (moments.py) of a column."""
 
     kind: Literal["count", "sum", "min", "max", "moments"]
     column: str | None

@@ -13,6 +13,8 @@ from penstock.connectors.formats import Parquet
 
 
 class Order(NamedTuple):
+    """Of a customer."""
+
     customer: int
     at: int
     """ms."""
@@ -24,6 +26,8 @@ Spent = tuple[int, float, float]
 
 
 class Spending(ps.AggregateFunction):
+    """Orders to Spent."""
+
     def create_accumulator(self) -> Spent:
         return 0, 0.0, 0.0
 

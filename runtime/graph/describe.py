@@ -12,7 +12,7 @@ _FASTER = {
     "filter": "a polars expression, filter(pl.col(…) > …), would run vectorised",
     "window reduce": "agg(…) would run vectorised",
     "window aggregate": "agg(…) would run vectorised",
-    "window agg": "it runs vectorised when the stream's type is known, key_by names columns, and no aggregate needs rows",
+    "window agg": "it runs vectorised where the stream's type is known, key_by names columns, no aggregate needs rows",
 }
 """What a Python function of this kind could be replaced by."""
 
