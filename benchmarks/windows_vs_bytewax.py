@@ -63,7 +63,7 @@ def bytewax_flow(windows: str, path: Path) -> Any:
     flow = Dataflow("windows")
     rows = op.input("orders", flow, rows_from(path, ("customer", "at", "amount")))
     keyed = op.key_on("customer", rows, lambda row: str(row[0]))
-    clock = win.EventClock(lambda row: datetime.fromtimestamp(row[1] / 1_000, UTC), timedelta(0))
+    clock: Any = win.EventClock(lambda row: datetime.fromtimestamp(row[1] / 1_000, UTC), timedelta(0))
     folded = win.fold_window("spent", keyed, clock, windower, lambda: (0, 0.0, 0.0), spent, both, ordered=False)
     op.output("out", folded.down, nowhere())
     return flow
