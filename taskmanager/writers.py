@@ -18,6 +18,7 @@ from itertools import islice
 
 from ..runtime.batch import Batch
 from ..runtime.elements import (
+    MIN_WATERMARK,
     Barrier,
     Element,
     EndOfInput,
@@ -75,6 +76,7 @@ class OutputChannel:
         self._gathered: list[Batch] = []
         self._gathered_bytes = 0
         self._watermark: Watermark | None = None
+        self._newest = MIN_WATERMARK
         self.flush_at_ns: int | None = None
         self.queue: deque[tuple[Element, int]] = deque()
 
@@ -87,7 +89,11 @@ class OutputChannel:
             self.flush_at_ns = now_ns + self._options.flush_after_ns
 
     def add_watermark(self, watermark: Watermark, now_ns: int) -> None:
-        self._watermark = watermark
+        """One that is not newer changes nothing: what an operator behind an asynchronous one has made of its last
+        results may come behind the end of event time, which went ahead."""
+        if watermark.timestamp <= self._newest:
+            return
+        self._watermark, self._newest = watermark, watermark.timestamp
         if self.flush_at_ns is None:
             self.flush_at_ns = now_ns + self._options.flush_after_ns
 

@@ -70,7 +70,7 @@ def build_job(workload: Workload, warehouse: Warehouse, parallelism: int, life: 
     env = StreamExecutionEnvironment(Configuration(workload.config)).set_parallelism(parallelism)
     strategy = WatermarkStrategy.for_bounded_out_of_orderness(workload.bound_ms)
     if workload.drift_ms is not None:
-        strategy = strategy.with_watermark_alignment("all", workload.drift_ms, "100ms")
+        strategy = strategy.with_watermark_alignment("all", workload.drift_ms, "50ms")
     streams = {name: env.from_source(source, strategy) for name, source in _sources(workload, warehouse).items()}
     if workload.own_slots:
         streams = {name: stream.slot_sharing_group(name) for name, stream in streams.items()}

@@ -126,7 +126,7 @@ def draw_workload(random: Random, failing: bool, stormy: bool = False) -> Worklo
         sources[1] = tuple(_other_key(record) for record in sources[1])
     rules = draws.draw(4, 16) if "judged" in branches and random.random() < 0.5 else []
     strands = draws.draw(40, 160) if random.random() < 0.4 else []
-    service = Random(draws.next_id)
+    service, alignment = Random(draws.next_id), Random(f"alignment of {draws.next_id}")
     return Workload(
         sources=tuple(sources),
         splits=15 if stormy else random.randint(1, 9),
@@ -142,7 +142,7 @@ def draw_workload(random: Random, failing: bool, stormy: bool = False) -> Worklo
         join=random.choice(JOINS),
         strands=tuple(strands),
         own_slots=random.random() < 0.75,
-        drift_ms=service.choice((0, 300, 3_000)) if service.random() < 0.2 else None,
+        drift_ms=alignment.choice((300, 3_000)) if alignment.random() < 0.1 else None,
         batch_rows=batch_rows,
         pause_ms=lasts_ms * batch_rows * 2 // records_in_all,
         config=_draw_config(random) | (STORMY if stormy else {}),

@@ -116,8 +116,8 @@ def test_aligned_sources_that_wait_for_ended_ones_are_found(monkeypatch: pytest.
     """A job that is stuck: what happens meanwhile, for minutes, is left out."""
     monkeypatch.setattr(simulation, "LIMIT_AFTER_FAULTS_NS", 15_000_000_000)
     with ended_sources_hold_the_others():
-        assert any("stuck" in (run_seed(seed).violation or "") for seed in (0, 8))
-    assert not any(run_seed(seed).violation for seed in (0, 8))
+        assert "stuck" in (run_seed(52).violation or "")
+    assert run_seed(52).violation is None
 
 
 SCENARIOS = {
@@ -134,7 +134,7 @@ SCENARIOS = {
     "watermarks made amid the pipeline end once": (673, False),
     "a job that has stopped with a savepoint completes no checkpoint that was slower": (61, True),
     "a drain ends event time behind watermarks of its own": (65, False),
-    "a split that is assigned while others pause, to be aligned, is read": (2, True),
+    "watermarks made behind an asynchronous operator do not take back the end of event time": (71, False),
 }
 """Bugs that were found here, or nearly made: (seed that showed it then, stormy)."""
 

@@ -181,7 +181,10 @@ def test_a_barrier_flushes_and_overtakes_nothing() -> None:
     channel.add(ints(1), 0)
     channel.add_watermark(Watermark(5), 0)
     channel.add_watermark(Watermark(7), 0)
+    channel.add_watermark(Watermark(6), 0)
     channel.add_control(Barrier(CheckpointId(1), 0))
+    channel.add_watermark(Watermark(6), 0)
+    channel.flush()
     kinds = [type(e).__name__ for e in wire.elements]
     assert kinds == ["Batch", "Watermark", "Barrier"]
     assert wire.elements[1] == Watermark(7), "only the newest watermark is kept"
