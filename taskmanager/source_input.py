@@ -75,6 +75,7 @@ class SourceInput:
         self._events.append(status)
 
     def emit_at_once(self, element: Watermark | WatermarkStatus) -> None:
+        """Here everything is in order."""
         self._events.append(element)
 
     # what the task sees as its input
