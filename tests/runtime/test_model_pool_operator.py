@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from penstock.runtime.elements import Watermark
 from penstock.runtime.model_pool import DEATHS_PER_BATCH, FIRST_PAUSE_MS
+from penstock.runtime.model_workers import NoRoomError
 from penstock.runtime.operators import model_pool
 from penstock.runtime.operators.model_pool import ModelPoolOperator, PoolSettings
 from penstock.runtime.record_types import record_type_of
-from penstock.state.errors import RecordTypeError, UserCodeError
+from penstock.state.errors import ConfigurationError, RecordTypeError, UserCodeError
 from penstock.testing import AsyncHarness, ManualWorkers
 
 
@@ -221,6 +222,16 @@ def test_a_model_that_cannot_be_loaded_fails_at_once() -> None:
         Harness(operator(CannotLoad)) as harness,
         pytest.raises(UserCodeError, match=r"'operator'.*no weights.*its model cannot be loaded"),
     ):
+        harness.load(1)
+
+
+class NoRoom:
+    def __init__(self) -> None:
+        raise NoRoomError("no node has a GPU")
+
+
+def test_what_no_node_has_is_hopeless_for_a_job_that_never_ran() -> None:
+    with Harness(operator(NoRoom)) as harness, pytest.raises(ConfigurationError, match="no node has a GPU"):
         harness.load(1)
 
 
