@@ -156,8 +156,7 @@ class ExecutionGraph:
                 free.setdefault(resources, []).append(slot)
         left = {resources: iter(own) for resources, own in free.items()}
         self._slots = [
-            slot or next(left.get(wanted, iter(())), None)
-            for slot, wanted in zip(kept, self.slots_needed, strict=True)
+            slot or next(left.get(wanted, iter(())), None) for slot, wanted in zip(kept, self.slots_needed, strict=True)
         ]
         for subtask in self.subtasks if subtasks is None else subtasks:
             self.move(subtask, S.SCHEDULED, str(self.slot_of(subtask)))
