@@ -27,6 +27,8 @@ from per_record import run_on_cluster
 
 KEYS, PER_S = 1_000, 10_000
 LIMITS = {"tumbling": 5.0, "sliding": 8.0}
+PATIENCE = timedelta(seconds=10)
+"""Of its clock, for what two workers read at different speed: nothing may be late."""
 BYTEWAX_SHARE = 5
 """Its rate does not depend on how many rows there are; it reads this part of them."""
 
@@ -38,7 +40,7 @@ def write_orders(path: Path, rows: int) -> None:
         "at": pa.array([i * 1_000 // PER_S for i in ids], pa.int64()),
         "amount": pa.array([float(i % 1_000) for i in ids], pa.float64()),
     }
-    pq.write_table(pa.table(columns), path, row_group_size=rows // 2)
+    pq.write_table(pa.table(columns), path, row_group_size=PER_S)
 
 
 def bytewax_flow(windows: str, path: Path) -> Any:
@@ -63,7 +65,7 @@ def bytewax_flow(windows: str, path: Path) -> Any:
     flow = Dataflow("windows")
     rows = op.input("orders", flow, rows_from(path, ("customer", "at", "amount")))
     keyed = op.key_on("customer", rows, lambda row: str(row[0]))
-    clock: Any = win.EventClock(lambda row: datetime.fromtimestamp(row[1] / 1_000, UTC), timedelta(0))
+    clock: Any = win.EventClock(lambda row: datetime.fromtimestamp(row[1] / 1_000, UTC), PATIENCE)
     folded = win.fold_window("spent", keyed, clock, windower, lambda: (0, 0.0, 0.0), spent, both, ordered=False)
     op.output("out", folded.down, nowhere())
     return flow
