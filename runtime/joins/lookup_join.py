@@ -7,6 +7,8 @@ place of the record, and rows to be joined in the place of results. What a looku
     otherwise                                                  records with cached keys take their places among those
                                                                that wait for an answer, and need no call
 
+What needs no call takes no room among the `capacity` calls, or it would keep those from starting that it waits for.
+
 A record that waits for its call looks into the cache once more when its turn comes. The cache is not in checkpoints.
 What a timeout handler gives is not cached. A key of None is nothing to look up: there are no rows of it.
 """
@@ -17,12 +19,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..batch import Batch
-from ..functions import Function, callable_of
+from ..functions import Function, RuntimeContext, callable_of, close_function, open_function
 from ..keys import KeySelector
 from ..operators.async_io import AsyncOperator, AsyncSettings
 from ..operators.operator import OperatorContext, RestoredState
 from ..operators.result_queue import Entry
-from ..operators.user_code import is_immutable, keys_by, raise_user_error, shown
+from ..operators.user_code import is_immutable, keys_by, raise_user_error, shown, taken_apart
 from ..record_types import RecordType
 from .functions import never_changes
 from .lookup_cache import CachedRows, LookupCache, Rows
@@ -63,6 +65,10 @@ class LookupJoinOperator(AsyncOperator):
         self._hits = context.metrics.counter("lookup_cache_hits_total")
         self._misses = context.metrics.counter("lookup_cache_misses_total")
         context.metrics.gauge("lookup_cache_rows", lambda: self._cached.rows)
+        try:
+            open_function(self.join, RuntimeContext(context))
+        except Exception as error:
+            raise_user_error(context, error, "in open()")
         super().open(context, restored)
 
     # what comes in
@@ -114,6 +120,11 @@ class LookupJoinOperator(AsyncOperator):
 
     # calls
 
+    def _called_for(self) -> int:
+        """What needed no call is held back as well, and leaves the calls before it their room: any number of such
+        records may be behind one that waits for its call."""
+        return len(self._under_way) + len(self._pauses)
+
     def _is_answered(self, entry: Entry) -> bool:
         """Another record of the key has been answered since it came."""
         if self.cache is None:
@@ -141,10 +152,17 @@ class LookupJoinOperator(AsyncOperator):
             rows = (None,) if self.keeps_left else ()
         elif self.cache is not None and not self._fixed and not all(map(is_immutable, rows)):
             rows = self.row_type.copy_rows(list(rows))
+        records = [record, *(taken_apart(record, self.input_type) for _ in rows[1:])]  # each result has its own
         try:
-            return [self._join(record, row) for row in rows]
+            return [self._join(own, row) for own, row in zip(records, rows, strict=False)]
         except Exception as error:
             raise_user_error(self.context, error, f"joining the record {shown(record)}")
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            close_function(self.join)
 
 
 def _pair(left: Any, right: Any) -> tuple[Any, Any]:

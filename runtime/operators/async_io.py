@@ -158,8 +158,12 @@ class AsyncOperator(WaitingOperator, CheckpointedFunction):
 
     def _room(self) -> int:
         """How many more may be called for now."""
-        room = self.settings.capacity - (len(self._queue) - len(self._waiting))
+        room = self.settings.capacity - self._called_for()
         return room if self.settings.asynchronous else min(room, MOST_THREADS - len(self._under_way))
+
+    def _called_for(self) -> int:
+        """Records that have been called for and are not given out."""
+        return len(self._queue) - len(self._waiting)
 
     def _start(self, now_ns: int) -> None:
         calls: list[Entry] = []

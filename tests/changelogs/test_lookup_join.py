@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from penstock.runtime.async_functions import LookupFunction
 from penstock.runtime.elements import Watermark
+from penstock.runtime.functions import RuntimeContext
+from penstock.runtime.joins.functions import JoinFunction
 from penstock.runtime.joins.lookup_cache import CachedRows, LookupCache
 from penstock.runtime.joins.lookup_join import LookupJoinOperator
 from penstock.runtime.keys import KeyByFunction
@@ -40,10 +42,10 @@ def digit(record: int) -> int | None:
 
 def operator(*, cache: LookupCache | None = None, function: Any = None, join: Any = None, **more: Any) -> Any:
     settings = AsyncSettings("lookup", False, True, more.pop("ordered", True), more.pop("capacity", 3), 1_000)
-    types = (INT, more.pop("row_type", record_type_of(str)))
+    types = (more.pop("input_type", INT), more.pop("row_type", record_type_of(str)))
     return LookupJoinOperator(
         function or Rows(),
-        KeyByFunction(digit),
+        more.pop("selector", KeyByFunction(digit)),
         join,
         types,
         OPAQUE,
@@ -57,7 +59,7 @@ def joined(records: list[int]) -> list[tuple[int, str | None]]:
     return [(each, row) for each in records for row in ROWS[each % 10] or [None]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(
         st.one_of(st.lists(st.sampled_from([0, 10, 1, 11, 21, 2, 12]), max_size=6), st.just("answer")), max_size=25
@@ -125,6 +127,57 @@ def test_cached_records_do_not_overtake_those_that_wait() -> None:
         assert harness.events == [(1, "one")]
         harness.answer(2, "two")
         assert harness.events == [(1, "one"), (2, "two"), (11, "one"), Watermark(5)]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_what_needs_no_call_leaves_room_for_those_before_it(ordered: bool) -> None:
+    """However many there are: they wait for that call, which must not wait for them."""
+    with AsyncHarness(operator(cache=LookupCache(), ordered=ordered, capacity=2), record_type=INT) as harness:
+        harness.push([0])
+        harness.answer(0)
+        harness.push([2])
+        harness.watermark(1)
+        harness.push([1, 10, -1, 20, 30])
+        assert harness.calls.records == [2, 1]
+        harness.answer(1, "one")
+        harness.answer(2, "two")
+        assert sorted(harness.rows) == [
+            (-1, None),
+            (0, None),
+            (1, "one"),
+            (2, "two"),
+            *[(n, None) for n in (10, 20, 30)],
+        ]
+
+
+class Numbered(JoinFunction):
+    """What it does needs open()."""
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        self.subtask = runtime_context.get_index_of_this_subtask()
+
+    def join(self, left: int, right: str | None) -> tuple[int, str | None, int]:
+        return left, right, self.subtask
+
+
+def test_the_function_that_joins_is_opened_before_what_was_held_is_taken_up() -> None:
+    make = operator(cache=LookupCache(), join=Numbered())
+    with AsyncHarness(make, record_type=INT) as harness:
+        harness.push([1, -1])
+        snapshot = harness.snapshot()
+    with AsyncHarness(make, record_type=INT, restored=[snapshot]) as harness:
+        harness.answer(1, "one")
+        assert harness.events == [(1, "one", 0), (-1, None, 0)]
+
+
+def test_results_of_one_record_do_not_share_it() -> None:
+    selector = KeyByFunction(lambda record: record["key"])
+    make = operator(selector=selector, input_type=OPAQUE)
+    with AsyncHarness(make) as harness:
+        harness.push([{"key": 2}])
+        harness.answer(2, "two", "zwei")
+        harness.events[0][0]["key"] = 99
+        assert harness.events[1] == ({"key": 2}, "zwei")
 
 
 def test_an_inner_join_drops_records_without_rows() -> None:
