@@ -35,7 +35,7 @@ from ...state.descriptors import ValueStateDescriptor
 from ...state.errors import RecordTypeError
 from ...state.handles import CachedValueState
 from ..batch import NO_TIMESTAMP, Batch
-from ..elements import Watermark
+from ..elements import MIN_WATERMARK, Watermark
 from ..functions import OutputTag, RuntimeContext, close_function, open_function
 from ..keys import KeySelector
 from ..operators.co_process import KeysOfTwoInputs
@@ -89,6 +89,8 @@ class IntervalJoinOperator(KeysOfTwoInputs, KeyedOperator):
         self._expiry, self._undecided = self.backend.timers("event"), self.backend.timers("undecided")
         self._states = [self._state_of(side) for side in (LEFT, RIGHT)]
         self._at_hand = AtHand(self)
+        self._decided_at = MIN_WATERMARK
+        """All timers up to here have fired. After a restore nobody knows: a barrier may have come amid a firing."""
         try:
             open_function(self.call.function, RuntimeContext(context, self.backend))
         except Exception as error:
@@ -174,7 +176,7 @@ class IntervalJoinOperator(KeysOfTwoInputs, KeyedOperator):
         self, side: int, keys: Sequence[Any], rows: Sequence[Any], times: Sequence[int], met: Sequence[bool]
     ) -> None:
         reach = self._reach[side]
-        oldest = self.current_watermark - reach + 1
+        oldest = self._decided_at - reach + 1
         new: dict[Any, list[Entry]] = {}
         for key, entry in zip(keys, zip(times, rows, met, strict=True), strict=True):
             own = new.get(key)
@@ -220,6 +222,7 @@ class IntervalJoinOperator(KeysOfTwoInputs, KeyedOperator):
             self.backend.between_batches()
             yield
         collector.emit()
+        self._decided_at = watermark.timestamp
         while due := _due(self._expiry, watermark.timestamp, ROWS_AT_ONCE):
             for side in (LEFT, RIGHT):
                 self._let_go(side, [key for _, key, of in due if of == side])

@@ -31,7 +31,7 @@ from ..windows.evictors import Evictor, TimestampedValue
 from ..windows.session_operator import SessionOperator
 from ..windows.trigger import Trigger
 from ..windows.window_operator import WindowOperator
-from .functions import LEFT, gives_what_may_change
+from .functions import LEFT, PairsOf, gives_what_may_change
 
 Types = tuple[RecordType, RecordType]
 _NAMES = ("left-contents", "right-contents")
@@ -146,6 +146,7 @@ class _OfTwoInputs(KeysOfTwoInputs, WindowOperator):
         self.side_tags |= {tag for tag in late_tags if tag is not None}
         sides = self.evaluation if isinstance(self.evaluation, Sides) else self.evaluation.evaluation
         self._apart = gives_what_may_change(sides.function, sides.types)
+        self._may_give_contents = not isinstance(sides.function, PairsOf)
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
         self.evaluation.side = input_index
@@ -153,17 +154,18 @@ class _OfTwoInputs(KeysOfTwoInputs, WindowOperator):
         super().process_batch(batch, input_index)
 
     def _give_out(self, keep: bool) -> None:
-        """A product may be large: it goes on piece by piece."""
-        at_hand = self._at_hand
+        """A product may be large: it goes on piece by piece. keep: the lists that a co_group function is given go on
+        changing."""
+        at_hand, apart = self._at_hand, self._apart or (keep and self._may_give_contents)
         produced = self.evaluation.results(at_hand.key, at_hand)
         if produced is None:
             return
         collector, timestamp = at_hand.collector, at_hand.window().max_timestamp()
         if type(produced) is not GeneratorType:
-            collector.take(produced, timestamp, apart=self._apart)
+            collector.take(produced, timestamp, apart=apart)
             return
         while part := list(islice(produced, ROWS_AT_ONCE)):
-            collector.take(part, timestamp, apart=self._apart)
+            collector.take(part, timestamp, apart=apart)
             if collector.held >= ROWS_AT_ONCE:
                 collector.emit()
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.runtime.elements import MAX_WATERMARK
+from penstock.runtime.elements import MAX_WATERMARK, Watermark
 from penstock.runtime.functions import OutputTag, RuntimeContext
 from penstock.runtime.joins.functions import LEFT, JoinContext, ProcessJoinFunction
 from penstock.runtime.joins.interval_join import IntervalJoinOperator
@@ -229,6 +229,29 @@ def test_state_goes_while_time_goes_on(sides: tuple[type[Left], type[Right]]) ->
         statistics = harness.operator.state_statistics()
         assert statistics is not None
         assert (statistics.entries, statistics.timers) == (0, 0)
+
+
+def test_a_barrier_amid_a_firing_loses_nobody(sides: tuple[type[Left], type[Right]]) -> None:
+    """An unaligned one: after a restore records of the same keys may come before the watermark comes again."""
+    left, _right = sides
+    keys = [str(number) for number in range(100)]
+    with joined(CALLS["join"], "left") as harness:
+        harness.push([left(key, 1, 1) for key in keys], [1] * len(keys), LEFT)
+        next(harness.operator.process_watermark(Watermark(50)))
+        snapshot = harness.snapshot()
+        given = harness.output
+    assert 0 < len(given) < len(keys)
+    key = KeyByFunction(lambda record: record.key)
+    make = IntervalJoinOperator(
+        (key, key), CALLS["join"], (OPAQUE, OPAQUE), OPAQUE, lower_ms=-5, upper_ms=5, how="left"
+    )
+    with OperatorHarness(make, restored=[snapshot]) as harness:
+        harness.push([left(key, 2, 60) for key in keys], [60] * len(keys), LEFT)
+        harness.watermark(MAX_WATERMARK)
+        assert Counter(given + harness.output) == {(1, None): len(keys), (2, None): len(keys)}
+        statistics = harness.operator.state_statistics()
+        assert statistics is not None
+        assert statistics.timers == 0
 
 
 class OddApart(ProcessJoinFunction):

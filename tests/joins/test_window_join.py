@@ -309,6 +309,20 @@ def test_results_do_not_share_what_can_change() -> None:
         assert one is not other
 
 
+def test_what_co_group_gives_does_not_change_with_the_window(sides: tuple[type[Left], type[Right]]) -> None:
+    """It gives the very list of the window, which goes on."""
+    left, right = sides
+    key, kinds = KeyByFunction(lambda record: record.key, str), (record_type_of(left), record_type_of(right))
+    make = window_join_operator(
+        (key, key), TumblingEventTimeWindows(10), lambda lefts, rights: [lefts], kinds, OPAQUE, allowed_lateness_ms=100
+    )
+    with OperatorHarness(make, record_type=left) as harness:
+        harness.push([left("a", 1, 1)], [1], 0)
+        harness.watermark(20)
+        harness.push([left("a", 2, 2)], [2], 0)
+        assert [[each.number for each in lefts] for lefts in harness.output] == [[1], [1, 2]]
+
+
 def test_keys_of_two_types_never_meet(sides: tuple[type[Left], type[Right]]) -> None:
     left, right = sides
     with OperatorHarness(
