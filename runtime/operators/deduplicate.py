@@ -18,7 +18,7 @@ What stays after the end of the input, as in Flink: the keys that were seen, or 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -192,13 +192,24 @@ class KeepLastOperator(KeyedOperator):
             return at, kept[position]
 
         try:
-            self._last.fold(keys, range(len(rows)), step)
+            self._fold(keys, step)
         except Exception as error:
             raise_user_error(self.context, error, f"in a batch that begins with {shown(rows[0])}")
         if given:
             changes = Batch.of_rows(self.output_type, given, timestamps)
             changes.row_kinds = np.array(kinds, np.int8)
             self.output.emit(changes)
+
+    def _fold(self, keys: list[Any], step: Callable[[Timed | None, int], Timed]) -> None:
+        if self.ttl is None or not self.by_event_time:
+            self._last.fold(keys, range(len(keys)), step)
+            return
+        for position, key in enumerate(keys):  # the TTL goes on of what an earlier record leaves as it is
+            self.backend.set_current_key(key)
+            last = self._last.value()
+            newest = step(last, position)
+            if newest is not last:
+                self._last.update(newest)
 
 
 class LastOfAllOperator(RunningReduceOperator):

@@ -107,6 +107,17 @@ def test_a_key_that_is_forgotten_begins_anew(
         run.close()
 
 
+def test_an_earlier_record_does_not_keep_the_last_one(row: Any) -> None:
+    """It is dropped, and the TTL counts from the newest on."""
+    make = operator(row, "last", "event_time", StateTtlConfig(100))
+    newest, earlier, next_one = row("a", 1, 10), row("a", 2, 5), row("a", 3, 7)
+    with OperatorHarness(make, record_type=row) as harness:
+        for record in (newest, earlier, next_one):
+            harness.push([record], [record.at])
+            harness.advance_time(60)
+        assert harness.output == [newest, next_one]
+
+
 def test_a_last_record_that_equals_the_one_before_changes_nothing(row: Any) -> None:
     with OperatorHarness(operator(row, "last", "arrival"), record_type=row) as harness:
         harness.push([row("a", 1), row("a", 1), row("a", 2), row("a", 2)])
