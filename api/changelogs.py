@@ -123,6 +123,7 @@ class TableMethods(Configurable):
 def _deduplicating(stream: DataStream, keep: str, order: str, ttl: Duration | None) -> Operator:
     from ..runtime.operators.deduplicate import KeepEarliestOperator, KeepFirstOperator, KeepLastOperator
     from .keyed import KeyedStream
+    from .windowed import check_timestamps
 
     if not isinstance(stream, KeyedStream):
         raise PipelineError("deduplicate needs a key: deduplicate('id'), deduplicate(lambda record: record.id), or "
@@ -131,6 +132,8 @@ def _deduplicating(stream: DataStream, keep: str, order: str, ttl: Duration | No
         raise PipelineError(f"keep={keep!r} is neither 'first' nor 'last'")
     if order not in ("arrival", "event_time"):
         raise PipelineError(f"order={order!r} is neither 'arrival' nor 'event_time'")
+    if order == "event_time":
+        check_timestamps(stream, "deduplications by event time")
     config, selector, record_type = ttl_of(ttl), stream.selector, stream.record_type
     if keep == "last":
         return KeepLastOperator(selector, record_type, config, by_event_time=order == "event_time")

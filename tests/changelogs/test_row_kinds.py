@@ -289,6 +289,7 @@ KEYED = "regular_join takes a keyed stream: call key_by"
         (lambda p: p.deduplicate("nothing", name="it"), "there is no column 'nothing'"),
         (lambda p: p.deduplicate("item", keep="any", name="it"), "keep='any' is neither 'first' nor 'last'"),
         (lambda p: p.deduplicate("item", order="size", name="it"), "order='size' is neither"),
+        (lambda p: p.deduplicate("item", order="event_time", name="it"), "by event time need records with timestamps"),
         (lambda p: p.deduplicate("item", ttl="0s", name="it"), "a TTL is at least 1 ms"),
         (lambda p: p.key_by("item").regular_join(p, name="it"), KEYED),
         (lambda p: p.key_by("item").regular_join(p.key_by("item"), how="outer", name="it"), "how='outer' is no way"),
