@@ -10,9 +10,10 @@ A worker has up to two batches: the second one is on its way while it works on t
 has fewest, in the order in which they came.
 
 **Deaths.** A worker that ends by itself is replaced, after a pause that grows while none of them answers anything in
-between. The pool gives up, and the operator fails with it, when that has happened too often in a row; when one batch
-was being worked on at several deaths, because it is then most likely what they die of; and when a worker does not come
-up in time.
+between; who is left takes over what it had. The pool gives up, and the operator fails with it, when that has happened
+too often in a row, to each worker on average, because a node may take all of them with it; when one batch was being
+worked on at several deaths, because it is then most likely what they die of; and when a worker does not come up in
+time. What no node has room for is tried again for a moment only: a node may be about to join.
 
 Time is monotonic ns.
 """
@@ -30,9 +31,11 @@ CALLS_PER_WORKER = 2
 FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 100, 10_000
 """Before a worker is replaced; doubled with each death in a row."""
 DEATHS_IN_A_ROW = 6
-"""More, with no answer in between, and the pool gives up."""
+"""Of each worker. More, with no answer in between, and the pool gives up."""
 DEATHS_PER_BATCH = 3
 """So many workers died working on one batch: it is the batch."""
+NO_ROOM_MS, NO_ROOM_PAUSE_MS = 30_000, 1_000
+"""So long it is tried what no node has room for, and how often."""
 
 
 class PoolError(PenstockError):
@@ -77,6 +80,7 @@ class ModelPool:
         """When workers that ended are replaced."""
         self._numbers = 0
         self._in_a_row = 0
+        self._no_room_since_ns: int | None = None
         self._died_of: dict[int, int] = {}
         """Batch -> workers that died working on it."""
 
@@ -99,6 +103,7 @@ class ModelPool:
         return self._send()
 
     def worker_ready(self, worker: int) -> list[Order]:
+        self._no_room_since_ns = None
         if worker in self._workers:
             self._workers[worker].ready = True
         return self._send()
@@ -123,18 +128,26 @@ class ModelPool:
             died = self._died_of[number] = self._died_of.get(number, 0) + 1
             if died >= DEATHS_PER_BATCH:
                 raise PoolError(f"{died} of its actors have ended while they worked on one batch; {reason}", number)
-        if self._in_a_row > DEATHS_IN_A_ROW:
+        if self._in_a_row > DEATHS_IN_A_ROW * self._size:
             raise PoolError(f"{self._in_a_row} of its actors have ended in a row without an answer; {reason}")
-        pause_ms = min(FIRST_PAUSE_MS << (self._in_a_row - 1), LONGEST_PAUSE_MS)
+        pause_ms = min(FIRST_PAUSE_MS << ((self._in_a_row - 1) // self._size), LONGEST_PAUSE_MS)
         self._again_ns.append(now_ns + pause_ms * MS)
         return ended.calls
+
+    def no_room(self, worker: int, now_ns: int) -> bool:
+        """No node could ever give it what it asks for. False: none has come meanwhile that could."""
+        del self._workers[worker]
+        self._again_ns.append(now_ns + NO_ROOM_PAUSE_MS * MS)
+        if self._no_room_since_ns is None:
+            self._no_room_since_ns = now_ns
+        return now_ns - self._no_room_since_ns < NO_ROOM_MS * MS
 
     def next_due_ns(self) -> int | None:
         limits = [each.started_ns + self._start_timeout_ms * MS for each in self._workers.values() if not each.ready]
         return min([*self._again_ns, *limits], default=None)
 
     def tick(self, now_ns: int) -> list[Order]:
-        """What is due. PoolError."""
+        """What is due; and batches of workers that ended, to those that are left. PoolError."""
         due = [at_ns for at_ns in self._again_ns if at_ns <= now_ns]
         self._again_ns = [at_ns for at_ns in self._again_ns if at_ns > now_ns]
         orders: list[Order] = [self._start(now_ns) for _ in due]
@@ -144,7 +157,7 @@ class ModelPool:
                     f"an actor did not come up within {self._start_timeout_ms // 1_000} s: its model takes longer to "
                     "load, or no node has room for it now"
                 )
-        return orders
+        return orders + self._send()
 
     def _start(self, now_ns: int) -> StartWorker:
         self._numbers += 1

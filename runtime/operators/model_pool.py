@@ -258,8 +258,9 @@ class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
         match event:
             case WorkerReady(worker):
                 self._carry_out(self._pool.worker_ready(worker))
-            case WorkerEnded(_, _, NoRoomError() as error):  # a job that has run waits for its nodes
-                raise ConfigurationError(str(error)) if self.context.attempt == 1 else error
+            case WorkerEnded(worker, _, NoRoomError() as error):
+                if not self._pool.no_room(worker, now_ns):  # a job that has run waits for its nodes
+                    raise ConfigurationError(str(error)) if self.context.attempt == 1 else error
             case WorkerEnded(_, reason, error) if error is not None:
                 raise_user_error(self.context, error, reason)
             case WorkerEnded(worker, reason):

@@ -11,6 +11,8 @@ from penstock.runtime.model_pool import (
     DEATHS_IN_A_ROW,
     FIRST_PAUSE_MS,
     MS,
+    NO_ROOM_MS,
+    NO_ROOM_PAUSE_MS,
     ModelPool,
     PoolError,
     SendBatch,
@@ -46,6 +48,33 @@ def test_what_a_dead_worker_had_is_sent_again_before_all_that_waits() -> None:
     assert pool.worker_ready(3) == [SendBatch(3, 2), SendBatch(3, 3)]
     assert pool.worker_ended(1, "heard twice", 0) == []
     assert pool.next_due_ns() is None
+
+
+def test_who_is_left_takes_over_at_once() -> None:
+    pool = started()
+    pool.worker_ready(1)
+    pool.worker_ready(2)
+    assert pool.submit(0) == [SendBatch(1, 0)]
+    assert pool.worker_ended(1, "killed", 0) == [0]
+    assert pool.tick(0) == [SendBatch(2, 0)], "before another one is there, which may take minutes, or not come at all"
+
+
+def test_a_node_that_takes_all_workers_with_it_is_one_death_of_each() -> None:
+    pool = started(DEATHS_IN_A_ROW + 2)
+    for worker in range(1, DEATHS_IN_A_ROW + 3):
+        pool.worker_ready(worker)
+        pool.worker_ended(worker, "its node is lost", 0)
+    assert len(pool.tick(FIRST_PAUSE_MS * MS)) == DEATHS_IN_A_ROW + 2
+
+
+def test_what_no_node_has_room_for_is_tried_again_for_a_moment() -> None:
+    pool, now_ns = started(1), 0
+    for worker in range(1, NO_ROOM_MS // NO_ROOM_PAUSE_MS + 1):
+        assert pool.no_room(worker, now_ns)
+        now_ns += NO_ROOM_PAUSE_MS * MS
+        assert pool.next_due_ns() == now_ns
+        assert pool.tick(now_ns) == [StartWorker(worker + 1)]
+    assert not pool.no_room(worker + 1, now_ns)
 
 
 def test_pauses_grow_with_deaths_in_a_row_and_an_answer_ends_the_row() -> None:

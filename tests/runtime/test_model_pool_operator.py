@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.runtime.elements import Watermark
-from penstock.runtime.model_pool import DEATHS_PER_BATCH, FIRST_PAUSE_MS
+from penstock.runtime.model_pool import DEATHS_PER_BATCH, FIRST_PAUSE_MS, NO_ROOM_MS, NO_ROOM_PAUSE_MS
 from penstock.runtime.model_workers import NoRoomError
 from penstock.runtime.operators import model_pool
 from penstock.runtime.operators.model_pool import ModelPoolOperator, PoolSettings
@@ -231,8 +231,13 @@ class NoRoom:
 
 
 def test_what_no_node_has_is_hopeless_for_a_job_that_never_ran() -> None:
-    with Harness(operator(NoRoom)) as harness, pytest.raises(ConfigurationError, match="no node has a GPU"):
+    with Harness(operator(NoRoom)) as harness:
         harness.load(1)
+        harness.advance_time(NO_ROOM_PAUSE_MS)
+        assert harness.workers.started == [1, 2], "a node may be about to join"
+        harness.advance_time(NO_ROOM_MS)
+        with pytest.raises(ConfigurationError, match="no node has a GPU"):
+            harness.load(2)
 
 
 def test_what_is_no_batch_is_refused() -> None:
