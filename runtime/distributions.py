@@ -46,7 +46,7 @@ class Variance(Aggregate):
         counts, _means, squares = [values.to_numpy() for values in accumulated[0].flatten()]
         divisors = counts if self.population else counts - 1
         with np.errstate(divide="ignore", invalid="ignore"):
-            variances = squares / divisors
+            variances = np.where(squares < 0, np.nan, squares / divisors)
             return pa.array(np.sqrt(variances) if self.root else variances, mask=divisors < 1)
 
     def state_type(self, fields: Mapping[str, FieldType]) -> Any:
@@ -78,6 +78,8 @@ class Variance(Aggregate):
         divisor = count if self.population else count - 1
         if divisor < 1:
             return None
+        if squares < 0:  # values so far apart that their distance is infinite
+            return math.nan
         return math.sqrt(squares / divisor) if self.root else squares / divisor
 
 

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from penstock.runtime.aggregate import Aggregate
 from penstock.runtime.aggregates import RowAggregates
 from penstock.runtime.annotations import field_type_of
 from penstock.runtime.sketches import COMPRESSION, WAITING
+from penstock.state.column_store import ColumnStore
 from penstock.state.errors import PipelineError
 from penstock.state.serializers import serializer_for
 
@@ -129,6 +131,19 @@ def test_variance_is_stable_far_from_zero() -> None:
 def test_what_has_no_mean_has_no_variance(value: float) -> None:
     assert math.isnan(folded(ps.variance("v"), [[1.0, value], [2.0]]))
     assert math.isnan(folded(ps.stddev("v", population=True), [[1.0, 2.0], [value]]))
+
+
+def test_values_whose_distance_is_no_float_have_no_variance() -> None:
+    values, kind = [1e308, -1e308], pa.schema([("v", pa.float64())])
+    for make in (ps.variance, ps.stddev):
+        aggregate = make("v")
+        assert math.isnan(folded(aggregate, [values]))
+        (spec,) = aggregate.specs(kind) or ()
+        store = ColumnStore([pa.int64()], [spec])
+        with np.errstate(all="ignore"):
+            store.update([pa.array([1, 1])], {"v": pa.array(values)}, 0)
+        results = aggregate.finish([store.arrays(store.all_slots())[spec]], pa.float64())
+        assert math.isnan(results[0].as_py())
 
 
 def test_duckdb_says_the_same() -> None:
