@@ -134,6 +134,20 @@ class TimerMachine(RuleBasedStateMachine):
                 assert (None if due is None else due[0]) == min((timer[0] for timer in own), default=None)
                 self.model[name].discard(due)  # type: ignore[arg-type]
 
+    @rule(name=st.sampled_from(["event", "event", "processing"]), up_to=TIMES, most=st.sampled_from([1, 3, 100]))
+    def fire_alike(self, name: str, up_to: int, most: int) -> None:
+        """As windows do it: those of a timestamp and namespace at once."""
+        for backend in self.backends:
+            timers, last = backend.timers(name), EARLIEST
+            while (due := timers.pop_due_alike(up_to, most)) is not None:
+                timestamp, namespace, keys = due
+                assert 1 <= len(keys) <= most
+                assert last <= timestamp <= up_to
+                last = timestamp
+                for key in keys:
+                    self.model[name].remove((timestamp, key, namespace))
+        assert all(timer[0] > up_to for timer in self.model[name])
+
     @rule(name=st.sampled_from(["event", "processing"]))
     def look(self, name: str) -> None:
         for backend in self.backends:
