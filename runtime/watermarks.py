@@ -126,7 +126,8 @@ class WatermarkStrategy:
 
     def with_idleness(self, idle_timeout: Duration) -> WatermarkStrategy:
         """A split that gives nothing for so long does not hold back the others. One that may not be read (it is
-        aligned, or the job backpressured) is not silent."""
+        aligned, or the job backpressured) is not silent. Amid a pipeline (assign_timestamps_and_watermarks) it is all
+        that a subtask receives, and what keeps that back further upstream makes it silent: choose a longer time."""
         return replace(self, idleness_ms=_duration_ms(idle_timeout, "with_idleness", positive=True))
 
     def with_future_guard(self, max_ahead: Duration, on_violation: str | OutputTag[Any] = "drop") -> WatermarkStrategy:

@@ -1,4 +1,8 @@
-"""Timestamps and watermarks in the middle of a pipeline. Watermarks of upstream end here."""
+"""Timestamps and watermarks in the middle of a pipeline. Watermarks of upstream end here.
+
+Silence. While the subtask is blocked nobody asks for its timers: one that comes late says nothing of the input, which
+may be waiting. That goes first, and only if nothing comes is it silent.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,10 @@ from ..record_types import RecordType
 from ..watermarks import WatermarkStrategy
 from .event_time import EventTime
 from .operator import Firing, Operator, OperatorContext, RestoredState, immediate
+
+_LATE_MS = 100
+_LATE_SHARE = 8
+"""A timer is late by more than this, and more than this part of the idleness."""
 
 
 class WatermarksOperator(Operator):
@@ -93,14 +101,23 @@ class WatermarksOperator(Operator):
         return min((at_ms for at_ms in (idle_ms, due_ms) if at_ms is not None), default=None)
 
     def advance_processing_time(self, now_ms: int) -> Firing:
-        idleness_ms = self.strategy.idleness_ms
-        if idleness_ms is not None and self._active_ms + idleness_ms <= now_ms:
+        if self._is_silent(now_ms):
             self._silent = True
             self._mark_idle(True)
         elif self._event_time.is_due(now_ms):
             self._event_time.ask(self._generator)
             self._advance(self._generator.watermark, self._generator.idle)
         yield from ()
+
+    def _is_silent(self, now_ms: int) -> bool:
+        idleness_ms = self.strategy.idleness_ms
+        if idleness_ms is None:
+            return False
+        late_ms, share_ms = now_ms - self._active_ms - idleness_ms, idleness_ms // _LATE_SHARE
+        if late_ms > max(share_ms, _LATE_MS):
+            self._active_ms = now_ms + share_ms - idleness_ms
+            return False
+        return late_ms >= 0
 
     def process_watermark(self, watermark: Watermark) -> Firing:
         """The chain forwards the end of event time, which is everybody's, and no other one of upstream."""

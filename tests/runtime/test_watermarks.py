@@ -199,6 +199,17 @@ def test_watermarks_operator() -> None:
         assert merged.elements == [Watermark(14)]
 
 
+def test_who_is_asked_late_was_blocked_and_its_input_is_not_silent() -> None:
+    with OperatorHarness(WatermarksOperator(BOUNDED.with_idleness("1s"), OPAQUE)) as harness:
+        harness.push([10])
+        harness.advance_time(60_000)
+        harness.push([20])
+        assert harness.elements == [Watermark(4), Watermark(14)], "what came meanwhile goes first"
+        harness.advance_time(60_000)
+        harness.advance_time(1_000 // 8)
+        assert harness.elements[2:] == [IDLE], "nothing came"
+
+
 def test_errors_of_assigners_name_the_operator() -> None:
     for assigner, error in ((lambda r, _: None, RecordTypeError), (lambda r, _: r.no, UserCodeError)):
         operator = WatermarksOperator(BOUNDED.with_timestamp_assigner(assigner), OPAQUE)
