@@ -67,6 +67,10 @@ class Aggregate(ABC):
         schema = pa.schema([(name, field.arrow) for name, field in fields.items()])
         return arrow_field_type(self.result_type(schema), self.nullable)
 
+    def of(self, fields: Mapping[str, FieldType]) -> Aggregate:
+        """The same, of records with these fields: its accumulators are exactly of the type for state."""
+        return self
+
     @abstractmethod
     def state_type(self, fields: Mapping[str, FieldType]) -> Any:
         """The type of its accumulators; Any where nothing is known of the values in them."""

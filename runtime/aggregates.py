@@ -142,6 +142,11 @@ class Avg(Aggregate):
     """Sum by count, as a float."""
 
     column: str
+    zero: float = 0
+    """The sum of no values; 0.0 of floats."""
+
+    def of(self, fields: Mapping[str, FieldType]) -> Aggregate:
+        return replace(self, zero=0.0) if number_type(fields, self.column) is float else self
 
     def specs(self, schema: pa.Schema) -> tuple[AccumulatorSpec, ...]:
         word = number_word(schema, self.column, "avg")
@@ -161,7 +166,7 @@ class Avg(Aggregate):
         return GenericAlias(tuple, (number_type(fields, self.column), int))
 
     def create(self) -> tuple[Any, int]:
-        return 0, 0
+        return self.zero, 0
 
     def add(self, accumulator: tuple[Any, int], value: Any) -> tuple[Any, int]:
         if value is None:
@@ -218,6 +223,8 @@ class RowAggregates(AggregateFunction):
         """fields: of the records; without them accumulators are pickled."""
         self.names = tuple(aggregates)
         self._aggregates = tuple(aggregates.values())
+        if fields is not None:
+            self._aggregates = tuple([each.of(fields) for each in self._aggregates])
         self._record_type: type | None = None
         self._getters: list[Callable[[Any], Any]] = []
         self.accumulator_type: Any = None

@@ -29,6 +29,7 @@ belong to where a record arrives.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -36,9 +37,10 @@ from ...state.errors import PipelineError, RecordTypeError
 from ...state.ids import CheckpointId
 from ..batch import Batch, Int64Array
 from ..elements import MIN_WATERMARK, Watermark, WatermarkStatus
+from ..field_types import FieldType
 from ..functions import RuntimeContext, callable_of, close_function, open_function
 from ..keys import KeySelector
-from ..nested_types import Struct
+from ..nested_types import ListOf, Struct
 from ..operators.keyed import ROWS_AT_ONCE
 from ..operators.operator import Firing, Operator, OperatorContext, RestoredState, drained
 from ..operators.user_code import keys_by, raise_user_error, shown
@@ -257,8 +259,17 @@ def partial_type(key_annotation: Any, contents: RecordType) -> RecordType:
     for part, what in ((key, "key"), (contents, "accumulator")):
         if part.opaque:
             return OpaqueType(f"the type of the {what} is not known, or pickled")
-    fields = tuple(part.struct if isinstance(part, RowType) else part.value for part in (key, contents))  # type: ignore[attr-defined]
-    return RowType(Struct(False, TupleShape(tuple, ("key", "contents")), fields))
+    of_key, of_contents = (part.struct if isinstance(part, RowType) else part.value for part in (key, contents))  # type: ignore[attr-defined]
+    return RowType(Struct(False, TupleShape(tuple, ("key", "contents")), (_or_none(of_key), of_contents)))
+
+
+def _or_none(key: FieldType) -> FieldType:
+    """None stands beside any type of key, at any position (keys.py)."""
+    if isinstance(key, Struct):
+        key = replace(key, fields=tuple(map(_or_none, key.fields)))
+    elif isinstance(key, ListOf):
+        key = replace(key, item=_or_none(key.item))
+    return replace(key, nullable=True)
 
 
 def check_two_phase(

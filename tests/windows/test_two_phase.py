@@ -13,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
+from penstock.runtime.aggregates import RowAggregates
+from penstock.runtime.annotations import field_type_of
+from penstock.runtime.batch import Batch
 from penstock.runtime.elements import MAX_WATERMARK, Watermark, WatermarkStatus
 from penstock.runtime.functions import AggregateFunction
 from penstock.runtime.keys import KeyByFunction
-from penstock.runtime.record_types import OPAQUE
+from penstock.runtime.record_types import OPAQUE, record_type_of
 from penstock.runtime.watermark_merge import WatermarkMerge
 from penstock.runtime.windows import two_phase
 from penstock.runtime.windows.assigners import (
@@ -27,8 +30,9 @@ from penstock.runtime.windows.assigners import (
 )
 from penstock.runtime.windows.building import window_operator
 from penstock.runtime.windows.evaluations import Aggregate, Folding, Reduce
-from penstock.runtime.windows.two_phase import OF_PARTIALS, LocalWindowOperator
+from penstock.runtime.windows.two_phase import OF_PARTIALS, LocalWindowOperator, partial_type
 from penstock.state.errors import PipelineError
+from penstock.taskmanager.frames import transcoded
 from penstock.testing.harness import OperatorHarness, rescaled, subtask_for
 
 LARGEST_SIZE = 60
@@ -279,6 +283,17 @@ def test_a_barrier_amid_the_giving_out_leaves_nothing_behind() -> None:
         for _ in firing:
             pass
         assert len(harness.output) == 6
+
+
+def test_partials_of_null_keys_and_of_no_values_are_carried_exactly() -> None:
+    function = RowAggregates({"mean": ps.avg("x"), "middle": ps.median("x")}, {"x": field_type_of(float | None)})
+    accumulator = function.add({"x": None}, function.create_accumulator())
+    for annotation, keys in ((str, ["a", None]), (tuple[str, int], [("a", None), None, (None, 1)])):
+        kind = partial_type(annotation, record_type_of(function.accumulator_type))
+        assert not kind.opaque
+        partials = [(key, accumulator) for key in keys]
+        carried = transcoded(Batch.of_rows(kind, partials, [0] * len(partials)))
+        assert repr(carried.rows()) == repr(partials)
 
 
 # ---- pipelines
