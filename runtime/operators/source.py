@@ -148,6 +148,8 @@ class SourceOperator(Operator):
             case ReaderEnd():
                 self._ended = True
                 self._give_out([Watermark(MAX_WATERMARK)])
+                if self._alignment is not None:
+                    self._alignment.report(None)
         self._mark_idle()
         if self._alignment is not None:
             self._align(self._alignment)
@@ -257,6 +259,7 @@ class SourceOperator(Operator):
     def align(self, lowest: int | None) -> None:
         """The master's answer to a report: the lowest watermark of the group; None: nobody holds the others back."""
         if self._alignment is not None:
+            self._look_at_the_clock()
             self._alignment.announced(lowest)
             self._align(self._alignment)
 

@@ -9,8 +9,9 @@ answer allows it:
   might never come to the one that all wait for.)
 
 Nobody waits for ever: the split that is the group's lowest is never too far ahead, and it is read. A subtask whose
-splits are idle, or that has none, reports that it holds nobody back; that one has ended the master knows. Reports are
-repeated, so one that is lost, or comes to a new master, costs an interval. Before the first answer nothing pauses.
+splits are idle, or that has none, reports that it holds nobody back, as does one that has read all (once: if that is
+lost the master still learns that its task has ended). Reports are repeated, so one that is lost, or comes to a new
+master, costs an interval. Before the first answer nothing pauses.
 So a split may be ahead by the drift, what was read within about two intervals, and a batch.
 
 A split that pauses is not silent: it does not become idle by that, and goes on holding the watermark of its subtask.

@@ -142,6 +142,31 @@ def test_it_reports_by_the_clock_and_who_holds_nobody_back_says_so() -> None:
     assert subtask.reports[2:] == [None, None, None, None]  # both splits are read to their ends
 
 
+def test_a_split_that_may_be_read_again_has_its_whole_idleness() -> None:
+    """However long the answer took."""
+    subtask = Subtask([[100, 110]], ALIGNED.with_idleness(250), kind=_Pausing)
+    subtask.poll()
+    subtask.operator.align(0)
+    subtask.poll()
+    subtask.harness.clock.advance(10_000)
+    subtask.operator.align(None)
+    assert subtask.poll() == []
+    subtask.harness.advance_time(249)
+    assert IDLE not in subtask.harness.elements
+    subtask.harness.advance_time(1)
+    assert IDLE in subtask.harness.elements
+
+
+def test_who_has_read_all_says_at_once_that_it_holds_nobody_back() -> None:
+    """What it has read may be under way in its task for long."""
+    subtask = Subtask([[0]])
+    subtask.operator.add_splits([], True)
+    subtask.poll(2)
+    assert subtask.reports[-1] is not None
+    subtask.poll()
+    assert subtask.reports[-1] is None
+
+
 def test_idle_splits_hold_nobody_back() -> None:
     subtask = Subtask([[0, 1]], ALIGNED.with_idleness(250), kind=_Pausing)
     for _ in range(4):
