@@ -61,15 +61,16 @@ class TableMethods(Configurable):
 
         return cast("DataStream", self)._add("as changelog", make, name)
 
-    def to_upsert(self, *key: Any, key_type: Any = None, name: str | None = None) -> DataStream:
+    def to_upsert(
+        self, *key: Any, ttl: Duration | None = None, key_type: Any = None, name: str | None = None
+    ) -> DataStream:
         """For sinks that overwrite by key: the newest record of every key (+I, +U) and keys to be removed (-D).
 
-        `key` as in key_by; at any time at most one record of the result may have it. What an update takes back (-U) is
-        dropped, unless the update changes the key: then it is a -D."""
-        from ..runtime.operators.changelogs import ToUpsertOperator
-
+        `key` as in key_by; at most one record of the result has it. Of a changelog that takes updates back (-U) the
+        records are kept by key, for the halves of an update may come in either order; ttl: for how long after the last
+        change of the key. Upserts are left as they are: their key must be this one."""
         keyed = cast("DataStream", self).key_by(*key, key_type=key_type)
-        return keyed._add("to upsert", lambda: ToUpsertOperator(keyed.selector, self.record_type), name)
+        return keyed._add("to upsert", lambda: _upserting(keyed, ttl), name)
 
     def deduplicate(
         self,
@@ -118,6 +119,16 @@ class TableMethods(Configurable):
         waiting = Waiting("lookup", ordered, capacity, timeout, retry, on_timeout)
         stream, own, types = cast("DataStream", self), (key, key_type), (row_type, output_type)
         return lookup_joined(stream, lookup, own, function, types, waiting, how=how, cache=cache, name=name)
+
+
+def _upserting(stream: DataStream, ttl: Duration | None) -> Operator:
+    from ..runtime.operators.changelogs import AsUpsertsOperator, ToUpsertOperator
+    from .keyed import KeyedStream
+
+    config = ttl_of(ttl)
+    if stream.changelog_mode is ChangelogMode.ALL and isinstance(stream, KeyedStream):
+        return ToUpsertOperator(stream.selector, stream.record_type, config)
+    return AsUpsertsOperator(stream.record_type)
 
 
 def _deduplicating(stream: DataStream, keep: str, order: str, ttl: Duration | None) -> Operator:

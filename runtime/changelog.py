@@ -10,7 +10,8 @@ built, from its operators: a stream's *mode* says which kinds may come.
 
 Apply a changelog to an empty multiset, adding with +I and +U and removing with -U and -D, and you have its result. For
 that the changes of a record must not overtake each other: an operator leaves their order as it is, what partitions by
-key sends the halves of an update to one subtask unless the update changes the key, and round robin is refused.
+key sends the halves of an update to one subtask unless the update changes the key, and round robin is refused. Where
+it does, the halves come in either order; for a multiset that is all the same, and `to_upsert` sees to it.
 
 An operator that does not know kinds would count a deletion as one more record. So every operator says what it accepts
 (`Operator.accepts`), which is insertions only unless it says otherwise, and everything else is refused when the

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -16,10 +17,13 @@ import penstock as ps
 from penstock.connectors.files import FileSink
 from penstock.connectors.formats import Json
 from penstock.jobmanager.local_job import LocalJob
+from penstock.runtime.batch import Batch
+from penstock.runtime.changelog import changes
 from penstock.runtime.keys import KeyByFunction
-from penstock.runtime.operators.changelogs import ToUpsertOperator
+from penstock.runtime.operators.changelogs import AsUpsertsOperator, ToUpsertOperator
 from penstock.runtime.record_types import record_type_of
 from penstock.state.errors import JobFailedError, PipelineError
+from penstock.state.ttl_config import StateTtlConfig
 from penstock.testing.harness import OperatorHarness
 from penstock.testing.lists import ListSink
 
@@ -116,44 +120,100 @@ def test_a_stream_is_made_a_changelog() -> None:
         run(lambda env: env.from_collection([1]).as_changelog(lambda _: 1))  # type: ignore[arg-type, return-value]
 
 
+def applied(upserts: Iterable[ps.Change], key: Callable[[Any], Any]) -> dict[Any, Any]:
+    """What a sink has that overwrites by key."""
+    table: dict[Any, Any] = {}
+    for kind, record in upserts:
+        assert kind is not ps.RowKind.UPDATE_BEFORE
+        if kind.adds:
+            table[key(record)] = record
+        else:
+            table.pop(key(record), None)
+    return table
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=40), st.integers(0, 10**6))
 def test_upserts_leave_the_newest_record_of_every_key(
     subtasks: Any, row: Any, steps: list[tuple[int, int]], seed: int
 ) -> None:
-    """Records of a table with a key (number), by which updates may change it; they are spread by another one."""
-    selector = KeyByFunction(lambda record: record.number, int)
-    operators = subtasks(lambda: ToUpsertOperator(selector, record_type_of(row)), [row], random.Random(seed))
+    """Records of a table with a key (number), by which updates may change it. The changes of every record come in
+    their order, those of two records in either: as from the subtasks of a join."""
+    chance = random.Random(seed)
     table: dict[int, Any] = {}
-    upserts: dict[int, Any] = {}
-    changelog: list[ps.Change] = []
-    for old, new in steps:
-        record = row(str(len(changelog)), new)
+    ways: tuple[list[ps.Change], ...] = ([], [], [])
+    way_of: dict[Any, list[ps.Change]] = {}
+
+    def change(kind: ps.RowKind, record: Any) -> None:
+        way_of.setdefault(record, chance.choice(ways)).append(ps.Change(kind, record))
+
+    for serial, (old, new) in enumerate(steps):
+        record = row(str(serial), new)
         if old in table and new != old and new in table:
-            changelog.append(ps.Change(ps.RowKind.DELETE, table.pop(old)))
-        elif old in table:
-            changelog.append(ps.Change(ps.RowKind.UPDATE_BEFORE, table.pop(old)))
-            changelog.append(ps.Change(ps.RowKind.UPDATE_AFTER, record))
-            table[new] = record
-        elif new not in table:
-            changelog.append(ps.Change(ps.RowKind.INSERT, record))
-            table[new] = record
-    harnesses = operators.harnesses
-    operators.hand_in = lambda: None  # a table of upserts is no multiset
-    try:
-        operators.push(0, changelog, lambda record: record.number)
-        for harness in harnesses:
-            for batch in harness.batches:
-                kinds = [0] * len(batch) if batch.row_kinds is None else batch.row_kinds.tolist()
-                for record, kind in zip(batch.rows(), kinds, strict=True):
-                    assert kind != ps.RowKind.UPDATE_BEFORE
-                    if kind == ps.RowKind.DELETE:
-                        upserts.pop(record.number, None)
-                    else:
-                        upserts[record.number] = record
-    finally:
-        operators.close()
-    assert upserts == table
+            change(ps.RowKind.DELETE, table.pop(old))
+            continue
+        if old in table:
+            change(ps.RowKind.UPDATE_BEFORE, table.pop(old))
+        elif new in table:
+            continue
+        change(ps.RowKind.UPDATE_AFTER if old in table else ps.RowKind.INSERT, record)
+        table[new] = record
+    make = ToUpsertOperator(KeyByFunction(lambda record: record.number, int), record_type_of(row))
+    run = subtasks(lambda: make, [row], chance)
+    run.table.apply = lambda changes: None  # a table of upserts is no multiset
+    while left := [way for way in ways if way]:
+        way = chance.choice(left)
+        cut = chance.randint(1, 4)
+        run.push(0, way[:cut], lambda record: record.number)
+        del way[:cut]
+        if chance.random() < 0.1:
+            run.restart()
+    assert applied(run.given, lambda record: record.number) == table
+    assert run.left() == (len(table), 0)
+    run.close()
+
+
+def test_upserts_of_a_join_by_another_key() -> None:
+    """An update goes from one of its subtasks to another one."""
+
+    def build(env: ps.StreamExecutionEnvironment) -> Any:
+        cents = env.from_collection([(number, -number) for number in range(10)]).key_by(lambda pair: pair[0] % 10)
+        prices = last_prices(env).key_by(lambda price: price.cents % 10)
+        return prices.regular_join(cents, lambda price, pair: price).to_upsert(lambda price: price.item)
+
+    assert Counter(applied(run(build, 3), lambda price: price.item).values()) == LAST
+
+
+@pytest.mark.parametrize("record", [("a", 1.5), ("a", float("nan"))])
+def test_a_record_is_found_that_does_not_equal_itself(record: tuple[str, float]) -> None:
+    make = ToUpsertOperator(KeyByFunction(lambda each: each[0]), record_type_of(tuple[str, float]))
+    again = (record[0], float(str(record[1])))
+    steps = [(ps.RowKind.INSERT, record), (ps.RowKind.INSERT, ("a", 2.5)), (ps.RowKind.DELETE, again)]
+    with OperatorHarness(make, record_type=tuple[str, float]) as harness:
+        for kind, each in [*steps, (ps.RowKind.DELETE, ("a", 2.5))]:
+            harness.push_batch(changed([each], [kind], tuple[str, float]))
+        assert kinds_of(harness) == [ps.RowKind.INSERT, ps.RowKind.INSERT, ps.RowKind.DELETE]
+
+
+def test_what_was_forgotten_is_removed_when_it_is_taken_back(row: Any) -> None:
+    selector = KeyByFunction(lambda record: record.number)
+    with OperatorHarness(
+        ToUpsertOperator(selector, record_type_of(row), StateTtlConfig(100)), record_type=row
+    ) as harness:
+        harness.push([row("a", 1)])
+        harness.advance_time(100)
+        harness.push_batch(changed([row("a", 1)], [ps.RowKind.DELETE], row))
+        assert kinds_of(harness) == [ps.RowKind.INSERT, ps.RowKind.DELETE]
+
+
+def changed(records: list[Any], kinds: list[ps.RowKind], kind: Any) -> Batch:
+    batch = Batch.of_rows(record_type_of(kind), records)
+    batch.row_kinds = np.array(kinds, np.int8)
+    return batch
+
+
+def kinds_of(harness: OperatorHarness) -> list[ps.RowKind]:
+    return [each.kind for batch in harness.batches for each in changes(batch.rows(), batch.row_kinds)]
 
 
 def test_updates_of_one_key_become_upserts() -> None:
@@ -163,10 +223,12 @@ def test_updates_of_one_key_become_upserts() -> None:
 
 
 def test_a_batch_of_insertions_is_left_alone(row: Any) -> None:
-    make = ToUpsertOperator(KeyByFunction(lambda record: record.key), record_type_of(row))
-    with OperatorHarness(make, record_type=row) as harness:
-        harness.push([row("a", 1), row("a", 2)])
-        assert harness.output == [row("a", 1), row("a", 2)]
+    kind = record_type_of(row)
+    for make in (ToUpsertOperator(KeyByFunction(lambda record: record.key), kind), AsUpsertsOperator(kind)):
+        with OperatorHarness(make, record_type=row) as harness:
+            harness.push([row("a", 1), row("a", 2)])
+            assert harness.output == [row("a", 1), row("a", 2)]
+            assert harness.batches[0].row_kinds is None
 
 
 # ---- who takes which
