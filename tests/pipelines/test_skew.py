@@ -22,7 +22,7 @@ class Click(NamedTuple):
 
 
 HOT = "home"
-CLICKS = [Click(HOT if i % 20 else f"page {i % 7}", i, i * 2 - i % 5) for i in range(3_000)]
+CLICKS = [Click(HOT if i % 20 else f"page {i % 7}", i, i * 3 - i % 5) for i in range(1_800)]
 EVENT_TIME = ps.WatermarkStrategy.for_bounded_out_of_orderness("20ms").with_timestamp_assigner(lambda c, _: c.at)
 
 
@@ -48,34 +48,34 @@ PHASES = (False, True)
 KINDS = ("aggregate", "reduce", "agg", "all")
 
 
-def build(env: Any, source: Any) -> None:
+def build(env: Any, source: Any, kinds: tuple[str, ...] = KINDS) -> None:
     clicks = env.from_source(source, EVENT_TIME, name="clicks").uid("clicks")
     for two_phase in PHASES:
         by_page = clicks.key_by(lambda click: click.page, key_type=str)
         tumbling = by_page.window(ps.TumblingEventTimeWindows("2s"))
         sliding = by_page.window(ps.SlidingEventTimeWindows("3s", "1s"))
-        streams = {
-            "aggregate": sliding.aggregate(Total(), two_phase=two_phase, name=f"aggregate {two_phase}"),
-            "reduce": tumbling.reduce(added, two_phase=two_phase, name=f"reduce {two_phase}"),
-            "agg": sliding.agg(
-                two_phase=two_phase, n=ps.count(), top=ps.max("value"), mean=ps.avg("value"), name=f"agg {two_phase}"
-            ),
-            "all": clicks.window_all(ps.TumblingEventTimeWindows("2s")).aggregate(
-                Total(), two_phase=two_phase, name=f"all {two_phase}"
-            ),
-        }
-        for kind, stream in streams.items():
-            stream.uid(f"{kind} {two_phase}").sink_to(
-                ListSink(f"{kind} {two_phase}"), name=f"results of {kind} {two_phase}"
-            )
+        for kind in kinds:
+            name = f"{kind} {two_phase}"
+            if kind == "aggregate":
+                stream = sliding.aggregate(Total(), two_phase=two_phase, name=name)
+            elif kind == "reduce":
+                stream = tumbling.reduce(added, two_phase=two_phase, name=name)
+            elif kind == "agg":
+                aggregates = {"n": ps.count(), "top": ps.max("value"), "mean": ps.avg("value")}
+                stream = sliding.agg(two_phase=two_phase, name=name, **aggregates)
+            else:
+                in_one = clicks.window_all(ps.TumblingEventTimeWindows("2s"))
+                stream = in_one.aggregate(Total(), two_phase=two_phase, name=name)
+            stream.uid(name).sink_to(ListSink(name), name=f"results of {name}")
 
 
-def assert_alike(results: Any) -> None:
-    for kind in KINDS:
+def assert_alike(results: Any, kinds: tuple[str, ...] = KINDS) -> None:
+    for kind in kinds:
         one, two = (Counter(map(repr, results(f"{kind} {two_phase}"))) for two_phase in PHASES)
         assert sum(one.values()) >= 3
         assert one == two, kind
-    assert sum(total for _, total in results("all True")) == sum(click.value for click in CLICKS)
+    if "all" in kinds:
+        assert sum(total for _, total in results("all True")) == sum(click.value for click in CLICKS)
 
 
 def read(driven: Any, name: str) -> int:
@@ -84,7 +84,7 @@ def read(driven: Any, name: str) -> int:
     return int(vertex.records_in)
 
 
-@pytest.mark.parametrize("parallelism", [1, 2, 3])
+@pytest.mark.parametrize("parallelism", [1, 3])
 def test_straight_through_with_few_records_over_the_exchange(
     parallelism: int, new_env: Any, drive: Any, held_source: Any, results: Any, tmp_path: Path
 ) -> None:
@@ -101,15 +101,25 @@ def test_straight_through_with_few_records_over_the_exchange(
         assert read(driven, f"{kind} True") <= len(CLICKS) / 10, "of the hot key hardly any"
 
 
-@pytest.mark.parametrize(("backend", "before", "after"), [("heap", 1, 3), ("rocksdb", 3, 2)])
+@pytest.mark.parametrize(
+    ("backend", "before", "after", "kinds"), [("heap", 1, 3, KINDS), ("rocksdb", 3, 2, ("aggregate", "agg"))]
+)
 def test_stopped_and_killed_on_the_way(
-    backend: str, before: int, after: int, new_env: Any, drive: Any, held_source: Any, results: Any, tmp_path: Path
+    backend: str,
+    before: int,
+    after: int,
+    kinds: tuple[str, ...],
+    new_env: Any,
+    drive: Any,
+    held_source: Any,
+    results: Any,
+    tmp_path: Path,
 ) -> None:
     gate = tmp_path / "gate"
 
     def started(parallelism: int, restore: str | None) -> Any:
         env = new_env(parallelism, restore).set_state_backend(backend)
-        build(env, held_source(CLICKS, gate, 250, splits=3, batch_rows=20, record_type=Click))
+        build(env, held_source(CLICKS, gate, 150, splits=3, batch_rows=20, record_type=Click), kinds)
         return drive(env)
 
     path = started(before, None).checkpoints().stop()
@@ -117,20 +127,20 @@ def test_stopped_and_killed_on_the_way(
     job.kill()
     gate.touch()
     job.end()
-    assert_alike(results)
+    assert_alike(results, kinds)
 
 
 def test_skew_is_seen(new_env: Any, drive: Any, held_source: Any, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     env = new_env(3)
-    clicks = env.from_source(held_source(CLICKS, gate, 900, splits=3, batch_rows=100, record_type=Click))
+    clicks = env.from_source(held_source(CLICKS, gate, 540, splits=3, batch_rows=100, record_type=Click))
     clicks.key_by(lambda click: click.page).reduce(added, name="totals").sink_to(ListSink("totals"))
     driven = drive(env)
-    driven.until(lambda status: sum(vertex.records_in for vertex in status.vertices[1:]) >= 2_700)
+    driven.until(lambda status: sum(vertex.records_in for vertex in status.vertices[1:]) >= 1_620)
     cluster = driven.job.cluster
     skew = skew_of(cluster.master.view(cluster.loop.now_ms()).vertices[1])
     group = key_group(HOT, 128)
-    assert (skew.total, skew.key_groups[0].key_group) == (2_700, group)
+    assert (skew.total, skew.key_groups[0].key_group) == (1_620, group)
     assert skew.key_groups[0].records == sum(click.page == HOT for click in CLICKS) * 9 / 10
     assert skew.busiest == skew.key_groups[0].subtask == group * 3 // 128
     assert skew.uneven

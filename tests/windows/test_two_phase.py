@@ -217,7 +217,7 @@ EVALUATIONS = st.sampled_from([Aggregate, Reduce])
 LIMITS = st.sampled_from([1, 3, 1_000])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(WINDOWS, EVALUATIONS, st.sampled_from([0, 5, 40]), scripts(STEPS), LIMITS)
 def test_results_and_late_records_are_those_of_one_phase(
     windows: Any, evaluation: type[Folding], lateness: int, script: list[Any], limit: int
@@ -227,7 +227,7 @@ def test_results_and_late_records_are_those_of_one_phase(
     assert two.sent <= one.sent
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(WINDOWS, EVALUATIONS, scripts(WITH_IDLE), LIMITS)
 def test_no_more_and_no_fewer_are_late_when_sources_are_idle(
     windows: Any, evaluation: type[Folding], script: list[Any], limit: int
