@@ -21,7 +21,9 @@ from ...taskmanager.task_manager import SlotOffer
 from ...taskmanager.views import TaskManagerView
 
 PATIENCE_S = 30.0
-"""So long a plan is tried, and so long a node that could do it may take to join."""
+"""After so long there is a new plan, if there is one; and so long a node that could do it may take to join."""
+START_S = 120.0
+"""So long a plan is tried when there is no other: what is missing may be what its own processes have, which start."""
 MAX_NAMED = 10
 """So many nodes are named in a message."""
 
@@ -127,8 +129,11 @@ class OwnSlotsRequest:
     def look(self, nodes: Mapping[str, NodeRoom], ask: Ask, now_s: float) -> list[tuple[SlotOffer, str]] | None:
         """All of them, with their task managers, or None as long as one lacks. A node that is not there any more, or
         does not keep what it promised, ends the plan after a while."""
-        if self._plan is None or now_s - self._planned_s > PATIENCE_S:
-            self._plan, self._planned_s = place(nodes, self._wanted), now_s
+        tried_s = now_s - self._planned_s
+        if self._plan is None or tried_s > PATIENCE_S:
+            plan = place(nodes, self._wanted)
+            if plan is not None or tried_s > START_S:
+                self._plan, self._planned_s = plan, now_s
         if self._plan is None:
             return None
         offers = [

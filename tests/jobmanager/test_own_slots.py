@@ -9,6 +9,7 @@ import pytest
 
 from penstock.jobmanager.cluster.own_slots import (
     PATIENCE_S,
+    START_S,
     NodeRoom,
     OwnSlotsRequest,
     impossible,
@@ -134,6 +135,19 @@ def test_a_plan_that_comes_to_nothing_is_made_anew() -> None:
     request.look({"b": room(CORE)}, managers.ask, PATIENCE_S)
     request.look({"b": room(CORE)}, managers.ask, PATIENCE_S + 0.1)
     assert managers.asked == ["a", "a", "b"]
+
+
+def test_processes_that_take_long_to_start_are_waited_for() -> None:
+    """They have what was free, and nobody sees them before they are up."""
+    managers, request, taken = Managers(), OwnSlotsRequest([CORE]), {"a": NodeRoom(CORE)}
+    request.look({"a": room(CORE)}, managers.ask, 0.0)
+    for now_s in range(1, int(START_S), 5):
+        assert request.look(taken, managers.ask, float(now_s)) is None
+    assert len(managers.asked) == 1 + len(range(1, int(START_S), 5))
+    asked = len(managers.asked)
+    for now_s in (START_S + 1, START_S + 2):
+        assert request.look(taken, managers.ask, now_s) is None
+    assert len(managers.asked) == asked, "they did not come up"
 
 
 def test_nothing_is_asked_for_as_long_as_there_is_not_enough() -> None:
