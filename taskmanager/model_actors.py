@@ -159,10 +159,11 @@ class RayWorkers:
     def _start(self, worker: int) -> None:
         try:
             self._handles[worker] = handle = self._actor(worker)
+            loading: Future[Any] = handle.load.remote(self._pickled).future()
         except Exception as error:  # whatever Ray refuses it for
             self._say(WorkerEnded(worker, "it cannot be started", error))
             return
-        handle.load.remote(self._pickled).future().add_done_callback(partial(self._loaded, worker))
+        loading.add_done_callback(partial(self._loaded, worker))
 
     def _actor(self, worker: int) -> ActorHandle[Any]:
         resources, nodes = self._spec.resources, total_resources()
@@ -183,9 +184,14 @@ class RayWorkers:
         from ..runtime.packed_batches import packed
 
         handle = self._handles.get(worker)
-        if handle is not None:
-            future: Future[Any] = handle.run.remote(packed(columns)).future()
-            future.add_done_callback(partial(self._answered, worker, number))
+        if handle is None:
+            return
+        try:
+            answer: Future[Any] = handle.run.remote(packed(columns)).future()
+        except Exception as error:  # the object store is full, say
+            self._say(WorkerEnded(worker, _first_line(error)))
+            return
+        answer.add_done_callback(partial(self._answered, worker, number))
 
     def _end(self, worker: int) -> None:
         handle = self._handles.pop(worker, None)

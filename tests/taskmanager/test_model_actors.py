@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from penstock.runtime.model_workers import ModelSpec, NoRoomError, WorkerEnded, WorkerEvent
@@ -36,3 +37,35 @@ def test_what_no_node_has_is_said_at_once_with_what_they_have(monkeypatch: pytes
         "operator 'model' asks for gpu 1 for each of its models, and no node has that (nnnnnnnnnnnn: gpu 0.5); "
         "ask for less, or add a node (penstock cluster join)"
     )
+
+
+class Unreachable:
+    """An actor to which nothing can be sent: the object store is full, say."""
+
+    def __init__(self) -> None:
+        self.run = self
+
+    def remote(self, *_: Any) -> Any:
+        raise OSError("the object store is full\nand more of that")
+
+
+def test_a_batch_that_cannot_be_sent_is_the_end_of_its_worker_and_not_of_the_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    killed: list[Any] = []
+    monkeypatch.setattr(model_actors.ray, "kill", killed.append)
+    mail: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    told: list[WorkerEvent] = []
+    lease: Any = SimpleNamespace(job_id="j" * 32)
+    context: Any = None
+    workers = RayWorkers(lease, mail.put, context, ModelSpec("model", dict, "arrow"), told.append)
+    actors: list[Any] = [Unreachable(), Unreachable()]
+    workers._handles.update(zip((1, 2), actors, strict=True))
+    workers._living.update((1, 2))
+    try:
+        workers.call(1, 0, pa.RecordBatch.from_pydict({"n": [1]}))
+        mail.get(timeout=WAIT_S)()
+    finally:
+        workers.close()
+    assert told == [WorkerEnded(1, "the object store is full")]
+    assert killed == actors, "the helper thread goes on"
