@@ -199,26 +199,9 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
                 table.old_changed.pop(key, None)
             changed[key] = None
 
-    def values_in(self, namespaces: Iterable[int]) -> list[Any]:
-        """The current key's value in each of these namespaces, None where there is none. Only to be looked at: what is
-        changed in place is not saved. Leaves the namespace as it is."""
-        cursor = self._cursor
-        key, home = cursor.current_key(), cursor.namespace
-        values = []
-        for cursor.namespace in namespaces:
-            table = self._tables.get(cursor.namespace) or self._table()
-            value = table.changed.get(key, MISSING)
-            if value is MISSING:
-                value = table.young.get(key, MISSING)
-                if value is MISSING:
-                    cursor.admitted += 1
-                    value = table.load(key)
-            values.append(value)
-        cursor.namespace = home
-        return values
-
     def values_of(self, keys: Sequence[Any]) -> list[Any]:
-        """Each key's value, None where there is none. Only to be looked at, as in values_in. Leaves no current key."""
+        """Each key's value, None where there is none. Only to be looked at: what is changed in place is not saved.
+        Leaves no current key."""
         cursor = self._cursor
         cursor.key = MISSING
         if not cursor.keys.seen.issuperset(map(type, keys)):

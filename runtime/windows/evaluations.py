@@ -120,12 +120,9 @@ class Folding(Evaluation):
     def finished(self, contents: Any) -> Any:
         """What contents give, or a function is given."""
 
-    def contents_in(self, namespaces: Iterable[int]) -> list[Any]:
-        """What the current key has in each of these, None where there is nothing; only to be looked at."""
-        return cast(CachedValueState[Any], self._state).values_in(namespaces)
-
     def contents_of(self, keys: Sequence[Any]) -> list[Any]:
-        """What each of these keys has in the current namespace, likewise. Leaves no current key."""
+        """What each of these keys has in the current namespace, None where there is nothing; only to be looked at.
+        Leaves no current key."""
         return cast(CachedValueState[Any], self._state).values_of(keys)
 
     def clear_all(self, keys: Sequence[Any]) -> None:

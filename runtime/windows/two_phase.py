@@ -15,12 +15,13 @@ the same records are late:
     late records    whose slice the watermark here has passed are not held, and not folded with others: whether they are
                     late, or make a window fire once more, is decided there, for each of them
     checkpoints     all partials go before the barrier. So this phase has no state, and any parallelism restores it; its
-                    watermark comes again from the sources, before any record
+                    watermark comes again from the sources, before any record that they give
     limits          all go when there are MAX_PARTIALS, or when MAX_RECORDS are in them, for accumulators may grow
 
-What is late comes out of the global phase as a partial, so there is no side output of late records. There is one case
+What is late comes out of the global phase as a partial, so there is no side output of late records. There are two cases
 where that is more than a record: sources that were idle have gone on without one that comes back, and what it gives is
-late there and not here. Such a partial counts once in `records_late_total`.
+late there and not here; and records that were under way in an unaligned checkpoint come again before the watermark
+does. Such a partial counts once in `records_late_total`, and makes a window fire once.
 
 Only windows of event time that are given out at their end can wait. Sessions have no slices; windows of the clock
 belong to where a record arrives.
