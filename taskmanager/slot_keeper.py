@@ -134,8 +134,9 @@ class SlotKeeper:
         wait_s: float,
         resources: Resources = NO_RESOURCES,
     ) -> list[SlotOffer]:
-        """Waits for processes that are starting. What is offered then may be less than `count`. SupersededError."""
-        deadline_ms = self._now_ms() + int(wait_s * 1_000)
+        """Waits for processes that are starting, but not for those with resources: whoever wants them asks many nodes
+        in turn, and must be back soon. What is offered then may be less than `count`. SupersededError."""
+        deadline_ms = self._now_ms() + (0 if resources else int(wait_s * 1_000))
         with self._changed:
             while True:
                 self._notice_deaths()

@@ -115,7 +115,7 @@ def shortage(nodes: Mapping[str, NodeRoom], wanted: Sequence[Resources]) -> str:
 
 
 Ask = Callable[[str, int, Resources], list[SlotOffer]]
-"""(task manager, how many, of which) -> those that are up. Waits a few seconds for them."""
+"""(task manager, how many, of which) -> those that are up. Does not wait for them."""
 
 
 class OwnSlotsRequest:

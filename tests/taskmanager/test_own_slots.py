@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import queue
+import threading
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from penstock.runtime.resources import NO_RESOURCES, Resources
 from penstock.state.ids import Generation, JobId, SlotId
 from penstock.taskmanager.messages import SlotAddress
+from penstock.taskmanager.slot_keeper import SlotKeeper
 from penstock.taskmanager.task_manager import (
     MAX_STARTING,
     UNLEASED_MS,
@@ -19,6 +25,7 @@ from penstock.taskmanager.task_manager import (
     StartSlot,
     TaskManager,
 )
+from penstock.testing.clock import ManualClock
 
 JOB, OTHER = JobId("job"), JobId("other")
 FIRST = Generation(1)
@@ -175,3 +182,25 @@ def test_after_a_start_that_failed_there_is_a_pause(node: Node) -> None:
     node.pass_ms(10_000)
     node.allocate()
     assert len(node.started) == 2
+
+
+class NothingComesUp:
+    """Actors that wait for their resources."""
+
+    def __init__(self) -> None:
+        self.started: queue.SimpleQueue[Resources] = queue.SimpleQueue()
+
+    def start(self, slot_id: SlotId, resources: Resources, answer: object) -> None:
+        self.started.put(resources)
+
+
+def test_nobody_waits_at_a_node_for_one_of_them(tmp_path: Path) -> None:
+    """Its master asks other nodes as well, and what it has not asked for again for a while is not wanted any more."""
+    pool = TaskManager("slot-", 2, 0, ask_interval_ms=2_000, ask_timeout_ms=10_000)
+    actors: Any = NothingComesUp()
+    keeper = SlotKeeper(pool, actors, tmp_path, ManualClock())  # the time to wait would never be over
+    asking = threading.Thread(target=keeper.allocate, args=(JOB, FIRST, 1, (), 60.0, GPU), daemon=True)
+    asking.start()
+    assert actors.started.get(timeout=20) == GPU
+    asking.join(20)
+    assert not asking.is_alive()
