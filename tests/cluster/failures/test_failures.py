@@ -17,13 +17,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(400)
 
 
-def test_nothing(golden: Golden) -> None:
-    assert golden.view.restarts == 0
-    golden.finish()
-
-
-def test_a_slot_is_killed(golden: Golden) -> None:
+def test_a_slot_is_killed_and_then_all_at_once(golden: Golden) -> None:
     before, slot = golden.view, golden.slots()[0]
+    assert before.restarts == 0
     assert list(golden.cluster.files.directory.glob(f"*/local/{golden.job_id}/*/*")), "copies of state are kept"
     slot.kill()
     golden.restarted(before)
@@ -33,6 +29,10 @@ def test_a_slot_is_killed(golden: Golden) -> None:
     (log,) = [row.name for row in golden.rest.logs(None) if golden.job_id in row.name]
     told = golden.rest.log(None, log).decode()
     assert re.search(r"WARNING .* is RESTARTING: attempt \d+, generation \d+: slot \S+ was lost: its process", told)
+    before = golden.in_mid_stream().view
+    for slot in golden.slots():
+        slot.kill()
+    golden.restarted(before)
     golden.in_mid_stream().finish()
 
 
@@ -40,14 +40,6 @@ def is_from_copies(view: JobView) -> bool:
     """As far as reports tell, which come a little later."""
     restored = [subtask.metrics.details.restored for vertex in view.vertices for subtask in vertex.subtasks]
     return sum(one.total for one in restored) > 0 and all(one.local == one.total for one in restored)
-
-
-def test_both_slots_are_killed_at_once(golden: Golden) -> None:
-    before = golden.view
-    for slot in golden.slots():
-        slot.kill()
-    golden.restarted(before)
-    golden.in_mid_stream().finish()
 
 
 def test_the_job_master_is_killed(golden: Golden) -> None:

@@ -32,15 +32,11 @@ def cluster_settings(golden_settings: dict[str, object], s3_server: S3Server) ->
     }
 
 
-def test_a_slot_is_killed(golden: Golden) -> None:
+def test_a_slot_is_killed_and_then_the_job_master(golden: Golden) -> None:
     before = golden.view
     golden.slots()[0].kill()
     golden.restarted(before)
-    golden.in_mid_stream().finish()
-
-
-def test_the_job_master_is_killed(golden: Golden) -> None:
-    before = golden.view
+    before = golden.in_mid_stream().view
     golden.masters()[0].kill()
     after = golden.restarted(before)
     assert after.generation > before.generation
