@@ -43,7 +43,7 @@ class _Order:
         self._seen = 0
 
     def between(self, keys: dict[Any, Any], start: bytes, end: bytes | None) -> list[tuple[bytes, Any]]:
-        """(encoded key, key) of those from `start` on and before `end`. Nothing was removed from the dict so far."""
+        """(encoded key, key) of those from `start` on and before `end`. It was told what was removed from the dict."""
         pairs = self._pairs
         if len(keys) > self._seen:
             pairs += [(encode_key(key), key) for key in islice(keys, self._seen, None)]
@@ -51,6 +51,14 @@ class _Order:
             self._seen = len(keys)
         first = bisect_left(pairs, start, key=_BY_SUFFIX)
         return pairs[first : None if end is None else bisect_left(pairs, end, key=_BY_SUFFIX)]
+
+    def discard(self, key: Any) -> None:
+        """It is removed from the dict."""
+        pairs, suffix = self._pairs, encode_key(key)
+        position = bisect_left(pairs, suffix, key=_BY_SUFFIX)
+        if position < len(pairs) and pairs[position][0] == suffix:  # else it came since
+            del pairs[position]
+            self._seen -= 1
 
 
 class MapCell:
@@ -163,7 +171,8 @@ class MapTable(Table[MapCell]):
         else:
             changed.pop(user_key, None)
             entries.pop(user_key, None)
-            cell.order = None
+            if cell.order is not None:
+                cell.order.discard(user_key)
 
     def touched(self, key: Any, cell: MapCell, user_key: Any) -> None:
         """An entry that is there may change in place."""
@@ -218,6 +227,7 @@ class MapTable(Table[MapCell]):
 
     def clear(self, key: Any, cell: MapCell) -> None:
         if cell.complete:
+            cell.order = None
             for user_key in list(cell.entries):
                 self.remove(key, cell, user_key)
         else:

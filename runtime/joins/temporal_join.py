@@ -42,7 +42,8 @@ from ..record_types import RecordType
 from .functions import LEFT, RIGHT, gives_what_may_change
 
 _BEFORE, _DELETE = int(RowKind.UPDATE_BEFORE), int(RowKind.DELETE)
-
+_MOST_DONE = 100_000
+"""Keys of one watermark that are remembered to be done. Those that are forgotten are looked at once more, in vain."""
 
 _ByTime = MapState[int, list[Any]]
 
@@ -139,14 +140,15 @@ class TemporalJoinOperator(KeysOfTwoInputs, TimedOperator):
     # time
 
     def give_out(self, key: Any, timestamp: int, results: Collector) -> None:
-        """Everything that is due of the key, not only of that time: its other timers find nothing then."""
-        if self._done_at != self.current_watermark:
+        """Everything that is due of the key, not only of that time: its other timers find nothing then. Nothing that
+        waits is older, for timers fire in the order of time."""
+        if self._done_at != self.current_watermark or len(self._done) >= _MOST_DONE:
             self._done, self._done_at = set(), self.current_watermark
         if key in self._done:
             return
         self._done.add(key)
         end = self._end()
-        due = list(self._waiting.items(None, end))
+        due = list(self._waiting.items(timestamp, end))
         versions = list(self._versions.items(None, end))
         if due:
             self._give_out_all(due, versions, results)

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.state import map_cells
 from penstock.state.cell_cache import MISSING
 from penstock.state.descriptors import MapStateDescriptor
+from penstock.state.key_encoding import encode_key
 from penstock.state.map_cells import MapTable
 from penstock.state.serializers import serializer_for
 from penstock.state.write_queue import WriteQueue
@@ -149,6 +151,25 @@ def test_a_big_map_is_not() -> None:
     assert [state.get(user_key) for user_key in range(200)] == list(range(200))
     assert store.asked == 203
     assert len(state.cell.entries) == 200
+
+
+def test_what_is_removed_leaves_the_others_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sorting them anew for each would make it quadratic to take a map away from its beginning on."""
+    state = Map(Rows())
+    state.table.complete("key", state.cell)
+    for user_key in range(500):
+        state.table.put("key", state.cell, user_key, user_key)
+    encoded: list[int] = []
+
+    def counted(key: int) -> bytes:
+        encoded.append(key)
+        return encode_key(key)
+
+    monkeypatch.setattr(map_cells, "encode_key", counted)
+    for user_key in range(500):
+        assert next(iter(state.ordered())) == user_key
+        state.table.remove("key", state.cell, user_key)
+    assert len(encoded) <= 2 * 500
 
 
 def test_what_comes_and_goes_between_two_writes_leaves_no_trace() -> None:
