@@ -19,8 +19,8 @@ such records).
 
 At the end of the input the last watermark fires what event time can fire. Timers of the clock fire no more: windows of
 processing time give out nothing then, and what global windows hold is given out only by a trigger of event time. In
-batch mode they do fire then, after those of event time, and the triggers are such that every window fires only once
-(final_triggers.py).
+batch mode they do fire then, after those of event time, and then what these have registered in event time; and the
+triggers are such that every window fires only once (final_triggers.py).
 """
 
 from __future__ import annotations
@@ -224,6 +224,7 @@ class WindowOperator(KeyedOperator):
         yield from self._fire(watermark.timestamp, event_time=True)
         if self.is_last(watermark):
             yield from self._fire(MAX_TIMESTAMP, event_time=False)
+            yield from self._fire(MAX_TIMESTAMP, event_time=True)
 
     def next_processing_timer(self) -> int | None:
         """A timer is due when its ms is over: what arrives in a window's last ms belongs to it."""

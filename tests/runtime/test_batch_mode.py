@@ -42,6 +42,7 @@ from penstock.runtime.windows.triggers import (
     ProcessingTimeTrigger,
     PurgingTrigger,
     Trigger,
+    TriggerResult,
 )
 from penstock.state.descriptors import ValueStateDescriptor
 from penstock.testing.harness import BackendKind, OperatorHarness, rescaled, subtask_for
@@ -301,6 +302,29 @@ def test_what_counts_elements_fires_on_the_way() -> None:
     """A count says what belongs together; what does not fill it is not given out, in batch mode neither."""
     assert play(GlobalWindows(), PurgingTrigger(CountTrigger(2))) == ([3, 7], [])
     assert play(TumblingEventTimeWindows(30), CountTrigger(2)) == ([3, 9], [])
+
+
+class Later(Trigger):
+    """By event time, which it begins to wait for when the clock says so."""
+
+    def on_element(self, element: Any, timestamp: int, window: Any, ctx: Any) -> TriggerResult:
+        ctx.register_processing_time_timer(ctx.get_current_processing_time() + 5_000)
+        return TriggerResult.CONTINUE
+
+    def on_processing_time(self, time: int, window: Any, ctx: Any) -> TriggerResult:
+        ctx.register_processing_time_timer(time + 5_000)
+        ctx.register_event_time_timer(time)
+        return TriggerResult.CONTINUE
+
+    def on_event_time(self, time: int, window: Any, ctx: Any) -> TriggerResult:
+        return TriggerResult.FIRE_AND_PURGE
+
+    def clear(self, window: Any, ctx: Any) -> None:
+        pass
+
+
+def test_timers_of_event_time_that_those_of_the_clock_register_fire_as_well() -> None:
+    assert play(GlobalWindows(), Later()) == ([], [15])
 
 
 def test_triggers_of_a_user_s_own_are_left_alone() -> None:
