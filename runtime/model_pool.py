@@ -97,6 +97,11 @@ class ModelPool:
         """Workers whose model is loaded."""
         return sum(worker.ready for worker in self._workers.values())
 
+    def working_on(self, worker: int) -> int | None:
+        """The batch that it works on; the others that it has wait there."""
+        known = self._workers.get(worker)
+        return known.calls[0] if known is not None and known.calls else None
+
     def submit(self, number: int) -> list[Order]:
         """A batch; numbers grow."""
         self._waiting.append(number)

@@ -7,8 +7,8 @@ after the buffer timeout, if a worker has nothing to do; while all are busy it g
 meanwhile waits behind the whole batch: records of the same batch may overtake it, never the reverse (PROTOCOLS 21).
 
 **Time.** Nothing here waits: workers' answers come as mail, which only notes them, and are looked at when the task lets
-the operator go on (async_io.py has the same life). A batch has `timeout` from when it was sent; then the operator
-fails, since a model that answers nothing holds up the whole job.
+the operator go on (async_io.py has the same life). A batch has `timeout` from when its worker begins with it; then the
+operator fails, since a model that answers nothing holds up the whole job.
 
 **Full.** At most `capacity` batches, or so many bytes, are held: waiting, with workers, or done and kept back by the
 order. While there are more the task hands nothing to the chain.
@@ -83,7 +83,7 @@ class _Held:
     written: bytes | None = None
     """As it is in checkpoints, likewise."""
     deadline_ns: int | None = None
-    """While a worker has it."""
+    """While a worker works on it."""
 
     def add(self, piece: Batch) -> None:
         self.pieces.append(piece)
@@ -134,7 +134,7 @@ class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
         self._out: dict[int, Entry] = {}
         """With the pool, by the entry's number."""
         self._deadlines: deque[tuple[int, Entry]] = deque()
-        """Of batches that have been sent, in that order; also some that are done, or were sent again."""
+        """Of batches that workers have begun with, in that order; also some that are done, or were sent again."""
         self._events: list[WorkerEvent] = []
         """Not looked at yet."""
         self._held_bytes = 0
@@ -247,12 +247,19 @@ class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
                 case StartWorker(worker):
                     workers.start(worker)
                 case SendBatch(worker, number):
-                    entry = self._out[number]
-                    held: _Held = entry.record
-                    held.deadline_ns = self.context.clock.monotonic_ns() + self.settings.timeout_ms * MS
-                    self._deadlines.append((held.deadline_ns, entry))
+                    held: _Held = self._out[number].record
                     assert held.whole is not None
                     workers.call(worker, number, held.whole.columns())
+                    self._watch(worker)
+
+    def _watch(self, worker: int) -> None:
+        """The time of the batch that it works on now begins, if it has not."""
+        number = self._pool.working_on(worker)
+        entry = None if number is None else self._out[number]
+        if entry is not None and entry.record.deadline_ns is None:
+            deadline_ns = self.context.clock.monotonic_ns() + self.settings.timeout_ms * MS
+            entry.record.deadline_ns = deadline_ns
+            self._deadlines.append((deadline_ns, entry))
 
     def _heard(self, event: WorkerEvent, now_ns: int) -> None:
         match event:
@@ -277,6 +284,7 @@ class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
                     self._raise(error, entry)
                 self._queue.complete(entry, [] if produced is None else [produced])
                 self._carry_out(self._pool.answered(worker, number))
+                self._watch(worker)
 
     def _look_at_deadlines(self, now_ns: int) -> None:
         while self._deadlines and self._deadlines[0][0] <= now_ns:
@@ -350,9 +358,9 @@ def _written(held: _Held) -> bytes:
 
 
 def _read(written: bytes, record_type: RecordType) -> Batch:
-    columns = unpacked(written)
-    timestamps = columns.column(_TIMESTAMPS).to_numpy()
-    columns = columns.drop_columns([_TIMESTAMPS])
+    both = unpacked(written)
+    *own, last = both.columns  # by its place: a field of the records may have that name, too
+    columns, timestamps = pa.RecordBatch.from_arrays(own, schema=both.schema.remove(len(own))), last.to_numpy()
     schema = record_type.schema
     if schema is not None and columns.schema != schema:
         columns = columns.select(schema.names).cast(schema)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +33,11 @@ ROW = record_type_of(Row)
 class Doubled:
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         return batch.set_column(0, "n", pa.array(batch.column(0).to_numpy() * 2))
+
+
+class Kept:
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return batch
 
 
 class DropsOdd:
@@ -254,6 +259,41 @@ def test_a_model_that_does_not_answer_fails_the_operator() -> None:
         harness.numbers(1, 2, 3, 4)
         with pytest.raises(UserCodeError, match=r"no result within 1000 ms.*Row\(n=1\)"):
             harness.advance_time(1_000)
+
+
+def test_the_time_of_a_batch_begins_when_its_worker_begins_with_it() -> None:
+    with Harness(operator()) as harness:
+        harness.load(1)
+        harness.numbers(*range(8))
+        assert harness.workers.sent == [[0, 4], [1, 4]]
+        harness.advance_time(900)
+        harness.run_worker(1)
+        harness.advance_time(900)
+        harness.run_worker(1)
+        assert harness.results == [2 * n for n in range(8)]
+        harness.numbers(*range(8))
+        harness.advance_time(900)
+        harness.run_worker(1)
+        with pytest.raises(UserCodeError, match=r"no result within 1000 ms.*Row\(n=4\)"):
+            harness.advance_time(1_000)
+
+
+def test_a_field_may_be_called_as_the_timestamp_is_in_checkpoints() -> None:
+    strange = make_dataclass("Strange", [("__timestamp", int)])
+    kind = record_type_of(strange)
+    pool = ModelPoolOperator(PoolSettings(Kept, "arrow", 1, 4, 3, True, 1_000, 60_000), kind, kind)
+    workers = ManualWorkers()
+    with AsyncHarness(pool, record_type=strange, workers=workers) as harness:
+        harness.push([strange(1)], [7])
+        behind = harness.snapshot()
+    workers = ManualWorkers()
+    with AsyncHarness(pool, record_type=strange, workers=workers, restored=[behind]) as harness:
+        harness.go_on()
+        workers.load(1)
+        harness.advance_time(10)
+        workers.run(1)
+        harness.go_on()
+        assert harness.rows == [strange(1)]
 
 
 def test_workers_end_with_the_operator() -> None:
