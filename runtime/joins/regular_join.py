@@ -32,7 +32,7 @@ from ...state.descriptors import MapStateDescriptor
 from ...state.serializers import serializer_for
 from ...state.ttl_config import StateTtlConfig
 from ..batch import Batch
-from ..changelog import CHANGELOGS, ChangelogMode, RowKind, kept_mode
+from ..changelog import CHANGELOGS, ChangelogMode, RowKind, alike, kept_mode
 from ..functions import RuntimeContext, callable_of, close_function, open_function
 from ..keys import KeySelector
 from ..operators.co_process import KeysOfTwoInputs
@@ -182,7 +182,7 @@ class _Side:
         digest = self._digest(row)
         kept = self._state.get(digest)
         if kept is None:
-            digest, kept = next(((at, each) for at, each in self._state.items() if each[0] == row), (digest, None))
+            digest, kept = next(((at, each) for at, each in self._state.items() if alike(each[0], row)), (digest, None))
         if kept is None:
             return
         record, equal, partners = kept

@@ -12,7 +12,7 @@ from ...state.errors import RecordTypeError
 from ...state.serializers import serializer_for
 from ...state.ttl_config import StateTtlConfig
 from ..batch import Batch
-from ..changelog import CHANGELOGS, EVERYTHING, ChangelogMode, RowKind, changes
+from ..changelog import CHANGELOGS, EVERYTHING, ChangelogMode, RowKind, alike, changes
 from ..keys import KeySelector
 from ..record_types import RecordType
 from .keyed import KeyedOperator
@@ -171,9 +171,9 @@ class ToUpsertOperator(KeyedOperator):
         return position == len(records)
 
     def _position(self, records: list[Any], record: Any) -> int | None:
-        """Of the last that equals it. One with a NaN does not, and is written as it is all the same."""
+        """Of the last that equals it. One with a NaN or an array does not, and is written as it is all the same."""
         for at in range(len(records) - 1, -1, -1):
-            if records[at] == record:
+            if alike(records[at], record):
                 return at
         written = self._written(record) if records else b""
         return next((at for at in range(len(records) - 1, -1, -1) if self._written(records[at]) == written), None)

@@ -27,7 +27,7 @@ from ...state.backend import VOID_NAMESPACE
 from ...state.descriptors import ValueStateDescriptor
 from ...state.ttl_config import StateTtlConfig
 from ..batch import Batch
-from ..changelog import ChangelogMode, RowKind
+from ..changelog import ChangelogMode, RowKind, alike
 from ..elements import MAX_WATERMARK
 from ..keys import KeySelector
 from ..record_types import RecordType
@@ -185,7 +185,9 @@ class KeepLastOperator(KeyedOperator):
                 timestamps.append(stamps[position])
             elif at < last[0]:
                 return last
-            elif always or last[1] != row:
+            elif not always and alike(last[1], row):
+                return at, last[1]  # that was given out: 1 equals True, and is another record
+            else:
                 given.extend((last[1], row))
                 kinds.extend((_BEFORE, _AFTER))
                 timestamps.extend((stamps[position], stamps[position]))

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.operators.deduplicate import KeepEarliestOperator, KeepFirstOperator, KeepLastOperator
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.record_types import OPAQUE, record_type_of
 from penstock.state.errors import RecordTypeError
 from penstock.state.ttl_config import StateTtlConfig
 from penstock.testing.harness import OperatorHarness
@@ -40,7 +41,7 @@ def kept(records: list[Any], keep: str, order: str) -> Counter[Any]:
     return Counter(of_key.values())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=16, deadline=None)
 @given(
     st.sampled_from(["first", "last"]),
     st.sampled_from(["arrival", "event_time"]),
@@ -75,7 +76,7 @@ def test_one_record_per_key_is_left(
         run.close()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.sampled_from(["first", "last"]),
     st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 60)), max_size=30),
@@ -124,6 +125,21 @@ def test_a_last_record_that_equals_the_one_before_changes_nothing(row: Any) -> N
         assert harness.output == [row("a", 1), row("a", 1), row("a", 2)]
         assert harness.batches[0].row_kinds is not None
         assert harness.batches[0].row_kinds.tolist() == [0, 1, 2]
+
+
+def test_what_is_taken_back_is_what_was_given() -> None:
+    """Whatever equals it."""
+    make = KeepLastOperator(KeyByFunction(lambda record: record[0]), OPAQUE, None, by_event_time=False)
+    with OperatorHarness(make) as harness:
+        harness.push([("a", 1), ("a", True), ("a", 2)])
+        assert [repr(value) for _, value in harness.output] == ["1", "1", "2"]
+
+
+def test_records_that_cannot_be_compared_are_given_out() -> None:
+    make = KeepLastOperator(KeyByFunction(lambda record: record[0]), OPAQUE, None, by_event_time=False)
+    with OperatorHarness(make) as harness:
+        harness.push([("a", np.array([1, 2])), ("a", np.array([1, 2]))])
+        assert [values.tolist() for _, values in harness.output] == [[1, 2]] * 3
 
 
 def test_a_late_record_of_a_new_key_is_not_lost(row: Any) -> None:

@@ -59,7 +59,7 @@ def joined(records: list[int]) -> list[tuple[int, str | None]]:
     return [(each, row) for each in records for row in ROWS[each % 10] or [None]]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(
         st.one_of(st.lists(st.sampled_from([0, 10, 1, 11, 21, 2, 12]), max_size=6), st.just("answer")), max_size=25

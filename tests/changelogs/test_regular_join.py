@@ -62,7 +62,7 @@ def operator(types: tuple[Any, Any], how: str, **more: Any) -> RegularJoinOperat
     return RegularJoinOperator(selectors, None, types, OPAQUE, how=how, **more)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.sampled_from(HOWS),
     st.sampled_from([None, even_sum]),
@@ -99,7 +99,7 @@ def test_at_every_prefix_it_is_the_join_of_both_sides(
         run.close()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 1), st.sampled_from(KEYS), st.integers(0, 40)), max_size=40),
     st.tuples(st.integers(1, 100), st.integers(1, 100)),

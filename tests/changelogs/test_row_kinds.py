@@ -132,7 +132,7 @@ def applied(upserts: Iterable[ps.Change], key: Callable[[Any], Any]) -> dict[Any
     return table
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=40), st.integers(0, 10**6))
 def test_upserts_leave_the_newest_record_of_every_key(
     subtasks: Any, row: Any, steps: list[tuple[int, int]], seed: int

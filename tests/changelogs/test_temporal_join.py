@@ -48,7 +48,7 @@ def version_at(versions: list[Change], key: str, at: int) -> Any:
     return None if newest is None or newest.kind is RowKind.DELETE else newest.record
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=14, deadline=None)
 @given(
     st.booleans(),
     st.booleans(),
