@@ -202,7 +202,7 @@ class SourceOperator(Operator):
         now_ms = self.context.clock.now_ms()
         passed_ms = max(0, now_ms - self._looked_ms)
         if not self._waiting and self._idle_ms is not None:
-            passed_ms = min(passed_ms, self._idle_ms // _LONGEST_POLL_SHARE)
+            passed_ms = min(passed_ms, max(1, self._idle_ms // _LONGEST_POLL_SHARE))
         self._watch_ms += passed_ms
         self._looked_ms = now_ms
 

@@ -182,6 +182,14 @@ class _Pausing(ListSource):
         super().__init__(*arguments, pause_ms=1_000_000, **settings)
 
 
+def test_a_short_idleness_passes_while_another_split_gives_something_all_the_time() -> None:
+    subtask = Subtask([list(range(100, 120)), [0]], BOUNDED.with_idleness(5))
+    for _ in range(10):
+        subtask.poll()
+        subtask.harness.advance_time(1)
+    assert subtask.harness.elements[0] == Watermark(104), "the quiet one holds nobody back"
+
+
 # ---- several splits with users' generators, against an oracle
 
 
