@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, time, timedelta
 from typing import Any, ClassVar
 
 import numpy as np
@@ -114,7 +115,7 @@ def median(column: str) -> Aggregate:
 
 @dataclass(frozen=True)
 class ApproxCountDistinct(Aggregate):
-    """Of a column whose values are keys by their type."""
+    """Of a column whose values are keys by their type, or times."""
 
     column: str
     nullable: ClassVar[bool] = False
@@ -133,6 +134,8 @@ class ApproxCountDistinct(Aggregate):
         if value is None:
             return accumulator
         waiting = accumulator[1]
+        if not waiting:
+            _told_apart(value)  # what cannot be told apart is an error at once, not when many have come
         waiting[value if value == value else None] = None
         return accumulator if len(waiting) <= WAITING else _counted(*accumulator)
 
@@ -220,6 +223,8 @@ def _told_apart(value: Any) -> int | float | str:
         return math.nan
     if isinstance(value, int) and _INT_MIN <= value <= _INT_MAX:
         return int(value)
+    if isinstance(value, timedelta | time) or (isinstance(value, datetime) and value.tzinfo is None):
+        return str(value)  # no keys, but plain values
     try:
         hashed: int = xxhash.xxh3_64_intdigest(encode_key(value)) - 2**63
         return hashed

@@ -224,6 +224,7 @@ def test_percentiles_of_many_with_values_that_are_not_finite() -> None:
         (bytes, lambda number: number.to_bytes(4)),
         (datetime, lambda number: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)),
         (Decimal, lambda number: Decimal(number) / 100),
+        (timedelta, lambda number: timedelta(milliseconds=number)),
     ],
 )
 def test_distinct_counts_of_many_are_within_five_percent(kind: Any, make: Callable[[int], Any]) -> None:
@@ -245,6 +246,17 @@ def test_distinct_counts_take_equal_numbers_for_one() -> None:
     approximate, exact = function.get_result(accumulator)
     assert exact == 500
     assert approximate == pytest.approx(500, rel=0.03)
+
+
+def test_distinct_counts_of_what_is_no_key() -> None:
+    """Times are values all the same; of others the first one is refused, not the one that a sketch is begun with."""
+    function = RowAggregates({"it": ps.approx_count_distinct("v")})
+    accumulator = function.create_accumulator()
+    for number in [*range(500), *range(500)]:
+        accumulator = function.add({"v": datetime(2026, 1, 1) + timedelta(hours=number)}, accumulator)
+    assert function.get_result(accumulator)[0] == pytest.approx(500, rel=0.03)
+    with pytest.raises(TypeError, match="cannot tell values like frozenset"):
+        function.add({"v": frozenset({1})}, function.create_accumulator())
 
 
 # ---- types of values
