@@ -160,6 +160,7 @@ def test_settings_reach_the_job_graph(env: ps.StreamExecutionEnvironment) -> Non
         "state.backend.type": "heap",
         "execution.buffer-timeout.interval": "3ms",
         "pipeline.max-parallelism": "16",
+        "execution.runtime-mode": "streaming",
     }
 
 
