@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.changelog import ChangelogMode
 from ..runtime.functions import OutputTag
 from ..runtime.operators.operator import Operator
 from ..runtime.operators.running import state_type
@@ -82,7 +83,10 @@ def temporal_joined(
         result = _result_type(function, output_type, left, right, (False, keeps_left))
         selectors, types = (left.selector, right.selector), (left.record_type, right.record_type)
         tag = None if late is None else late.name
-        return TemporalJoinOperator(selectors, function, types, result, keeps_left=keeps_left, late_tag=tag)
+        upserts = right.changelog_mode is ChangelogMode.UPSERT
+        return TemporalJoinOperator(
+            selectors, function, types, result, keeps_left=keeps_left, late_tag=tag, upserts=upserts
+        )
 
     stream = _two_inputs("temporal join", make, name, left, right, function)
     if isinstance(late, OutputTag) and stream._step is not None:

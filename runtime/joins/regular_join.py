@@ -93,13 +93,11 @@ class RegularJoinOperator(KeysOfTwoInputs, KeyedOperator):
     def process_batch(self, batch: Batch, input_index: int) -> None:
         rows = batch.rows()
         kinds = [_INSERT] * len(rows) if batch.row_kinds is None else batch.row_kinds.tolist()
-        stored = self.types[input_index].copy_rows(rows)
+        stored, keys = self.types[input_index].copy_rows(rows), self.keys(batch, input_index)
         results = _Results(self, input_index)
         set_key, row = self.backend.set_current_key, None
         try:
-            for key, row, own, at, kind in zip(
-                self.keys(batch, input_index), rows, stored, batch.timestamp_list(), kinds, strict=True
-            ):
+            for key, row, own, at, kind in zip(keys, rows, stored, batch.timestamp_list(), kinds, strict=True):
                 set_key(key)
                 results.at = at
                 if kind in _ADDS:

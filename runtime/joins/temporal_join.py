@@ -6,17 +6,19 @@ next one of its key. A left record meets the newest version that is not younger 
 when the watermark has come to its time, and then its result is given out, with its time. Of equal times the version
 that came last counts.
 
-A right side that is a changelog ends a version with -D; -U says nothing, for the +U behind it is the next version.
+A right side that is a changelog ends a version with -D, and with -U, for an update may change the key; else its +U is
+the next version, of the same time. The two may come in either order, by different ways: so -U says nothing of a time
+that has a version, nor -D of another record. (That of upserts ends any, for it may hold no more than the key.)
 
     left map     time -> records that wait, in the order they came
     right map    time -> [version], or [] where one ended; what no left record can ask for any more is removed: all
                  that is older than the newest one at or before the watermark, and that one, too, if it is an end
     timers       at the time of every waiting record, and of every version, to give out and to clean up
 
-Left records older than the watermark are late: counted, and given to the late output. A right record may be late: it
-counts for the left records that are still to be joined, unless a newer version is known that has begun already; then
-nobody can ask for it, and it is counted as late. (A late version of a key whose version was ended brings it back: of an
-end that is over nothing is kept.)
+Left records that are not newer than the watermark are late: counted, and given to the late output. A right record may
+be late: it counts for the left records that are still to be joined, unless a newer version is known that has begun
+already; then nobody can ask for it, and it is counted as late. (A late version of a key whose version was ended brings
+it back: of an end that is over nothing is kept.)
 
 All timers fire with the last watermark of a bounded input. What stays then is the last version of every key.
 """
@@ -29,7 +31,7 @@ from typing import Any
 from ...state.backend import VOID_NAMESPACE, MapState
 from ...state.descriptors import MapStateDescriptor
 from ..batch import Batch
-from ..changelog import EVERYTHING, INSERTIONS, ChangelogMode, RowKind
+from ..changelog import EVERYTHING, INSERTIONS, ChangelogMode, RowKind, alike
 from ..elements import MAX_WATERMARK
 from ..functions import RuntimeContext, callable_of, close_function, open_function
 from ..keys import KeySelector
@@ -41,7 +43,8 @@ from ..operators.user_code import Collector, raise_user_error, shown
 from ..record_types import RecordType
 from .functions import LEFT, RIGHT, gives_what_may_change
 
-_BEFORE, _DELETE = int(RowKind.UPDATE_BEFORE), int(RowKind.DELETE)
+_BEFORE = int(RowKind.UPDATE_BEFORE)
+_ADDS = frozenset(int(kind) for kind in RowKind if kind.adds)
 _MOST_DONE = 100_000
 """Keys of one watermark that are remembered to be done. Those that are forgotten are looked at once more, in vain."""
 
@@ -60,14 +63,17 @@ class TemporalJoinOperator(KeysOfTwoInputs, TimedOperator):
         *,
         keeps_left: bool = False,
         late_tag: str | None = None,
+        upserts: bool = False,
     ) -> None:
-        """types: of the two sides. keeps_left: a record without a version is given out with None."""
+        """types: of the two sides. keeps_left: a record without a version is given out with None. upserts: what the
+        right side is."""
         super().__init__(selectors[0], output_type, frozenset() if late_tag is None else frozenset({late_tag}))
         self.selectors = selectors
         self.function = function
         self.types = types
         self.keeps_left = keeps_left
         self.late_tag = late_tag
+        self.upserts = upserts
         self._apart = gives_what_may_change(function, types)
 
     def accepts(self, input_index: int) -> frozenset[ChangelogMode]:
@@ -120,22 +126,28 @@ class TemporalJoinOperator(KeysOfTwoInputs, TimedOperator):
         kinds = [0] * len(batch) if batch.row_kinds is None else batch.row_kinds.tolist()
         rows = self.types[RIGHT].copy_rows(batch.rows())
         for key, row, at, kind in zip(keys, rows, times, kinds, strict=True):
-            if kind == _BEFORE:
-                continue
             self.backend.set_current_key(key)
             if at <= self.current_watermark and self._begun_after(at):
-                self._late.inc()
+                self._late.inc(kind != _BEFORE)
                 continue
-            self._versions.put(at, [] if kind == _DELETE else [row])
+            if kind in _ADDS:
+                self._versions.put(at, [row])
+            elif not self._versions.contains(at) or (kind != _BEFORE and self._ends(at, row)):
+                self._versions.put(at, [])
             self.timers.register_for(key, at, VOID_NAMESPACE)
+
+    def _ends(self, at: int, row: Any) -> bool:
+        """Whether a deletion of that time means the version of that time."""
+        version = self._versions.get(at)
+        return self.upserts or not version or alike(version[0], row)
 
     def _begun_after(self, at: int) -> bool:
         """Whether a newer version than one of that time has begun."""
         return next(self._versions.keys(at + 1, self._end()), None) is not None
 
-    def _end(self) -> int:
-        """Behind everything that has begun."""
-        return min(self.current_watermark, MAX_WATERMARK - 1) + 1
+    def _end(self) -> int | None:
+        """Behind everything that has begun; None: that is all."""
+        return None if self.current_watermark == MAX_WATERMARK else self.current_watermark + 1
 
     # time
 

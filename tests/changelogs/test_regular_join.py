@@ -16,6 +16,7 @@ from penstock.runtime.joins.functions import kept_sides
 from penstock.runtime.joins.regular_join import RegularJoinOperator
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.state.errors import KeyTypeError
 from penstock.state.ttl_config import StateTtlConfig
 from penstock.testing.harness import OperatorHarness
 
@@ -205,3 +206,11 @@ def test_its_state_stays_at_the_end_of_the_input(row: Any) -> None:
         statistics = harness.operator.state_statistics()
         assert statistics is not None
         assert statistics.entries == 1
+
+
+def test_a_key_that_cannot_be_one_is_no_error_of_the_function() -> None:
+    with (
+        OperatorHarness(operator((OPAQUE, OPAQUE), "inner")) as harness,
+        pytest.raises(KeyTypeError, match="operator 'operator': .*is of type int"),
+    ):
+        harness.push([Item(1, 1)], [0], 0)  # type: ignore[arg-type]

@@ -321,6 +321,16 @@ def test_a_changelog_is_not_spread_round_robin(spread: str) -> None:
     assert "call key_by(…) or to_upsert(key) before" in message
 
 
+@pytest.mark.parametrize("build", [last_prices, upserts_of])
+def test_a_temporal_join_knows_whether_its_versions_are_upserts(build: Callable[[Any], Any]) -> None:
+    env = ps.StreamExecutionEnvironment()
+    times = ps.WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner("cents")
+    left = env.from_collection(PRICES, Price).assign_timestamps_and_watermarks(times).key_by("item")
+    joined = left.temporal_join(build(env).key_by("item"))
+    assert joined._step is not None
+    assert joined._step.operator.upserts == (build is upserts_of)
+
+
 def test_describe_says_which_streams_are_changelogs() -> None:
     env = ps.StreamExecutionEnvironment()
     described = last_prices(env).to_upsert("item").describe()

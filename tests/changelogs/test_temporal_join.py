@@ -7,10 +7,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.runtime.batch import Batch
 from penstock.runtime.changelog import Change, RowKind
 from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.joins.temporal_join import TemporalJoinOperator
@@ -34,18 +36,21 @@ def key_of(record: Any) -> str:
     return record.key  # type: ignore[no-any-return]
 
 
-def operator(kind: Any, *, keeps_left: bool = True, function: Any = None) -> TemporalJoinOperator:
+def operator(
+    kind: Any, *, keeps_left: bool = True, function: Any = None, upserts: bool = False
+) -> TemporalJoinOperator:
     selectors = (KeyByFunction(key_of, str), KeyByFunction(key_of, str))
     types = (record_type_of(kind), record_type_of(kind))
-    return TemporalJoinOperator(selectors, function, types, OPAQUE, keeps_left=keeps_left, late_tag="late")
+    return TemporalJoinOperator(
+        selectors, function, types, OPAQUE, keeps_left=keeps_left, late_tag="late", upserts=upserts
+    )
 
 
 def version_at(versions: list[Change], key: str, at: int) -> Any:
     """The newest that is not younger; None if there is none, or it ended."""
     own = [each for each in versions if each.record.key == key and each.record.at <= at]
-    own = [each for each in own if each.kind is not RowKind.UPDATE_BEFORE]
     newest = max(own, key=lambda each: each.record.at, default=None)
-    return None if newest is None or newest.kind is RowKind.DELETE else newest.record
+    return newest.record if newest is not None and newest.kind.adds else None
 
 
 @settings(max_examples=14, deadline=None)
@@ -114,6 +119,45 @@ def test_a_late_version_counts_unless_a_newer_one_has_begun(row: Any) -> None:
         harness.push([row("a", 4, 12)], [12], 0)
         harness.watermark(12)
         assert harness.output == [(row("a", 4, 12), row("a", 2, 7))]
+
+
+OLD, NEW, ENDED = RowKind.UPDATE_BEFORE, RowKind.UPDATE_AFTER, RowKind.DELETE
+
+
+@pytest.mark.parametrize(
+    ("changes", "upserts", "valid"),
+    [
+        ([(OLD, 1, 7), (NEW, 2, 7)], False, 2),
+        ([(NEW, 2, 7), (OLD, 1, 7)], False, 2),
+        ([(NEW, 2, 7), (ENDED, 1, 7)], False, 2),
+        ([(OLD, 1, 7)], False, None),
+        ([(OLD, 1, 5), (NEW, 2, 9)], False, 1),
+        ([(NEW, 2, 7), (ENDED, 2, 7)], False, None),
+        ([(NEW, 2, 7), (ENDED, 0, 7)], True, None),
+    ],
+    ids=["in order", "by two ways", "deleted by two ways", "to another key", "with its own time", "ended", "upserts"],
+)
+def test_halves_of_an_update_come_in_either_order(row: Any, changes: list[Any], upserts: bool, valid: int) -> None:
+    """And the new record may have another key."""
+    with OperatorHarness(operator(row, upserts=upserts), record_type=row) as harness:
+        harness.push([row("a", 1, 5)], [5], 1)
+        for kind, number, at in changes:
+            batch = Batch.of_rows(record_type_of(row), [row("a", number, 5 if number == 1 else 7)], [at])
+            batch.row_kinds = np.array([kind], np.int8)
+            harness.push_batch(batch, 1)
+        harness.push([row("a", 9, 8)], [8], 0)
+        harness.watermark(9)
+        ((_, version),) = harness.output
+        assert (version and version.number) == valid
+
+
+def test_the_end_of_all_time_comes(row: Any) -> None:
+    """Results of global windows have that time."""
+    with OperatorHarness(operator(row), record_type=row) as harness:
+        harness.push([row("a", 1)], [MAX_WATERMARK], 0)
+        harness.push([row("a", 2)], [MAX_WATERMARK], 1)
+        harness.watermark(MAX_WATERMARK)
+        assert harness.output == [(row("a", 1), row("a", 2))]
 
 
 def test_versions_that_nobody_can_ask_for_are_removed(subtasks: Any, row: Any, inserted: Any) -> None:
