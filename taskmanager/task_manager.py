@@ -54,7 +54,7 @@ FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 500, 60_000
 FAILURES_SHOWN = 2
 """So many starts that failed in a row, and the node offers only what it has."""
 MAX_STARTING = 4
-"""Processes that start at once: more only take each other's time."""
+"""Processes that start at once, with resources for each job: more only take each other's time."""
 MAX_JOBS = 1_000
 """Jobs whose highest generation is remembered."""
 
@@ -197,10 +197,11 @@ class TaskManager:
         return [offer for slot in chosen if (offer := _offer(slot))], self._fill(now_ms)
 
     def _start_for(self, job_id: JobId, lacking: int, resources: Resources, now_ms: int) -> list[Command]:
-        """Slots with resources, for one job."""
-        starting = [slot for slot in self.slots.values() if slot.resources and slot.state is SlotState.STARTING]
+        """Slots with resources, for one job. Those of others may wait for Ray: they do not count."""
+        own = (slot for slot in self.slots.values() if slot.resources and slot.job_id == job_id)
+        starting = [slot for slot in own if slot.state is SlotState.STARTING]
         for slot in starting:
-            if slot.job_id == job_id and slot.resources == resources:
+            if slot.resources == resources:
                 slot.wanted_until_ms = now_ms + WANTED_MS
                 lacking -= 1
         if self.unfit or now_ms < self._retry_ms:

@@ -172,6 +172,12 @@ def test_not_too_many_start_at_once(node: Node) -> None:
     assert len(node.started) == MAX_STARTING
 
 
+def test_starts_that_wait_for_their_resources_hold_up_no_other_job(node: Node) -> None:
+    node.allocate(MAX_STARTING)
+    node.allocate(1, CORE, OTHER)
+    assert list(node.started.values()) == [GPU] * MAX_STARTING + [CORE]
+
+
 def test_after_a_start_that_failed_there_is_a_pause(node: Node) -> None:
     node.allocate()
     (slot,) = node.started
