@@ -211,6 +211,6 @@ def test_its_state_stays_at_the_end_of_the_input(row: Any) -> None:
 def test_a_key_that_cannot_be_one_is_no_error_of_the_function() -> None:
     with (
         OperatorHarness(operator((OPAQUE, OPAQUE), "inner")) as harness,
-        pytest.raises(KeyTypeError, match="operator 'operator': .*is of type int"),
+        pytest.raises(KeyTypeError, match=r"operator 'operator': .*is of type int"),
     ):
         harness.push([Item(1, 1)], [0], 0)  # type: ignore[arg-type]
