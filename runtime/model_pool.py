@@ -102,6 +102,10 @@ class ModelPool:
         known = self._workers.get(worker)
         return known.calls[0] if known is not None and known.calls else None
 
+    def has(self, worker: int, number: int) -> bool:
+        """Whether it has that batch, and has not ended."""
+        return worker in self._workers and number in self._workers[worker].calls
+
     def submit(self, number: int) -> list[Order]:
         """A batch; numbers grow."""
         self._waiting.append(number)
@@ -114,11 +118,10 @@ class ModelPool:
         return self._send()
 
     def answered(self, worker: int, number: int) -> list[Order]:
-        """That batch is done."""
+        """That batch, which it has, is done."""
         self._in_a_row = 0
         self._died_of.pop(number, None)
-        if worker in self._workers:
-            self._workers[worker].calls.remove(number)
+        self._workers[worker].calls.remove(number)
         return self._send()
 
     def worker_ended(self, worker: int, reason: str, now_ns: int) -> list[int]:

@@ -277,9 +277,9 @@ class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
                 for number in again:
                     self._out[number].record.deadline_ns = None
             case CallEnded(worker, number, produced, error):
-                entry = self._out.pop(number, None)
-                if entry is None:  # its worker was believed to have ended
+                if not self._pool.has(worker, number):  # it was believed to have ended, and another one has the batch
                     return
+                entry = self._out.pop(number)
                 if error is not None:
                     self._raise(error, entry)
                 self._queue.complete(entry, [] if produced is None else [produced])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from penstock.runtime.elements import Watermark
 from penstock.runtime.model_pool import DEATHS_PER_BATCH, FIRST_PAUSE_MS, NO_ROOM_MS, NO_ROOM_PAUSE_MS
-from penstock.runtime.model_workers import NoRoomError
+from penstock.runtime.model_workers import CallEnded, NoRoomError
 from penstock.runtime.operators import model_pool
 from penstock.runtime.operators.model_pool import ModelPoolOperator, PoolSettings
 from penstock.runtime.record_types import record_type_of
@@ -200,6 +200,22 @@ def test_a_killed_worker_is_replaced_and_its_batches_are_sent_again() -> None:
         assert harness.results == [2 * n for n in range(8)]
         assert harness.metrics.counter("model_workers_lost_total").get_count() == 1
         assert harness.metrics.counter("model_batches_sent_again_total").get_count() == 1
+
+
+def test_the_answer_of_a_worker_that_is_given_up_does_not_count() -> None:
+    with Harness(operator(workers=2)) as harness:
+        harness.load(1, 2)
+        harness.numbers(1, 2, 3, 4)
+        ((number, columns),) = harness.workers.calls[1]
+        harness.kill(1)
+        harness.waiting._note(CallEnded(1, number, pa.Table.from_batches([columns])))  # type: ignore[attr-defined]
+        harness.go_on()
+        assert harness.results == []
+        harness.numbers(*range(5, 9))
+        for _ in range(2):
+            harness.run_worker(2)
+        assert harness.results == [2 * n for n in range(1, 9)]
+        assert harness.waiting._pool.idle  # type: ignore[attr-defined]
 
 
 def test_another_number_of_records_gets_the_newest_timestamp_of_the_batch() -> None:
