@@ -114,7 +114,8 @@ class KeyedStream(DataStream):
         """Every record with every record of the other stream with its key, whenever they come (Flink's regular join).
 
         how: "inner", "left", "right" or "full"; all but inner give a changelog. ttl: how long records are kept, by the
-        clock; of both sides, or (left, right); None: for ever. condition: of a left and a right record, what more must
+        clock; of both sides, or (left, right); None: for ever. A record of an outer side is kept anew whenever it finds
+        a partner. condition: of a left and a right record, what more must
         hold. Without a function results are (left, right); a function must give equal results of equal records."""
         from .table_joins import regular_joined
 

@@ -279,7 +279,8 @@ class DataStream(TableMethods):
     ) -> DataStream:  # fmt: skip
         """Every record with the latest row of its key in the other stream, which is small: every subtask has all of it.
 
-        A record is joined when it comes, with what is there by then. how="left": without a row as well, with None."""
+        A record is joined when it comes, with what is there by then: one that comes before its row is left
+        out. how="left": it is there, with None."""
         from .joins import broadcast_joined
 
         return broadcast_joined(self, other, (key, other_key), function, how, output_type, name)

@@ -110,7 +110,10 @@ class WatermarkStrategy:
 
     @classmethod
     def for_punctuated(cls, function: Callable[[Any, int], int | None]) -> WatermarkStrategy:
-        """`function(record, timestamp)` gives the watermark (ms) that follows the record, or None."""
+        """`function(record, timestamp)` gives the watermark (ms) that follows the record, or None.
+
+        To the operators of the same task it follows that very record. To another task it goes with the next flush of
+        its output (execution.buffer-timeout), and records may overtake it: there, less is late than in order."""
         if not callable(function):
             raise PipelineError(f"for_punctuated takes a function of record and timestamp, not {function!r}")
         return cls(generator_supplier=partial(PunctuatedGenerator, function))
@@ -147,7 +150,8 @@ class WatermarkStrategy:
         self, group: str, max_drift: Duration, update_interval: Duration = "1s"
     ) -> WatermarkStrategy:
         """Splits of all sources of the group that are further ahead of the slowest than the drift pause (FLIP-182,
-        FLIP-217), so that what waits for the slow ones stays small. Finished and idle sources hold nobody back."""
+        FLIP-217), so that what waits for the slow ones stays small. Finished and idle sources hold nobody back; one that is
+        there and silent does (with_idleness). A split is a batch and an update_interval further ahead at most."""
         if not isinstance(group, str) or not group:
             raise PipelineError(f"with_watermark_alignment: the group is a name that its sources share, not {group!r}")
         drift_ms = _duration_ms(max_drift, "with_watermark_alignment, max_drift")
