@@ -150,8 +150,9 @@ class WatermarkStrategy:
         self, group: str, max_drift: Duration, update_interval: Duration = "1s"
     ) -> WatermarkStrategy:
         """Splits of all sources of the group that are further ahead of the slowest than the drift pause (FLIP-182,
-        FLIP-217), so that what waits for the slow ones stays small. Finished and idle sources hold nobody back; one that is
-        there and silent does (with_idleness). A split is a batch and an update_interval further ahead at most."""
+        FLIP-217), so that what waits for the slow ones stays small. Finished and idle sources hold nobody
+        back; one that is there and silent does (with_idleness). A split is at most a batch, and what is read in an
+        update_interval, further ahead."""
         if not isinstance(group, str) or not group:
             raise PipelineError(f"with_watermark_alignment: the group is a name that its sources share, not {group!r}")
         drift_ms = _duration_ms(max_drift, "with_watermark_alignment, max_drift")
