@@ -3,8 +3,9 @@
 A strategy is a frozen description; its memory is the tuple of times of past failures, which the job master keeps
 and hands back. Pure, so the same failures at the same times always give the same delays.
 
-Some failures come again however often the job is restarted (a pipeline that cannot work, a malformed record, state
-that does not fit, a damaged checkpoint): `helped_by_restart` says so, and the job fails at once with its message.
+Some failures come again however often the job is restarted (a pipeline that cannot work, a malformed record, a sum
+that leaves 64 bits, state that does not fit, a damaged checkpoint): `helped_by_restart` says so, and the job fails at
+once with its message.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Protocol
 
 from ..runtime.units import format_duration
 from ..state.errors import (
+    AggregateError,
     ConfigurationError,
     DamagedCheckpointError,
     KeyTypeError,
@@ -27,7 +29,7 @@ from ..state.errors import (
 
 HOPELESS = (
     ConfigurationError, PipelineError, RecordTypeError, KeyTypeError, StateError, MalformedRecordError,
-    DamagedCheckpointError, ObjectStoreDenied,
+    DamagedCheckpointError, ObjectStoreDenied, AggregateError,
 )  # fmt: skip
 """The same input against the same code and store gives these again."""
 

@@ -12,6 +12,7 @@
 | unbounded exactly-once sink without checkpoints                     | api/test_refusals.py |
 | naive datetimes in a column                                         | api/test_refusals.py |
 | naive datetimes from a timestamp assigner                           | here |
+| sums that leave 64 bits                                             | here |
 | key types by annotation                                             | api/test_refusals.py |
 | key types by value: lists, NaN, a second type, True after 1         | here; all types: runtime/test_keys.py |
 | functions that cannot be serialised; generic types                  | here |
@@ -49,6 +50,24 @@ keys = {"list": lambda x: [x], "nan": lambda x: float("nan"), "str": lambda x: "
         "bool": lambda x: True if x == 2 else x}
 env = ps.StreamExecutionEnvironment()
 env.from_sequence(1, 3).key_by(keys[sys.argv[1]]).reduce(lambda a, b: a + b, name="totals").print()
+env.execute()
+"""
+OVERFLOW = """
+import sys
+from dataclasses import dataclass
+import penstock as ps
+
+@dataclass
+class Sale:
+    shop: str
+    amount: int
+    at: int
+
+strategy = ps.WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner("at")
+env = ps.StreamExecutionEnvironment()
+sales = env.from_collection([Sale("a", 2**62, at) for at in range(3)], Sale, watermark_strategy=strategy)
+keyed = sales.key_by("shop" if sys.argv[1] == "columns" else lambda sale: sale.shop)
+keyed.window(ps.TumblingEventTimeWindows("1s")).agg(total=ps.sum("amount"), name="totals").print()
 env.execute()
 """
 NAIVE = """
@@ -177,6 +196,13 @@ def refused(directory: Path, script: str, *arguments: str) -> str:
 )
 def test_keys_that_are_none(tmp_path: Path, kind: str, complaint: str) -> None:
     assert f"error: operator 'totals': {complaint}" in refused(tmp_path, KEYS, "--", kind)
+
+
+@pytest.mark.parametrize("kind", ["columns", "rows"])
+def test_sums_that_leave_64_bits(tmp_path: Path, kind: str) -> None:
+    complaint = refused(tmp_path, OVERFLOW, "--", kind)
+    assert "operator 'totals'" in complaint
+    assert "the sum of column 'amount' does not fit 64 bits" in complaint
 
 
 def test_naive_datetimes_as_event_time(tmp_path: Path) -> None:
