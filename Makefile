@@ -4,9 +4,9 @@ SEEDS ?= 300
 SEED ?= 1
 ROUNDS ?= 10
 # "-n 2 --dist loadfile" spreads the tests over two processes, file by file, because tests of a file share a cluster, and
-# in the order of tests/conftest.py;
+# in the order of tests/conftest.py; those of the structure are part of "check".
 # "make test PYTEST_ARGS='-x tests/state'" runs a part.
-PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/structure
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +19,7 @@ NEW_PIP := $(VENV)/.pip
 TYPING := .cache/typing/penstock
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: demo test check bench simulate chaos matrix soak golden clean
+.PHONY: demo test check types structure bench simulate chaos matrix soak golden clean
 
 demo: $(RUN)
 	$(BIN)/python examples/$(if $(LOCAL),demo_local.py,demo.py)
@@ -27,10 +27,16 @@ demo: $(RUN)
 test: check
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# Types and structure side by side.
 check: $(DEV) $(TYPING)
 	$(BIN)/ruff check .
+	@$(MAKE) --no-print-directory -j 2 types structure
+
+types: $(DEV) $(TYPING)
 	$(BIN)/mypy -p penstock
 	MYPYPATH=examples:benchmarks $(BIN)/mypy --explicit-package-bases examples benchmarks
+
+structure: $(DEV)
 	$(BIN)/python -m pytest -q tests/structure
 
 bench: $(BENCH)

@@ -280,7 +280,7 @@ def expected(keys: tuple[str, ...], lateness: int, history: list[Action]) -> Ora
     st.integers(1, 4),
     histories,
 )
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=45, deadline=None)
 def test_windows_are_what_a_loop_over_the_records_gives(
     keys: tuple[str, ...], lateness: int, parallelism: int, history: list[Action]
 ) -> None:

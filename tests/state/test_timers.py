@@ -197,7 +197,7 @@ class TimerMachine(RuleBasedStateMachine):
         self.open(parallelism, handles)
 
 
-@pytest.mark.parametrize(("kind", "examples"), [("heap", 8), ("rocksdb", 60)])
+@pytest.mark.parametrize(("kind", "examples"), [("heap", 8), ("rocksdb", 25)])
 def test_timers_are_those_of_the_model(kind: str, examples: int, new_rig: Callable[..., Any]) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: TimerMachine(kind, new_rig),

@@ -338,7 +338,7 @@ def check(scenario: Scenario) -> Play:
 
 
 @given(scenarios)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_window(scenario: Scenario) -> None:
     check(scenario)
 
