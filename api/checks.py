@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ..runtime.functions import why_not_called_with
 from ..runtime.record_types import RecordType
 from ..state.errors import PipelineError
 from .signatures import display_name, is_async
@@ -35,6 +36,16 @@ def check_function(function: Any, method: str) -> None:
         raise PipelineError(
             f"'{display_name(function)}' is async def, whose result would be a coroutine and not a record; "
             "use a plain function, or map_async"
+        )
+
+
+def check_shape(function: Any, method: str, wanted: str, count: int) -> None:
+    """PipelineError as check_function, and for what cannot be called with so many arguments. wanted: what they are."""
+    check_function(function, method)
+    if why := why_not_called_with(getattr(function, method, function), count):
+        own = f"'{display_name(function) or 'lambda'}'"
+        raise PipelineError(
+            f"{own} is to be called with {wanted}, and does not take {count} argument{'s' * (count != 1)}: {why}"
         )
 
 

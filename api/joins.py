@@ -7,7 +7,6 @@ that `apply` or `process` adds.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -19,10 +18,10 @@ from ..runtime.operators.operator import Operator
 from ..runtime.record_types import OpaqueType, RecordType
 from ..runtime.units import parse_duration_ms
 from ..state.errors import ConfigurationError, PipelineError
-from .checks import check_function, named
+from .checks import check_shape, named
 from .connected import check_keys, key_names, second_inputs, two_input_stream
 from .keyed import KeyedStream
-from .signatures import display_name, output_tags, returned_type, yielded_type, yields
+from .signatures import output_tags, returned_type, yielded_type, yields
 from .streams import DataStream
 from .windowed import check_timestamps
 
@@ -302,18 +301,6 @@ def _of_pairs(function: Any, output_type: Any) -> tuple[bool, RecordType]:
     if isinstance(function, FlatJoinFunction) or yields(function, "join"):
         return True, yielded_type(function, "join", output_type)
     return False, returned_type(function, "join", output_type)
-
-
-def check_shape(function: Any, method: str, wanted: str, count: int) -> None:
-    """PipelineError for a function that cannot be called with so many arguments. wanted: what they are."""
-    check_function(function, method)
-    try:
-        inspect.signature(getattr(function, method, function)).bind(*range(count))
-    except TypeError:
-        own = display_name(function) or "the lambda"
-        raise PipelineError(f"'{own}' is to be called with {wanted}, and does not take {count} arguments") from None
-    except ValueError:  # built in, and says nothing
-        pass
 
 
 def _names(tags: Tags) -> tuple[str | None, str | None]:

@@ -24,7 +24,7 @@ from ..runtime.operators.operator import Operator
 from ..runtime.record_types import OpaqueType, RecordType, record_type_of
 from ..state.errors import PipelineError
 from .changelogs import TableMethods
-from .checks import check_function, check_strategy, guarded_types, is_expression, named
+from .checks import check_function, check_shape, check_strategy, guarded_types, is_expression, named
 from .signatures import output_tags, return_annotation, returned_type, yielded_type, yields
 from .steps import Configurable, Step, Upstream
 
@@ -68,7 +68,7 @@ class DataStream(TableMethods):
         from ..runtime.operators.stateless import MapOperator
 
         def make() -> Operator:
-            check_function(function, "map")
+            check_shape(function, "map", "a record", 1)
             if yields(function, "map"):
                 raise PipelineError("map takes a function that returns one value, but this one yields; use flat_map")
             return MapOperator(function, returned_type(function, "map", output_type))
@@ -80,7 +80,7 @@ class DataStream(TableMethods):
         from ..runtime.operators.stateless import FlatMapOperator
 
         def make() -> Operator:
-            check_function(function, "flat_map")
+            check_shape(function, "flat_map", "a record", 1)
             returned = return_annotation(function, "flat_map")
             if isinstance(returned, type) and issubclass(returned, _NO_RECORDS):
                 raise PipelineError(
@@ -101,7 +101,7 @@ class DataStream(TableMethods):
                 from ..runtime.operators.columnar import FilterExpressionOperator
 
                 return FilterExpressionOperator(function, self._columns_for("filter with an expression"))
-            check_function(function, "filter")
+            check_shape(function, "filter", "a record", 1)
             return FilterOperator(function, self.record_type)
 
         return self._add("filter", make, name or ("filter" if is_expression(function) else named("filter", function)))

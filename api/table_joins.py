@@ -18,9 +18,8 @@ from ..state.errors import PipelineError
 from ..state.ttl_config import StateTtlConfig
 from .async_stream import Waiting, async_settings
 from .changelogs import ttl_of
-from .checks import check_function, named
+from .checks import check_function, check_shape, named
 from .connected import check_keys, second_inputs, two_input_stream
-from .joins import check_shape
 from .keyed import KeyedStream
 from .signatures import returned_type, yielded_type, yields
 from .streams import DataStream

@@ -8,6 +8,7 @@ functions produce they yield, or return as an iterable; None is nothing. A recor
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -323,6 +324,21 @@ def callable_of(function: Any, method: str) -> Callable[..., Any]:
     if callable(function):
         return function  # type: ignore[no-any-return]
     raise TypeError(f"{function!r} is neither callable nor has it a method {method}()")
+
+
+def why_not_called_with(function: Callable[..., Any], count: int) -> str:
+    """Why a function cannot be called with so many arguments; empty if it can, or says nothing of itself.
+
+    It is asked for its own signature: what it wraps may take other arguments than it does."""
+    try:
+        signature = inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):  # built in, for example
+        return ""
+    try:
+        signature.bind(*range(count))
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def open_function(function: Any, runtime_context: RuntimeContext) -> None:

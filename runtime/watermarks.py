@@ -10,7 +10,6 @@ alignment (`with_watermark_alignment`, runtime/operators/source_alignment.py).
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -19,7 +18,7 @@ from typing import Any
 
 from ..state.errors import ConfigurationError, PipelineError
 from .batch import Batch
-from .functions import OutputTag
+from .functions import OutputTag, callable_of, why_not_called_with
 from .timestamps import assigned
 from .units import parse_duration_ms
 from .watermark_generators import (
@@ -98,14 +97,10 @@ class WatermarkStrategy:
     @classmethod
     def for_generator(cls, supplier: Callable[[], Any]) -> WatermarkStrategy:
         """`supplier()` gives each split a new WatermarkGenerator of one's own: usually it is the class."""
-        try:
-            inspect.signature(supplier).bind()
-        except ValueError:  # a callable that tells nothing of itself
-            pass
-        except TypeError as error:
+        if why := why_not_called_with(supplier, 0) if callable(supplier) else "it is not callable":
             raise PipelineError(
-                f"for_generator takes a function without arguments that gives a generator, not {supplier!r}: {error}"
-            ) from None
+                f"for_generator takes a function without arguments that gives a generator, not {supplier!r}: {why}"
+            )
         return cls(generator_supplier=supplier)
 
     @classmethod
@@ -125,6 +120,8 @@ class WatermarkStrategy:
 
     def with_timestamp_assigner(self, timestamp_assigner: Callable[[Any, int], Any] | str | Any) -> WatermarkStrategy:
         """callable(record, previous timestamp) -> int ms or aware datetime; or the name of a column."""
+        if not isinstance(timestamp_assigner, str):
+            _check_assigner(timestamp_assigner)
         return replace(self, timestamp_assigner=timestamp_assigner)
 
     def with_idleness(self, idle_timeout: Duration) -> WatermarkStrategy:
@@ -174,6 +171,18 @@ class WatermarkStrategy:
         if self.out_of_orderness_ms is None:
             return NoWatermarks()
         return BoundedOutOfOrderness(self.out_of_orderness_ms, state)
+
+
+def _check_assigner(assigner: Any) -> None:
+    try:
+        why = why_not_called_with(callable_of(assigner, "extract_timestamp"), 2)
+    except TypeError as error:
+        why = str(error)
+    if why:
+        raise PipelineError(
+            "with_timestamp_assigner takes a function of a record and its previous timestamp, like "
+            f"lambda record, previous: record.at, or the name of a column: {why}"
+        )
 
 
 def _duration_ms(duration: Duration, what: str, *, positive: bool = False) -> int:

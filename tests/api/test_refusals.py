@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +91,48 @@ def test_something_that_is_no_function(env: ps.StreamExecutionEnvironment) -> No
     env.from_collection([1]).map(5).print()
     assert "operator 'map int' " in (text := refused(env))
     assert "5 is not callable" in text
+
+
+@pytest.mark.parametrize("method", ["map", "filter", "flat_map", "key_by"])
+def test_functions_of_another_number_of_arguments(env: ps.StreamExecutionEnvironment, method: str) -> None:
+    getattr(env.from_collection([1]), method)(lambda one, two: one).map(lambda x: x, name="same").print()
+    assert f"operator '{'same' if method == 'key_by' else method.replace('_', ' ')}'" in (text := refused(env))
+    assert "'lambda' is to be called with a record, and does not take 1 argument: missing a required argument" in text
+
+
+def test_a_map_function_that_is_no_object_yet(env: ps.StreamExecutionEnvironment) -> None:
+    class Same(ps.MapFunction):
+        def map(self, value: str) -> str:
+            return value
+
+    env.from_collection(["a"]).map(Same).print()
+    assert "'Same' is to be called with a record, and does not take 1 argument" in refused(env)
+
+
+def test_functions_that_take_more_than_a_record_or_say_nothing_are_fine(env: ps.StreamExecutionEnvironment) -> None:
+    @functools.wraps(pow)
+    def squared(number: int) -> int:
+        return pow(number, 2)
+
+    for function in (
+        squared,
+        int,
+        str.upper,
+        itemgetter(0),
+        functools.partial(pow, 2),
+        max,
+        json.dumps,
+        lambda *records: records,
+        lambda record, more=1: record,
+    ):
+        env.from_collection([1]).map(function).print()
+    env.job_graph()
+
+
+@pytest.mark.parametrize("assigner", [lambda record: record.at, lambda: 1, 5])
+def test_timestamp_assigners_of_another_number_of_arguments(assigner: Any) -> None:
+    with pytest.raises(PipelineError, match="takes a function of a record and its previous timestamp"):
+        ps.WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner(assigner)
 
 
 @pytest.mark.parametrize("key", [("usr",), ("user", "usr")])
