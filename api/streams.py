@@ -135,8 +135,9 @@ class DataStream(TableMethods):
         """One result per record, of a function that waits for something: `async def`, or a plain one, on a thread.
 
         Up to `capacity` records per subtask are called for at once. `timeout`: of a record, over all calls for it; what
-        `on_timeout(record)` then returns is its result, without it the job fails. `ordered`: results in the order of
-        their records; otherwise in that in which they come, between two watermarks."""
+        `on_timeout(record)` then returns is its result; without it the task fails, and is restarted as the restart
+        strategy says. `ordered`: results in the order of their records; otherwise in that in which they come, between
+        two watermarks."""
         from .async_stream import Waiting, async_operator
 
         waiting = Waiting("map", ordered, capacity, timeout, retry, on_timeout)

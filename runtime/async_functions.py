@@ -27,8 +27,8 @@ class AsyncFunction(Function, ABC):
         """Results of the record: an iterable, or None. Usually `async def`."""
 
     def timeout(self, value: Any) -> Iterable[Any] | None:
-        """Results of a record whose calls had none in time. By default it raises, which fails the job."""
-        raise TimeoutError("no result in time")
+        """Results of a record whose calls had none in time. By default it raises, which fails the task."""
+        raise TimeoutError("no result in time; raise timeout=, or give the function a timeout() of its own")
 
 
 class LookupFunction(Function, ABC):
@@ -40,7 +40,7 @@ class LookupFunction(Function, ABC):
         """An iterable of rows, or None."""
 
     def timeout(self, key: Any) -> Iterable[Any] | None:
-        """Rows of a key whose calls had none in time. By default it raises, which fails the job."""
+        """Rows of a key whose calls had none in time. By default it raises, which fails the task."""
         raise TimeoutError("no rows in time")
 
 

@@ -44,6 +44,7 @@ from ..elements import Watermark, WatermarkStatus
 from ..functions import RuntimeContext, callable_of, close_function, open_function
 from ..operator_state import CheckpointedFunction, FunctionInitializationContext, FunctionSnapshotContext
 from ..record_types import RecordType
+from ..units import format_duration
 from .operator import Firing, OperatorContext, RestoredState, WaitingOperator
 from .result_queue import Entry, ResultQueue
 from .running import state_type
@@ -272,7 +273,8 @@ class AsyncOperator(WaitingOperator, CheckpointedFunction):
     def _late_results(self, entry: Entry) -> list[Any]:
         handler = self.settings.on_timeout or getattr(self.function, "timeout", None)
         if handler is None:
-            raise TimeoutError("no result in time")
+            within = format_duration(self.settings.timeout_ms)
+            raise TimeoutError(f"gave no result within timeout={within}; raise timeout=, or give on_timeout=")
         return _results(handler(self._arguments([entry])[0]), single=self.settings.single)
 
     # what goes out

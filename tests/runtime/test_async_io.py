@@ -76,10 +76,20 @@ def test_a_call_that_is_never_answered_fails_the_job_and_says_for_which_record()
         harness.push([7])
         harness.advance_time(TIMEOUT_MS - 1)
         with pytest.raises(
-            UserCodeError, match=r"operator 'operator', subtask 0: TimeoutError: .*on the record 7: 1000 ms"
+            UserCodeError,
+            match=r"operator 'operator', subtask 0: TimeoutError: no result in time; raise timeout=, or give .*"
+            r"on the record 7: 1000 ms",
         ):
             harness.advance_time(1)
         assert harness.calls.cancelled == [7]
+
+
+def test_a_callable_that_is_never_answered_says_what_can_be_given() -> None:
+    with AsyncHarness(operator(doubled), record_type=int) as harness:
+        harness.push([7])
+        expected = "TimeoutError: gave no result within timeout=1s; raise timeout=, or give on_timeout= .*the record 7:"
+        with pytest.raises(UserCodeError, match=expected):
+            harness.advance_time(TIMEOUT_MS)
 
 
 def test_a_timeout_handler_gives_the_results() -> None:
