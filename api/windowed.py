@@ -52,7 +52,7 @@ class WindowedStream:
 
     def allowed_lateness(self, lateness: Duration) -> Self:
         """A record that is late by no more than this still counts: its window fires again."""
-        self._allowed_lateness_ms = parse_duration_ms(lateness)
+        self._allowed_lateness_ms = parse_duration_ms(lateness, "allowed_lateness")
         return self
 
     def side_output_late_data(self, tag: OutputTag[Any]) -> Self:

@@ -134,7 +134,7 @@ class WatermarkStrategy:
         """Records whose timestamp is further ahead of the clock advance no watermark: one wrong clock would make the
         records of all others late. They are dropped and counted (`records_from_future_total`), fail the job ("fail"),
         or go to the side output of the tag. Not for what is made up to lie in the future."""
-        bound_ms = _duration_ms(max_ahead, "with_future_guard", positive=True)
+        bound_ms = _duration_ms(max_ahead, "with_future_guard, max_ahead", positive=True)
         if isinstance(on_violation, OutputTag):
             return replace(self, future_guard=FutureGuard(bound_ms, "side output", on_violation))
         if on_violation not in ("drop", "fail"):

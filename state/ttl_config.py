@@ -59,7 +59,7 @@ class StateTtlConfig:
 
     @property
     def ttl_ms(self) -> int:
-        return _duration_ms("a TTL", self.ttl)
+        return _duration_ms("ttl", self.ttl)
 
     @property
     def refresh_ms(self) -> int:

@@ -30,22 +30,30 @@ _ISO_DURATION = re.compile(
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zµ]*)", re.IGNORECASE)
 
 
-def parse_duration_ms(value: str | int | float | timedelta) -> int:
+def parse_duration_ms(value: str | int | timedelta, what: str = "") -> int:
     """Milliseconds in "10s", "500 ms", "1min", "1h 30min", "PT10S", a timedelta, or a bare number of milliseconds.
 
-    Raises ConfigurationError when it is none of these, or negative.
+    Raises ConfigurationError when it is none of these, or negative. what: the parameter, which that names.
     """
+    try:
+        return round(_duration_ms(value))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{what}: {error}" if what else str(error)) from None
+
+
+def _duration_ms(value: object) -> float:
     if isinstance(value, timedelta):
         milliseconds: float = value / timedelta(milliseconds=1)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+    elif isinstance(value, int) and not isinstance(value, bool):
         milliseconds = value
     elif isinstance(value, str):
-        milliseconds = _duration_of_text(value)
+        text = value.strip()
+        milliseconds = -_duration_of_text(text[1:]) if text.startswith("-") else _duration_of_text(text)
     else:
-        raise ConfigurationError(f"{value!r} is not a duration; write timedelta(seconds=10), '10s' or '500ms'")
+        raise ConfigurationError(f"a duration is an int (ms), a string like '10s' or a timedelta, not {value!r}")
     if milliseconds < 0:
-        raise ConfigurationError(f"the duration {value!r} is negative")
-    return round(milliseconds)
+        raise ConfigurationError(f"the duration {value!r} is negative, and durations are not")
+    return milliseconds
 
 
 def _duration_of_text(text: str) -> float:

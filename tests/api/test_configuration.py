@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,10 +28,22 @@ def test_durations(text: str | int | timedelta, milliseconds: int) -> None:
     assert parse_duration_ms(text) == milliseconds
 
 
-@pytest.mark.parametrize("text", ["", "ten seconds", "10 parsecs", "s", "-5s", timedelta(seconds=-1), True, None, "P"])
+@pytest.mark.parametrize("text", ["", "ten seconds", "10 parsecs", "s", "--5s", timedelta(seconds=-1), True, None, "P"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError):
         parse_duration_ms(text)
+
+
+@pytest.mark.parametrize("value", ["-1s", " -1h 30min", "-PT5S", -1, timedelta(seconds=-1)])
+def test_negative_durations_are_called_so(value: str | int | timedelta) -> None:
+    with pytest.raises(ConfigurationError, match=r"^retention: the duration .* is negative, and durations are not"):
+        parse_duration_ms(value, "retention")
+
+
+@pytest.mark.parametrize("value", [1.5, 2.0, float("nan")])
+def test_floats_are_no_durations(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"is an int \(ms\), a string like '10s' or a timedelta, not"):
+        parse_duration_ms(value)
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ MAP = 'get["map"](ps.MapStateDescriptor("seen", {}, int))'
 @pytest.mark.parametrize(
     ("opening", "complaint"),
     [
-        ('ps.StateTtlConfig("-1h")', "StateTtlConfig: a TTL is a duration like '1h': "),
-        ("ps.StateTtlConfig(-5)", "StateTtlConfig: a TTL is a duration like '1h': the duration -5 is negative"),
+        ('ps.StateTtlConfig("-1h")', "StateTtlConfig: ttl is a duration like '1h': the duration '-1h' is negative"),
+        ("ps.StateTtlConfig(-5)", "StateTtlConfig: ttl is a duration like '1h': the duration -5 is negative"),
         ("ps.StateTtlConfig(0)", "StateTtlConfig: a TTL is at least 1 ms, not 0"),
         (f"{VALUE}, {VALUE.replace('int', 'str')}", "operator 'declares' declares its state 'seen' twice: "),
         (f"{VALUE}, {LIST}", "operator 'declares' declares its state 'seen' twice: "),
