@@ -5,12 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Self
 
-from ...state.errors import PipelineError
 from ..functions import callable_of
-from ..units import format_duration, parse_duration_ms
+from ..units import format_duration
 from .assigner import Duration, MergingWindowAssigner, length_ms
 from .event_time_triggers import EventTimeTrigger
 from .processing_time_triggers import ProcessingTimeTrigger
@@ -22,8 +20,8 @@ class SessionWindowTimeGapExtractor(ABC):
     """A gap for every element. A plain callable(element) does as well."""
 
     @abstractmethod
-    def extract(self, element: Any) -> int:
-        """In ms; a timedelta is welcome too. At least 1 ms."""
+    def extract(self, element: Any) -> Duration:
+        """In ms; a timedelta or a text like "5s" is welcome too. At least 1 ms."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class SessionWindows(MergingWindowAssigner):
     """Where every element has a gap of its own."""
 
     def __init__(self, gap: Duration | Callable[[Any], Any] | SessionWindowTimeGapExtractor) -> None:
-        """gap: a duration; or what gives one for each element, in ms or as a timedelta."""
+        """gap: a duration; or what gives one for each element."""
         dynamic = callable(gap) or hasattr(gap, "extract")
         object.__setattr__(self, "gap_ms", None if dynamic else length_ms(gap, "the gap of sessions"))  # type: ignore[arg-type]
         object.__setattr__(self, "gap_of", gap if dynamic else None)
@@ -60,10 +58,7 @@ class SessionWindows(MergingWindowAssigner):
         if self.gap_ms is not None:
             return self.gap_ms
         given = callable_of(self.gap_of, "extract")(element)
-        gap = parse_duration_ms(given) if isinstance(given, timedelta) else given
-        if type(gap) is not int or gap < 1:
-            raise PipelineError(f"the gap of an element is an int of at least 1 ms or a timedelta, not {given!r}")
-        return gap
+        return given if type(given) is int and given > 0 else length_ms(given, "the gap of an element")
 
     def assign_windows(self, element: Any, timestamp: int) -> Sequence[TimeWindow]:
         return [TimeWindow(timestamp, timestamp + self.gap(element))]

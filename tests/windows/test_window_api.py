@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import penstock as ps
-from penstock.state.errors import PipelineError
+from penstock.state.errors import ConfigurationError, PipelineError
 
 
 class Click(NamedTuple):
@@ -76,6 +76,26 @@ def test_sessions_with_gaps_of_their_own() -> None:
     windows = ps.EventTimeSessionWindows.with_dynamic_gap(lambda click: timedelta(milliseconds=click.value * 10))
     stream = clicks(environment()).key_by(lambda c: c.user).window(windows)
     assert results(stream.aggregate(Total())) == [1, 2, 5, 7]
+
+
+def test_gaps_as_text() -> None:
+    windows = ps.EventTimeSessionWindows.with_dynamic_gap(lambda click: f"{click.value * 10}ms")
+    stream = clicks(environment()).key_by(lambda c: c.user).window(windows)
+    assert results(stream.aggregate(Total())) == [1, 2, 5, 7]
+
+
+@pytest.mark.parametrize("gap", [0, 1.5, "-5ms", "soon", True, None])
+def test_gaps_that_are_none(gap: Any) -> None:
+    with pytest.raises(PipelineError, match="the gap of an element"):
+        ps.EventTimeSessionWindows.with_dynamic_gap(lambda _: gap).gap(5)
+
+
+def test_lengths_and_latenesses_that_are_no_durations() -> None:
+    with pytest.raises(PipelineError, match=r"a window's size: a duration is an int \(ms\), .* not 1.5"):
+        ps.TumblingEventTimeWindows(1.5)  # type: ignore[arg-type]
+    windows = clicks(environment()).key_by("user").window(ps.TumblingEventTimeWindows("1s"))
+    with pytest.raises(ConfigurationError, match="allowed_lateness: the duration '-1s' is negative"):
+        windows.allowed_lateness("-1s")
 
 
 def test_named_aggregates_over_sliding_windows_and_sessions() -> None:
