@@ -40,6 +40,9 @@ class RowKind(IntEnum):
     def __str__(self) -> str:
         return SHORT[self]
 
+    __repr__ = __str__
+    """Within a printed tuple as well."""
+
     @property
     def adds(self) -> bool:
         """Whether the record is there afterwards; otherwise it is not."""

@@ -111,6 +111,14 @@ def test_the_kinds_as_part_of_the_records() -> None:
     assert given_[7:9] == [(ps.RowKind.UPDATE_BEFORE, PRICES[0]), (ps.RowKind.UPDATE_AFTER, PRICES[7])]
 
 
+def test_kinds_within_printed_records(capsys: pytest.CaptureFixture[str]) -> None:
+    env = ps.StreamExecutionEnvironment().set_parallelism(1)
+    kinds = tuple(ps.RowKind)
+    env.from_collection([0, 1, 2, 3], int).as_changelog(kinds.__getitem__).with_row_kinds().print()
+    finish(env)
+    assert capsys.readouterr().out.splitlines() == ["(+I, 0)", "(-U, 1)", "(+U, 2)", "(-D, 3)"]
+
+
 def test_a_stream_is_made_a_changelog() -> None:
     kinds = {0: ps.RowKind.INSERT, 1: ps.RowKind.DELETE}
     assert run(lambda env: env.from_collection([0, 1]).as_changelog(kinds.__getitem__)) == [
