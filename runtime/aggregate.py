@@ -112,7 +112,10 @@ def number_word(schema: pa.Schema, column: str, what: str) -> Word:
         return "int64"
     if pa.types.is_floating(kind):
         return "float64"
-    raise PipelineError(f"{what} needs numbers, but column {column!r} is of type {kind}; cast it first")
+    hint = "cast it first"
+    if pa.types.is_string(kind):
+        hint += "; if it holds Decimals, these are stored as text: use floats, or whole numbers (cents)"
+    raise PipelineError(f"{what} needs numbers, but column {column!r} is of type {kind}; {hint}")
 
 
 def number_type(fields: Mapping[str, FieldType], column: str) -> Any:

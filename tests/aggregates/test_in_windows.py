@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -334,6 +335,21 @@ def test_wrong_columns_are_refused_when_the_pipeline_is_built(kind: str, aggrega
     stream = windowed(kind, Click, "key", {"it": aggregate})
     with pytest.raises(PipelineError, match=f"(?s)statistics.*{message}"):
         stream.describe()
+
+
+@dataclass(frozen=True)
+class Priced:
+    key: str
+    price: Decimal
+    at: int
+
+
+@pytest.mark.parametrize("aggregate", [ps.sum("price"), ps.avg("price"), ps.median("price")])
+def test_decimals_are_refused_with_what_to_use(aggregate: Aggregate) -> None:
+    prices = ps.StreamExecutionEnvironment().from_collection([Priced("a", Decimal("1.50"), 1)], Priced)
+    windows = prices.key_by("key").window(ps.TumblingProcessingTimeWindows("1s"))
+    with pytest.raises(PipelineError, match=r"needs numbers, but column 'price' .* Decimals, .* text: use floats, or"):
+        windows.agg(it=aggregate).describe()
 
 
 @dataclass(frozen=True)
