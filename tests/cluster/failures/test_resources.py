@@ -46,8 +46,8 @@ def test_every_number_comes_once_whoever_is_killed(cluster: Cluster, new_job: Ne
         "numbers -> map unscored -> scored": {}, "heavy": OWN, "sink": {},
     }  # fmt: skip
 
+    wait_for(lambda: len(cluster.actors("ModelActor")) == 2, "both actors have started")
     before, actors = job.view, cluster.actors("ModelActor")
-    assert len(actors) == 2
     actors[0].kill()
     wait_for(lambda: len(living(cluster, but=actors)) == 1, "an actor takes its place")
     assert job.in_mid_stream().view.attempt == before.attempt, "the job did not even notice"
