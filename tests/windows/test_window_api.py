@@ -110,11 +110,11 @@ def test_named_aggregates_over_sliding_windows_and_sessions() -> None:
 
 
 def test_count_windows() -> None:
-    keyed = clicks(environment()).key_by(lambda c: c.user)
+    keyed = clicks(environment(1)).key_by(lambda c: c.user)
     assert results(keyed.count_window(2).aggregate(Total())) == [4, 7]
     keyed = clicks(environment(1)).key_by(lambda c: c.user)
     assert results(keyed.count_window(2, 1).aggregate(Total())) == [1, 2, 4, 7, 7]
-    rows = results(clicks(environment()).key_by("user").count_window(2).agg(total=ps.sum("value")))
+    rows = results(clicks(environment(1)).key_by("user").count_window(2).agg(total=ps.sum("value")))
     assert rows == [{"user": "a", "total": 4}, {"user": "b", "total": 7}]
 
 
