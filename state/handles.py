@@ -187,36 +187,32 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
 
     def clear_all(self, keys: Sequence[Any]) -> None:
         """Of all these keys. Leaves no current key."""
-        cursor = self._cursor
-        cursor.key = MISSING
-        if not cursor.keys.seen.issuperset(map(type, keys)):
-            cursor.keys.admit_all(keys)
-        table = self._table()
+        table = self._table_for(keys)
         changed, young = table.changed, table.young
         for key in keys:
             if key not in changed and young.pop(key, MISSING) is MISSING:
-                cursor.admitted += 1
+                self._cursor.admitted += 1
                 table.old_changed.pop(key, None)
             changed[key] = None
 
     def values_of(self, keys: Sequence[Any]) -> list[Any]:
         """Each key's value, None where there is none. Only to be looked at: what is changed in place is not saved.
         Leaves no current key."""
-        cursor = self._cursor
-        cursor.key = MISSING
-        if not cursor.keys.seen.issuperset(map(type, keys)):
-            cursor.keys.admit_all(keys)
-        values, admitted = self._table().read_all(keys)
-        cursor.admitted += admitted
+        values, admitted = self._table_for(keys).read_all(keys)
+        self._cursor.admitted += admitted
         return values
 
-    def fold(self, keys: Sequence[Any], records: Sequence[Any], function: Callable[[V | None, Any], V]) -> list[V]:
+    def _table_for(self, keys: Sequence[Any]) -> ValueTable:
+        """The one of the current namespace, for many keys at once: there is no current one any more."""
         cursor = self._cursor
         cursor.key = MISSING
         if not cursor.keys.seen.issuperset(map(type, keys)):
             cursor.keys.admit_all(keys)
-        table = self._table()
-        cursor.admitted += table.change_all(keys)
+        return self._table()
+
+    def fold(self, keys: Sequence[Any], records: Sequence[Any], function: Callable[[V | None, Any], V]) -> list[V]:
+        table = self._table_for(keys)
+        self._cursor.admitted += table.change_all(keys)
         changed = table.changed
         results: list[Any] = []
         for key, record in zip(keys, records, strict=True):
@@ -231,12 +227,8 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
     ) -> list[int]:
         """For each (key, record) in order: value = add(record, value or create()). Positions of the records that were
         the first of a key without a value. Leaves no current key."""
-        cursor = self._cursor
-        cursor.key = MISSING
-        if not cursor.keys.seen.issuperset(map(type, keys)):
-            cursor.keys.admit_all(keys)
-        table = self._table()
-        cursor.admitted += table.change_all(keys)
+        table = self._table_for(keys)
+        self._cursor.admitted += table.change_all(keys)
         changed = table.changed
         distinct = dict.fromkeys(keys)
         empty = {key: -1 for key in distinct if changed[key] is None}
