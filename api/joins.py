@@ -16,25 +16,22 @@ from ..runtime.graph.partitioning import Broadcast
 from ..runtime.keys import KeySelector
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import OpaqueType, RecordType
-from ..runtime.units import parse_duration_ms
 from ..state.errors import ConfigurationError, PipelineError
 from .checks import check_shape, named
 from .connected import check_keys, key_names, second_inputs, two_input_stream
 from .keyed import KeyedStream
 from .signatures import output_tags, returned_type, yielded_type, yields
 from .streams import DataStream
-from .windowed import check_timestamps
+from .windowed import Windowing, check_timestamps
 
 if TYPE_CHECKING:
     from ..runtime.options import Duration
     from ..runtime.windows.assigner import WindowAssigner
-    from ..runtime.windows.evictors import Evictor
-    from ..runtime.windows.trigger import Trigger
 
 Tags = tuple[OutputTag[Any] | None, OutputTag[Any] | None]
 
 
-class CoGroupedStreams:
+class CoGroupedStreams(Windowing):
     """Two streams whose records meet by key in windows, all of a key and window at once. (What `co_group` gives.)"""
 
     _kind = "co group"
@@ -43,9 +40,6 @@ class CoGroupedStreams:
         self._left, self._right = left, right
         self._keyed: list[KeyedStream | None] = [None, None]
         self._assigner: WindowAssigner | None = None
-        self._trigger: Trigger | None = None
-        self._evictor: Evictor | None = None
-        self._allowed_lateness_ms = 0
         self._late: Tags = (None, None)
 
     def where(self, key: Any, key_type: Any = None) -> Self:
@@ -60,21 +54,6 @@ class CoGroupedStreams:
 
     def window(self, assigner: WindowAssigner) -> Self:
         self._assigner = assigner
-        return self
-
-    def trigger(self, trigger: Trigger) -> Self:
-        """It sees the records of both streams as one."""
-        self._trigger = trigger
-        return self
-
-    def evictor(self, evictor: Evictor) -> Self:
-        """It sees the records of both streams as one, in the order they came."""
-        self._evictor = evictor
-        return self
-
-    def allowed_lateness(self, lateness: Duration) -> Self:
-        """A record that is late by no more than this still counts: its window fires again."""
-        self._allowed_lateness_ms = parse_duration_ms(lateness, "allowed_lateness")
         return self
 
     def side_output_late_data(self, tag: OutputTag[Any], right_tag: OutputTag[Any] | None = None) -> Self:

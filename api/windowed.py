@@ -28,17 +28,13 @@ if TYPE_CHECKING:
 AnyWindowed = TypeVar("AnyWindowed", bound="WindowedStream")
 
 
-class WindowedStream:
-    """A keyed stream cut into windows; a method that computes something ends it (Flink's WindowedStream)."""
+class Windowing:
+    """What can be said about windows, of one stream or of two. Of two, trigger and evictor see the records of both as
+    one stream, in the order they came."""
 
-    def __init__(self, stream: KeyedStream, assigner: WindowAssigner) -> None:
-        self._stream = stream
-        self._input_type = stream.record_type
-        self._assigner = assigner
-        self._allowed_lateness_ms = 0
-        self._late_tag: OutputTag[Any] | None = None
-        self._trigger: Trigger | None = None
-        self._evictor: Evictor | None = None
+    _allowed_lateness_ms = 0
+    _trigger: Trigger | None = None
+    _evictor: Evictor | None = None
 
     def trigger(self, trigger: Trigger) -> Self:
         """When windows give out results; without one, when the assigner's own trigger says."""
@@ -54,6 +50,16 @@ class WindowedStream:
         """A record that is late by no more than this still counts: its window fires again."""
         self._allowed_lateness_ms = parse_duration_ms(lateness, "allowed_lateness")
         return self
+
+
+class WindowedStream(Windowing):
+    """A keyed stream cut into windows; a method that computes something ends it (Flink's WindowedStream)."""
+
+    def __init__(self, stream: KeyedStream, assigner: WindowAssigner) -> None:
+        self._stream = stream
+        self._input_type = stream.record_type
+        self._assigner = assigner
+        self._late_tag: OutputTag[Any] | None = None
 
     def side_output_late_data(self, tag: OutputTag[Any]) -> Self:
         """Records whose window is over go to this side output instead of being dropped."""
