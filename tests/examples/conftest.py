@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 KillOnTheWay = Callable[[list[str], int], None]
+
+
+@pytest.fixture(scope="module")
+def example(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """examples/x.py as a module, in test_x.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        yield importlib.import_module(request.path.stem.removeprefix("test_"))
 
 
 @pytest.fixture

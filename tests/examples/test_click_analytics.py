@@ -48,16 +48,6 @@ RESULTS = {
 
 
 @pytest.fixture(scope="module")
-def example() -> ModuleType:
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        import click_analytics
-    finally:
-        sys.path.remove(str(EXAMPLES))
-    return click_analytics
-
-
-@pytest.fixture(scope="module")
 def data(example: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     written: Path = example.write_clicks(tmp_path_factory.mktemp("clicks") / "clicks", COUNT, files=4)
     return written

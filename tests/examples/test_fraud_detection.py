@@ -28,16 +28,6 @@ COUNT = 2_500
 
 
 @pytest.fixture(scope="module")
-def example() -> ModuleType:
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        import fraud_detection
-    finally:
-        sys.path.remove(str(EXAMPLES))
-    return fraud_detection
-
-
-@pytest.fixture(scope="module")
 def data(example: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     written: Path = example.write_payments(tmp_path_factory.mktemp("fraud") / "payments", COUNT)
     return written

@@ -29,16 +29,6 @@ with hours as (
 
 
 @pytest.fixture(scope="module")
-def example() -> ModuleType:
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        import order_statistics
-    finally:
-        sys.path.remove(str(EXAMPLES))
-    return order_statistics
-
-
-@pytest.fixture(scope="module")
 def data(example: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     written: Path = example.write_orders(tmp_path_factory.mktemp("orders") / "orders", COUNT, files=4)
     return written

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 CLICKS, PARALLELISM = 10_000, 3
-
-
-@pytest.fixture(scope="module")
-def example() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(EXAMPLES))
-        yield importlib.import_module("skewed_key")
 
 
 def golden(example: ModuleType) -> dict[tuple[str, int], tuple[int, int]]:

@@ -3,23 +3,14 @@ are the same."""
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 VISITS, RATE = 16_000, 8_000
-
-
-@pytest.fixture(scope="module")
-def example() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(EXAMPLES))
-        yield importlib.import_module("state_explosion")
 
 
 def test_a_ttl_keeps_state_flat(example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +18,7 @@ def test_a_ttl_keeps_state_flat(example: ModuleType, tmp_path: Path, monkeypatch
     data = example.write_visits(tmp_path / "visits.json", VISITS)
     runs = {ttl: example.run(data, RATE, ttl, tmp_path / str(ttl)) for ttl in (None, "200ms")}
     without, with_ttl = ([size for _, size in sizes] for sizes in runs.values())
-    assert without == sorted(without)
+    assert all(later > 0.95 * earlier for earlier, later in pairwise(without)), "it grows, but for the end"
     sessions = VISITS // example.VISITS_A_SESSION
     assert without[-1] > 8 * sessions, "bytes: all of them are there"
     assert max(with_ttl) < 0.6 * without[-1]
