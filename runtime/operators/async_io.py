@@ -40,12 +40,13 @@ from ...state.errors import RecordTypeError
 from ..async_functions import AsyncRetryStrategy
 from ..batch import Batch
 from ..calls import Answer, Calls
-from ..elements import Watermark, WatermarkStatus
+from ..elements import Watermark
 from ..functions import RuntimeContext, callable_of, close_function, open_function
 from ..operator_state import CheckpointedFunction, FunctionInitializationContext, FunctionSnapshotContext
 from ..record_types import RecordType
 from ..units import format_duration
-from .operator import Firing, OperatorContext, RestoredState, WaitingOperator
+from .operator import OperatorContext, RestoredState
+from .queueing import QueueingOperator
 from .result_queue import Entry, ResultQueue
 from .running import state_type
 from .user_code import check_produced, raise_user_error, shown
@@ -76,7 +77,7 @@ class AsyncSettings:
     """Instead of the function's own method `timeout`; gives what a call gives."""
 
 
-class AsyncOperator(WaitingOperator, CheckpointedFunction):
+class AsyncOperator(QueueingOperator, CheckpointedFunction):
     """Calls a function for every record, and gives out what it gives."""
 
     stateful = True
@@ -119,20 +120,9 @@ class AsyncOperator(WaitingOperator, CheckpointedFunction):
     def _accept(self, records: Iterable[tuple[Any, int]]) -> None:
         self._waiting.extend(self._queue.add(record, timestamp) for record, timestamp in records)
 
-    def process_watermark(self, watermark: Watermark) -> Firing:
-        self._queue.mark(watermark)
-        yield from ()
-
-    def process_status(self, status: WatermarkStatus) -> None:
-        self._queue.mark(status)
-
     @property
     def full(self) -> bool:
         return len(self._queue) >= self.settings.capacity
-
-    @property
-    def unfinished(self) -> bool:
-        return not self._queue.is_empty
 
     # what is going on
 

@@ -35,14 +35,15 @@ from ...state.descriptors import ListStateDescriptor
 from ...state.errors import ConfigurationError, PenstockError, RecordTypeError
 from ..batch import Batch, Int64Array
 from ..batch_faces import as_batch
-from ..elements import Watermark, WatermarkStatus
+from ..elements import Watermark
 from ..model_pool import MS, ModelPool, Order, PoolError, SendBatch, StartWorker
 from ..model_workers import CallEnded, ModelSpec, NoRoomError, WorkerEnded, WorkerEvent, WorkerReady, Workers
 from ..operator_state import CheckpointedFunction, FunctionInitializationContext, FunctionSnapshotContext
 from ..packed_batches import packed, unpacked
 from ..record_types import RecordType
 from ..resources import NO_RESOURCES, Resources
-from .operator import Firing, OperatorContext, RestoredState, WaitingOperator
+from .operator import OperatorContext, RestoredState
+from .queueing import QueueingOperator
 from .result_queue import Entry, ResultQueue
 from .user_code import raise_user_error, shown
 
@@ -100,7 +101,7 @@ class _Held:
         return Batch.of_columns(self.pieces[0].record_type, columns, timestamps)
 
 
-class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
+class ModelPoolOperator(QueueingOperator, CheckpointedFunction):
     """Gives out what a pool of models makes of the records."""
 
     face = "columns"
@@ -176,21 +177,10 @@ class ModelPoolOperator(WaitingOperator, CheckpointedFunction):
         if self._workers is not None:
             self._carry_out(self._pool.submit(entry.number))
 
-    def process_watermark(self, watermark: Watermark) -> Firing:
-        self._queue.mark(watermark)
-        yield from ()
-
-    def process_status(self, status: WatermarkStatus) -> None:
-        self._queue.mark(status)
-
     @property
     def full(self) -> bool:
         closed = len(self._queue) - (self._forming is not None)
         return closed >= self.settings.capacity or self._held_bytes >= MOST_BYTES
-
-    @property
-    def unfinished(self) -> bool:
-        return not self._queue.is_empty
 
     # what is going on
 
