@@ -19,7 +19,7 @@ NEW_PIP := $(VENV)/.pip
 TYPING := .cache/typing/penstock
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: demo test check types structure bench simulate chaos matrix soak golden clean
+.PHONY: demo test check types structure bench simulate chaos matrix long soak golden clean
 
 demo: $(RUN)
 	$(BIN)/python examples/$(if $(LOCAL),demo_local.py,demo.py)
@@ -53,10 +53,14 @@ chaos: $(DEV)
 matrix: $(DEV)
 	$(BIN)/python -m pytest -m '' tests/cluster/failures/test_matrix.py
 
+# Thirteen jobs one after the other, a store that is gone while processes die, a year of flights.
+long: $(DEV)
+	$(BIN)/python -m pytest -m long
+
 # Fifty jobs one after the other on one cluster: nothing grows. A thousand checkpoints with failures: nothing is left.
 # A store that refuses for a minute.
 soak: $(DEV)
-	SUBMISSIONS=50 $(BIN)/python -m pytest tests/cluster/submissions/test_many_submissions.py
+	SUBMISSIONS=50 $(BIN)/python -m pytest -m long tests/cluster/submissions/test_many_submissions.py
 	CHECKPOINTS=1000 $(BIN)/python -m pytest tests/pipelines/test_no_orphans.py tests/simulation/test_many_checkpoints.py
 	REFUSED_S=60 $(BIN)/python -m pytest tests/pipelines/test_failing_store.py
 

@@ -125,6 +125,7 @@ def assert_exact(data: Path, out: Path) -> None:
     assert not [path for path in out.rglob("_*") if path.is_file()], "nothing is left pending"
 
 
+@pytest.mark.long
 def test_the_whole_year_is_exact(tmp_path: Path, year: Path) -> None:
     run(tmp_path, year, tmp_path / "out", EXACT)
     assert_exact(year, tmp_path / "out")

@@ -62,6 +62,7 @@ def test_the_dispatcher_is_killed(golden: Golden, wait_for: WaitFor) -> None:
     assert (ended.attempt, ended.generation) == (before.attempt, before.generation)
 
 
+@pytest.mark.long
 def test_dispatcher_and_job_master_are_killed(golden: Golden) -> None:
     before = golden.view
     for process in (golden.cluster.actor("Dispatcher"), *golden.masters()):
@@ -81,6 +82,7 @@ def test_the_task_manager_is_killed(golden: Golden, wait_for: WaitFor) -> None:
     assert ended.attempt == before.attempt
 
 
+@pytest.mark.long
 def test_the_task_manager_stands_still(golden: Golden, wait_for: WaitFor) -> None:
     before, manager, slots = golden.view, golden.cluster.actor("TaskManager"), golden.slots()
     manager.suspend()

@@ -77,6 +77,7 @@ def test_the_store_is_gone_for_longer_than_the_lease(golden: Golden, s3_server: 
     golden.in_mid_stream().finish()
 
 
+@pytest.mark.long
 def test_the_dispatcher_dies_while_the_store_is_gone(golden: Golden, s3_server: S3Server, wait_for: WaitFor) -> None:
     """REST comes back before the store does, and says what is missing."""
     dispatcher = golden.cluster.actor("Dispatcher")
@@ -90,6 +91,7 @@ def test_the_dispatcher_dies_while_the_store_is_gone(golden: Golden, s3_server: 
     golden.in_mid_stream().finish()
 
 
+@pytest.mark.long
 def test_rays_head_dies_while_the_store_is_gone(golden: Golden, s3_server: S3Server, wait_for: WaitFor) -> None:
     """A new head, and a dispatcher on it that waits for the store; then it takes up the job."""
     before, restarts = golden.view, golden.cluster.state().restarts

@@ -82,6 +82,7 @@ def test_what_comes_back_from_a_node_that_was_cut_off_for_seconds_changes_nothin
     job.finish(PATIENCE_S)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_node_that_was_cut_off_for_long_comes_back_with_clean_slots(
     cluster: Cluster, namespace: Namespace, node_behind_the_link: Any, submit: Submit, wait_for: WaitFor

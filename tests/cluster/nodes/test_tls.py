@@ -90,6 +90,7 @@ def test_a_node_with_a_foreign_certificate_exchanges_nothing(
     assert not job.out.exists() or list(job.out.rglob("*.json*")) == []
 
 
+@pytest.mark.long
 def test_a_node_without_a_certificate_has_no_slots_and_says_why(
     cluster: Cluster, nodes: Nodes, submit: Callable[..., Any], tmp_path: Path, wait_for: WaitFor
 ) -> None:

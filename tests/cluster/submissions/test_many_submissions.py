@@ -1,7 +1,7 @@
 """Jobs that come and go leave nothing that grows: processes, memory, files.
 
 What stays of each on purpose is its log and its place in the list of names, in the store; `penstock gc` removes those
-after days. SUBMISSIONS=50 (`make soak`) runs as many jobs one after the other; a full run of all tests has 13.
+after days. `make long` runs 13 jobs one after the other; SUBMISSIONS=50 (`make soak`) as many.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ def of_ray(files: Counter[str]) -> int:
     return sum(number for folder, number in files.items() if folder.startswith("ray"))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(60 + 40 * SUBMISSIONS)
 def test_nothing_grows(cluster: Cluster, project: Project, rest: RestClient, wait_for: WaitFor) -> None:
     artefact = rest.upload(project.write("job.py", JOB), "job.py")
