@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ..state.errors import ObjectStoreUnavailable
-from ..state.job_log import JobLog, LogRecord, SavepointTaken
+from ..state.job_log import Finished, JobLog, LogRecord, SavepointTaken
 from .events import Command, RunProgram, SetTimer
 from .log_care import LogCare
 
@@ -44,6 +44,10 @@ class Journal:
         self._care.leads(self._log.state.seq, self._log.trimmed)
 
     def append(self, record: LogRecord) -> list[Command]:
+        """Behind the end of the job nothing is written: where the end could not wait for a slow store, what follows
+        from the entries before it is void."""
+        if self._waiting and isinstance(self._waiting[-1], Finished):
+            return []
         self._waiting.append(record)
         return self._write() if len(self._waiting) == 1 else []
 
