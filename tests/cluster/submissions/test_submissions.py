@@ -176,7 +176,7 @@ def test_progress_is_shown_where_a_person_watches(project: Project) -> None:
     code, seen = project.on_a_terminal(PENSTOCK, "run", "job.py", "-c", "execution.checkpointing.interval=500ms")
     shown = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", seen)
     assert code == 0, shown
-    assert re.search(r"RUNNING · [1-9][0-9]* records, [0-9,]+/s · [0-9] checkpoints\r", shown)
+    assert re.search(r"RUNNING · [1-9][0-9]* records, [0-9,]+/s · [0-9]+ checkpoints\r", shown), shown
     assert "\x1b[2K" in seen, "each line takes the place of the one before"
     assert "job 'watched' has finished: 600 records" in shown.splitlines()[-1]
     assert [line for line in shown.splitlines() if line.isdigit()] == [str(n) for n in range(1, 601)]
