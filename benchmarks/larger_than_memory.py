@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from rocksdict import Rdict, WriteOptions
+from row_store import no_uploads
 
 from penstock.runtime.clock import SystemClock
 from penstock.runtime.config import Configuration
@@ -34,10 +35,8 @@ from penstock.state.backend import KeyedStateBackend, ValueState
 from penstock.state.backend_factory import create_keyed_backend
 from penstock.state.cell_weight import CacheShares
 from penstock.state.descriptors import ValueStateDescriptor
-from penstock.state.ids import CheckpointId
 from penstock.state.key_groups import KeyGroupRange
 from penstock.state.rocksdb_options import database_options
-from penstock.state.row_store import Uploads
 from penstock.taskmanager.memory_budget import backend_options, memory_budget
 from penstock.taskmanager.process_metrics import rss_bytes
 
@@ -47,10 +46,6 @@ TURNS = 5
 REQUIRED = 0.5
 """Of the raw rate."""
 BYTE_KEY = struct.Struct(">HQ")
-
-
-def no_uploads(checkpoint_id: CheckpointId) -> Uploads:
-    raise NotImplementedError("nothing is uploaded here")
 
 
 def changed(value: bytes | None, number: int) -> bytes:
