@@ -99,6 +99,7 @@ class Checkpointing:
         """Own checkpoints that are in the log and not subsumed."""
         self._files = RetainedCheckpoints(job_id, self._options.retained)
         self._written: dict[CheckpointId, CheckpointMetadata] = {}
+        self._writing: set[tuple[Attempt, CheckpointId]] = set()
         self.restored: CheckpointId | None = None
         self._timer_ms: int | None = None
 
@@ -136,6 +137,11 @@ class Checkpointing:
         self._carry_out(self.coordinator.tick(now_ms, ready=self._ready), now_ms)
         self._set_timer(now_ms)
 
+    @property
+    def writes(self) -> bool:
+        """A document is being written, perhaps of one that was given up: then it is removed once it is there."""
+        return bool(self._writing)
+
     def status(self) -> CheckpointStatus:
         return self.coordinator.status(self.restored)
 
@@ -172,6 +178,7 @@ class Checkpointing:
         self, attempt: Attempt, checkpoint_id: CheckpointId, savepoint_path: str | None, name: str, now_ms: int
     ) -> None:
         """`savepoint_path`: None if it is a checkpoint's."""
+        self._writing.discard((attempt, checkpoint_id))
         checkpoint = self.coordinator.find(attempt, checkpoint_id)
         savepoint = None if checkpoint is None else checkpoint.savepoint
         if savepoint is not None and savepoint.stop and self.savepoints.overruled:
@@ -229,6 +236,7 @@ class Checkpointing:
     def metadata_failed(
         self, attempt: Attempt, checkpoint_id: CheckpointId, savepoint_path: str | None, error: Exception, now_ms: int
     ) -> None:
+        self._writing.discard((attempt, checkpoint_id))
         self._delete_document(attempt, checkpoint_id, savepoint_path)
         checkpoint = self.coordinator.find(attempt, checkpoint_id)
         if checkpoint is not None:
@@ -306,6 +314,7 @@ class Checkpointing:
             return
         metadata = self._metadata(checkpoint, now_ms)
         self._written[checkpoint.id] = metadata
+        self._writing.add((checkpoint.attempt, checkpoint.id))
         path = None if checkpoint.savepoint is None else checkpoint.savepoint.path
         tag = ("metadata", checkpoint.attempt, checkpoint.id, path)
         if path is None:

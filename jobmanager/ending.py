@@ -4,7 +4,8 @@
                 SUSPENDED waits for its last checkpoint before. Bounded in time, but for FINISHED, whose commits have
                 a budget of their own. Until it is over a cancel is heeded, and bounds it anew
     STOPPING    FINISHED: FinishTasks, because everything is safe. All others: Cancel. Until all subtasks have ended;
-                a slot that does not obey in time is discarded
+                a slot that does not obey in time is discarded. And until no document of a checkpoint is being
+                written any more, for nobody would remove it; bounded like SETTLING
     LOGGING     the entry Finished. SUSPENDED writes none: the job is not finished, and is continued from its log.
                 (That it was asked for may stand there: requests.py)
     RESIGNING   the next master need not wait for our beat to fall silent
@@ -59,6 +60,7 @@ class Ending:
         self.target = JobState.FINISHED
         self.failure: Exception | None = None
         self._overdue = False
+        self._waited = False
         self._awaits_checkpoint = False
         self._resignation: Tag | None = None
         self._clearing = 0
@@ -83,7 +85,8 @@ class Ending:
         parts.orders.give(SetTimer(now_ms + bound_ms, ("ending", target)))
 
     def overdue(self, target: JobState) -> None:
-        self._overdue = target is self.target and target is not JobState.FINISHED
+        self._waited = target is self.target
+        self._overdue = self._waited and target is not JobState.FINISHED
 
     def no_checkpoint_to_await(self) -> None:
         """It is logged, or will never be."""
@@ -94,7 +97,8 @@ class Ending:
         parts = self._parts
         if self.stage is Stage.SETTLING and self._settled():
             self._stop_tasks(now_ms)
-        if self.stage is Stage.STOPPING and not parts.graph.outside(IDLE) and self._settled():
+        written = self._waited or not parts.checkpointing.writes
+        if self.stage is Stage.STOPPING and not parts.graph.outside(IDLE) and self._settled() and written:
             self._log_end(now_ms)
 
     def _settled(self) -> bool:

@@ -8,7 +8,9 @@
 One that is given up is in no log and never will be: its completion is logged only from a state in which it cannot be
 given up any more (checkpoint_coordinator.py), and of a master before by nobody, once another one leads. So its document
 counts for nobody, wherever it comes from, and goes with the rest: without its files it would look like a savepoint.
-Directories have one owner, because no master takes up the name of another's.
+Directories have one owner, because no master takes up the name of another's. A job does not end while a
+document is being written (ending.py). What comes even later, or of a master that has died, `penstock gc` finds
+(state/garbage.py).
 """
 
 from __future__ import annotations

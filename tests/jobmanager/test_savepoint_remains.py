@@ -6,10 +6,17 @@ from typing import Any
 
 import pytest
 
-from penstock.jobmanager.events import CancelRequested, JobState, RunProgram, SavepointRequested, WorkFailed
+from penstock.jobmanager.events import (
+    CancelRequested,
+    JobState,
+    RunProgram,
+    SavepointRequested,
+    StopRequested,
+    WorkFailed,
+)
 from penstock.jobmanager.views import OperationState
 from penstock.state.errors import ObjectStoreUnavailable
-from penstock.state.job_log import SavepointTaken, StopDecided
+from penstock.state.job_log import SavepointTaken, SavepointWritten, StopDecided
 from penstock.state.objects import List, Put
 from penstock.taskmanager import messages as m
 
@@ -111,3 +118,32 @@ def test_one_whose_master_has_died(new_world: NewWorld) -> None:
     assert second.ended.state is JobState.FINISHED
     (taken,) = [each for each in second.log() if isinstance(each, SavepointTaken)]
     assert written(second) == [f"{taken.path}/_metadata"]
+
+
+@pytest.mark.parametrize("how", [{}, {"stop": True}], ids=str)
+@pytest.mark.parametrize("ends", [CancelRequested(), StopRequested()], ids=lambda event: type(event).__name__)
+def test_one_whose_document_is_being_written_when_the_job_ends(new_world: NewWorld, how: Any, ends: Any) -> None:
+    world = begun(new_world, **how)
+    world.tell(ends)
+    world.settle()
+    world.pass_time(10_000)
+    assert world.ended is None, "whoever writes it is waited for"
+    world.held = set()
+    world.settle()
+    world.pass_time(50_000)
+    assert world.ended is not None
+    assert [name for name in written(world) if not is_taken(world, name)] == []
+
+
+def is_taken(world: Any, name: str) -> bool:
+    return any(
+        isinstance(each, SavepointTaken | SavepointWritten) and name.startswith(each.path) for each in world.log()
+    )
+
+
+def test_a_job_does_not_wait_for_ever_for_who_writes_a_document(new_world: NewWorld) -> None:
+    world = begun(new_world)
+    world.tell(CancelRequested())
+    world.settle()
+    world.pass_time(31_000)
+    assert world.ended.state is JobState.CANCELED
