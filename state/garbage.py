@@ -15,6 +15,7 @@ decided from a listing and from the logs of the jobs; what is not understood is 
 | cluster/graphs, cluster/collected of a job     | no cluster record names the job                                   |
 | artefacts                                      | no cluster record names them                                      |
 | probes                                         | always                                                            |
+| files of a savepoint without a document        | nobody can finish it any more (unfinished_savepoints.py)          |
 
 And everything only when it, and for a whole job all of it, was last written longer ago than a given age. The age is
 what protects what is about to be referred to: a job being submitted, an upload under way. It is measured with the
@@ -31,6 +32,9 @@ re-uses only what all its snapshots since t have under the same name, and n's is
 but n is retained, and nothing retained does. If t was logged after the look, the same holds of t in place of m, and so
 on, down to one that was logged before.
 
+A folder is a job's if it is called like one, or has entries of a log, or a description: a store may hold other things,
+which may be called like a part of ours. Of a savepoint nothing is garbage, however its operators are called.
+
 Logs, descriptions and retained checkpoints of ended jobs stay until the job has none: to be deleted by hand, or
 continued.
 
@@ -43,6 +47,7 @@ the first entry on: what is left when it is interrupted is a job that never bega
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -55,9 +60,12 @@ from .ids import Attempt, JobId
 from .job_log import JobLog, LogState
 from .log_positions import hint_name
 from .objects import Delete, ListDetails, Program, StoredObject, with_retries
+from .unfinished_savepoints import LEFT, claim, directory_of, find_unfinished, in_savepoint
 
 _PROBES, _DESCRIPTIONS = "probe/", "jobs/"
 _NOT_JOBS = frozenset({"jobs", "cluster", "artefacts", "artefact-descriptions", "probe"})
+_JOB_ID = re.compile(r"[0-9a-f]{32}")
+_ENTRY = re.compile(r"log/\d{20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,8 @@ class Findings:
     """Jobs that a cluster had to run."""
     limit_ms: int
     """What was written since then is no garbage."""
+    broken: dict[str, str] = field(default_factory=dict)
+    """Savepoint -> why nobody can restore it. Only its owner disposes of it."""
 
     @property
     def candidate_bytes(self) -> int:
@@ -121,7 +131,10 @@ def find_garbage(now_ms: int, older_than_ms: int) -> Program[Findings]:
     known = {record.job_id for record in records}
     used = {artefact for record in records for artefact in record.artefacts}
     found += _of_cluster(listed, limit_ms, known, used)
-    return Findings(tuple(found), kept, len(listed), sum(each.size_bytes for each in listed), to_run, limit_ms)
+    left, broken = yield from find_unfinished(listed, limit_ms)
+    found += _candidates(left, LEFT)
+    nbytes = sum(each.size_bytes for each in listed)
+    return Findings(tuple(found), kept, len(listed), nbytes, to_run, limit_ms, broken)
 
 
 def delete_garbage(findings: Findings) -> Program[int]:
@@ -137,6 +150,9 @@ def delete_garbage(findings: Findings) -> Program[int]:
 
 def _still_garbage(names: list[str], findings: Findings) -> Program[tuple[str, ...]]:
     """Those that nobody has come to need since they were found."""
+    tries = {directory for name in names if (directory := directory_of(name)) is not None}
+    finished = tries - (yield from claim(tries))
+    names = [name for name in names if directory_of(name) not in finished]
     young: set[str] = set()
     for folder in (GRAPHS, COLLECTED, DESCRIPTIONS, CONTENTS):
         if any(name.startswith(folder) for name in names):
@@ -170,6 +186,8 @@ def _job_of(name: str) -> str:
 def _jobs(listed: Iterable[StoredObject]) -> dict[str, _Job]:
     jobs: dict[str, _Job] = defaultdict(_Job)
     for each in listed:
+        if in_savepoint(each.name):
+            continue
         top, _, rest = each.name.partition("/")
         folder = rest.partition("/")[0]
         if each.name.startswith(_DESCRIPTIONS):
@@ -180,13 +198,13 @@ def _jobs(listed: Iterable[StoredObject]) -> dict[str, _Job]:
             continue
         elif attempt_of(each.name) is not None:
             jobs[top].state.append(each)
-        elif folder == "log":
+        elif _ENTRY.fullmatch(rest):
             jobs[top].log.append(each)
         elif folder == "beat":
             jobs[top].beats.append(each)
         elif each.name == hint_name(JobId(top)):
             jobs[top].hints.append(each)
-    return jobs
+    return {name: job for name, job in jobs.items() if job.log or job.descriptions or _JOB_ID.fullmatch(name)}
 
 
 def _of_job(job_id: JobId, job: _Job, limit_ms: int, *, to_run: bool) -> Program[list[Candidate]]:

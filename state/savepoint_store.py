@@ -26,7 +26,7 @@ import xxhash
 
 from .checkpoint_store import METADATA, Uploads, why_incomplete
 from .documents import seal, unseal
-from .errors import ConfigurationError, DamagedCheckpointError, ObjectNotFound, ProtocolError
+from .errors import CheckpointError, ConfigurationError, DamagedCheckpointError, ObjectNotFound, ProtocolError
 from .ids import Attempt, CheckpointId, JobId
 from .objects import Delete, Get, List, Program, create_once, with_retries
 from .snapshots import METADATA_VERSION, CheckpointMetadata, FileHandle
@@ -34,6 +34,8 @@ from .snapshots import METADATA_VERSION, CheckpointMetadata, FileHandle
 KIND = "savepoint"
 OLDEST_VERSION = 3
 """The first format of the metadata that there were savepoints in."""
+ABANDONED = seal("savepoint that nobody finished", 1, "", {})
+"""What stands in place of the document when the rest of a try is deleted (unfinished_savepoints.py)."""
 _FILE = re.compile(r"^file:(//)?(?=/)")
 _DIRECTORY = re.compile(r"(?:.*/)?savepoint-[^/-]{1,6}-[^/]+", re.DOTALL)
 
@@ -103,14 +105,18 @@ class SavepointUploads(Uploads):
 
 
 def write_savepoint(path: str, metadata: CheckpointMetadata, nonce: str) -> Program[str]:
-    """Answers the name of its document. ProtocolError if a subtask is missing, or a file lies elsewhere."""
+    """Answers the name of its document. ProtocolError if a subtask is missing, or a file lies elsewhere;
+    CheckpointError if it was taken for one that nobody writes any more."""
     incomplete = why_incomplete(metadata)
     foreign = [f.name for s in metadata.subtasks for f in s.files() if not f.name.startswith(f"{path}/")]
     if incomplete or foreign:
         raise ProtocolError(f"{path} is not to be written: {incomplete or f'it refers to {foreign[0]}'}.")
     document = _renamed(metadata, lambda name: name.removeprefix(f"{path}/"))
     data = seal(KIND, METADATA_VERSION, nonce, document)
-    if (yield from create_once(f"{path}/{METADATA}", data)) != data:
+    standing = yield from create_once(f"{path}/{METADATA}", data)
+    if standing == ABANDONED:
+        raise CheckpointError(f"penstock gc has deleted {path}, of which nothing had been written for long")
+    if standing != data:
         raise ProtocolError(f"{path} was written by another master.")
     return f"{path}/{METADATA}"
 
@@ -134,6 +140,10 @@ def read_savepoint(path: str) -> Program[CheckpointMetadata]:
         data = yield from with_retries(Get(name))
     except ObjectNotFound:
         raise DamagedCheckpointError(f"{name} is missing: no such savepoint, or it was disposed of.") from None
+    if data == ABANDONED:
+        raise DamagedCheckpointError(
+            f"{directory} was never finished, and penstock gc has deleted what there was of it."
+        )
     metadata = unseal(name, KIND, METADATA_VERSION, data, CheckpointMetadata, oldest=OLDEST_VERSION)
     incomplete = why_incomplete(metadata)
     if incomplete is not None:

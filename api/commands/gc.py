@@ -30,8 +30,8 @@ def gc(
     config: ConfigFlag = None,
     output: OutputFlag = Output.TEXT,
 ) -> None:
-    """Delete what a store holds that nothing needs: leftovers of jobs that ended, of attempts that died, and of
-    clusters. Jobs that may be live keep all they may need."""
+    """Delete what a store holds that nothing needs: leftovers of jobs that ended, of attempts that died, of savepoints
+    that nobody finished, and of clusters. Jobs that may be live keep all they may need, and savepoints are kept."""
     try:
         age_ms = parse_duration_ms(older_than)
     except (ConfigurationError, ValueError) as error:
@@ -41,7 +41,10 @@ def gc(
     from ...state.garbage import delete_garbage, find_garbage
     from ...state.objects import run_program
     from ...state.obstore_objects import ObstoreObjects
+    from ...state.savepoint_store import is_savepoint
 
+    if is_savepoint(location):
+        raise UsageError(f"{location} is a savepoint: give the directory that it is in")
     options = common.configuration(common.parse_settings(config or []))
     store = ObstoreObjects(location, options.to_dict())
     findings = run_program(find_garbage(time.time_ns() // 1_000_000, age_ms), store)
@@ -61,6 +64,7 @@ def _as_json(location: str, findings: Findings, deleted: int) -> dict[str, Any]:
         "garbage_bytes": findings.candidate_bytes,
         "deleted": deleted,
         "not_judged": findings.kept,
+        "broken_savepoints": findings.broken,
     }
 
 
@@ -75,6 +79,10 @@ def _as_text(findings: Findings, dry_run: bool) -> str:
         if len(found) > SHOWN_NAMES:
             lines.append(f"    and {len(found) - SHOWN_NAMES} more")
     lines += [f"job {job_id} is kept, it cannot be judged: {why}" for job_id, why in sorted(findings.kept.items())]
+    lines += [
+        f"savepoint {path} cannot be restored: {why}; penstock savepoint dispose deletes it"
+        for path, why in sorted(findings.broken.items())
+    ]
     verb = "would be deleted" if dry_run else "deleted"
     total = f"{len(findings.candidates)} of {findings.objects} objects, {findings.candidate_bytes:,} bytes"
     return "\n".join([*lines, f"{total} {verb}"])
