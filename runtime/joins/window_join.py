@@ -1,9 +1,12 @@
 """Windowed join and co_group: the records that two streams have of a key in a window, given to one function.
 
 It is the window operators (runtime/windows) with two inputs: assigner and trigger see the records of both as they come,
-as one stream, and so does an evictor; contents are a list per side, each typed as its side is. A window fires with what
-it has of both sides. That one of them has nothing is up to the function: a co_group function is given an empty list, a
-join gives out what `how` says. What comes late of either side goes to that side's late output, and is counted.
+as one stream, and so does an evictor; contents are kept per side (contents.py), each typed as its side is. A window
+fires with what it has of both sides. That one of them has nothing is up to the function: a co_group function is given
+an empty list, a join gives out what `how` says. What comes late of either side goes to that side's late output, and is
+counted.
+
+Aligned windows that are given out at their end and over with it are so for all keys at once.
 """
 
 from __future__ import annotations
@@ -21,20 +24,23 @@ from ..keys import KeySelector
 from ..operators.co_process import KeysOfTwoInputs
 from ..operators.keyed import ROWS_AT_ONCE
 from ..operators.running import state_type
+from ..operators.user_code import raise_user_error, shown
 from ..record_types import RecordType
-from ..windows.assigner import WindowAssigner
-from ..windows.building import operator_class
+from ..windows.assigner import AlignedWindows, WindowAssigner
+from ..windows.building import given_out_at_end, operator_class
 from ..windows.custom_windows import CustomWindowOperator, MergingWindowOperator
-from ..windows.evaluations import Evaluation, add_to_lists, merge_lists
+from ..windows.evaluations import Evaluation, add_to_lists
 from ..windows.evicting import Evicting
 from ..windows.evictors import Evictor, TimestampedValue
+from ..windows.incoming import Incoming
 from ..windows.session_operator import SessionOperator
 from ..windows.trigger import Trigger
 from ..windows.window_operator import WindowOperator
-from .functions import LEFT, PairsOf, gives_what_may_change
+from .contents import Contents
+from .functions import LEFT, gives_what_may_change
 
 Types = tuple[RecordType, RecordType]
-_NAMES = ("left-contents", "right-contents")
+_NAMES = ("left", "right")
 
 
 class Sides(Evaluation):
@@ -48,21 +54,22 @@ class Sides(Evaluation):
         self.types = types
 
     def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
-        descriptors: list[ListStateDescriptor[Any]] = [
-            ListStateDescriptor(name, state_type(kind)) for name, kind in zip(_NAMES, self.types, strict=True)
-        ]
-        self._states: list[ListState[Any]] = [backend.list_state(descriptor) for descriptor in descriptors]
+        self._contents = [Contents(backend, name, kind) for name, kind in zip(_NAMES, self.types, strict=True)]
 
     def open_functions(self, context: RuntimeContext) -> None:
         super().open_functions(context)
         self._co_group = callable_of(self.function, "co_group")
 
     def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
-        return add_to_lists(self._states[self.side], self._set_key, keys, rows)
+        return self._contents[self.side].add(keys, rows)
 
     def kept(self) -> list[Any]:
-        groups = [state.get() for state in self._states]
+        groups = [contents.get() for contents in self._contents]
         return groups if any(groups) else []
+
+    def take_all(self, keys: Sequence[Any]) -> Iterable[tuple[Sequence[Any], ...]]:
+        """What both sides have of each of the keys; they have nothing afterwards. Leaves no current key."""
+        return zip(*[contents.take_all(keys) for contents in self._contents], strict=True)
 
     def kept_of(self, elements: Sequence[Any]) -> list[Any]:
         """elements: (side, record)."""
@@ -73,12 +80,19 @@ class Sides(Evaluation):
         return produced
 
     def clear(self) -> None:
-        for state in self._states:
-            state.clear()
+        for contents in self._contents:
+            contents.clear()
 
     def merge(self, target: int, sources: Sequence[int]) -> None:
-        for state in self._states:
-            merge_lists(state, self._set_namespace, target, sources)
+        moved: list[list[Any]] = [[] for _ in self._contents]
+        for namespace in sources:
+            self._set_namespace(namespace)
+            for rows, contents in zip(moved, self._contents, strict=True):
+                rows += contents.get()
+                contents.clear()
+        self._set_namespace(target)
+        for rows, contents in zip(moved, self._contents, strict=True):
+            contents.extend(rows)
 
 
 class _Sided(TimestampedValue):
@@ -146,7 +160,6 @@ class _OfTwoInputs(KeysOfTwoInputs, WindowOperator):
         self.side_tags |= {tag for tag in late_tags if tag is not None}
         sides = self.evaluation if isinstance(self.evaluation, Sides) else self.evaluation.evaluation
         self._apart = gives_what_may_change(sides.function, sides.types)
-        self._may_give_contents = not isinstance(sides.function, PairsOf)
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
         self.evaluation.side = input_index
@@ -154,24 +167,53 @@ class _OfTwoInputs(KeysOfTwoInputs, WindowOperator):
         super().process_batch(batch, input_index)
 
     def _give_out(self, keep: bool) -> None:
-        """A product may be large: it goes on piece by piece. keep: the lists that a co_group function is given go on
-        changing."""
-        at_hand, apart = self._at_hand, self._apart or (keep and self._may_give_contents)
-        produced = self.evaluation.results(at_hand.key, at_hand)
+        """keep: says nothing here, for a function is given lists of its own."""
+        self._take(self.evaluation.results(self._at_hand.key, self._at_hand))
+
+    def _take(self, produced: Iterable[Any] | None) -> None:
+        """What the window at hand gives. A product may be large: it goes on piece by piece."""
         if produced is None:
             return
-        collector, timestamp = at_hand.collector, at_hand.window().max_timestamp()
+        collector, timestamp = self._at_hand.collector, self._at_hand.window().max_timestamp()
         if type(produced) is not GeneratorType:
-            collector.take(produced, timestamp, apart=apart)
+            collector.take(produced, timestamp, apart=self._apart)
             return
         while part := list(islice(produced, ROWS_AT_ONCE)):
-            collector.take(part, timestamp, apart=apart)
+            collector.take(part, timestamp, apart=self._apart)
             if collector.held >= ROWS_AT_ONCE:
                 collector.emit()
 
 
 class WindowJoinOperator(_OfTwoInputs):
     """Aligned windows."""
+
+
+class WindowJoinAtEndOperator(WindowJoinOperator):
+    """Those with the trigger they come with, and without an evictor."""
+
+    evaluation: Sides
+
+    def _add_alike(self, elements: Incoming, window: Any, number: int) -> None:
+        times = {window.max_timestamp(), self._cleanup_time(window)}
+        for position in self._add(elements, number):
+            for time in times:
+                self._own_timers.register_for(elements.keys[position], time, number)
+
+    def _on_timers(self, timestamp: int, keys: list[Any], number: int, event_time: bool) -> None:
+        window = cast(AlignedWindows, self.assigner).window_at(number)
+        if timestamp != self._cleanup_time(window):
+            super()._on_timers(timestamp, keys, number, event_time)
+            return
+        self.backend.set_namespace(number)
+        groups = self.evaluation.take_all(keys)
+        if timestamp > window.max_timestamp():
+            return
+        for key, sides in zip(keys, groups, strict=True):
+            self._at_hand.move_to(key, window, number, number)
+            try:
+                self._take(self.evaluation.results_of(key, self._at_hand, [*sides]))
+            except Exception as error:
+                raise_user_error(self.context, error, f"in {window} of key {shown(key)}")
 
 
 class SessionJoinOperator(_OfTwoInputs, SessionOperator):
@@ -209,5 +251,7 @@ def window_join_operator(
     `options`: late_tags, and what WindowOperator takes. PipelineError when these do not go together."""
     sides = Sides(function, types)
     kind = _OF_TWO[operator_class(assigner, sides, trigger, evictor)]
+    if kind is WindowJoinOperator and evictor is None and given_out_at_end(assigner, trigger):
+        kind = WindowJoinAtEndOperator
     evaluation = sides if evictor is None else EvictingSides(sides, evictor)
     return kind(selectors, assigner, evaluation, output_type, trigger=trigger, **options)

@@ -47,8 +47,7 @@ def operator_class(
 ) -> type[WindowOperator]:
     """Classes are compared exactly: what a user has derived from ours may do anything. PipelineError as above."""
     _check(assigner, evaluation, trigger, evictor)
-    trigger = trigger or assigner.default_trigger()
-    at_end = type(trigger) in _AT_END and type(trigger) is type(assigner.default_trigger())
+    at_end = given_out_at_end(assigner, trigger)
     if isinstance(assigner, MergingWindowAssigner):
         return SessionOperator if at_end and type(assigner) in _SESSIONS else MergingWindowOperator
     if not isinstance(assigner, AlignedWindows):
@@ -58,6 +57,12 @@ def operator_class(
     if at_end and can_combine and sliding:
         return SlicedWindowOperator
     return WindowOperator
+
+
+def given_out_at_end(assigner: WindowAssigner, trigger: Trigger | None) -> bool:
+    """With the trigger that the windows come with, and so at their end, once."""
+    own = type(assigner.default_trigger())
+    return own in _AT_END and (trigger is None or type(trigger) is own)
 
 
 def _check(assigner: Any, evaluation: Evaluation, trigger: Any, evictor: Any) -> None:
