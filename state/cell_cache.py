@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from itertools import filterfalse, repeat
+from itertools import filterfalse
 from typing import Any, Generic, Protocol, TypeVar
 
 from .cell_weight import weight_of
@@ -121,14 +121,14 @@ class Table(ABC, Generic[Cell]):
 
     def change_all(self, keys: Sequence[Any]) -> int:
         """Every key has its cell among the changed ones afterwards. Gives how many came into the young generation."""
-        unknown = list(dict.fromkeys(filterfalse(self.changed.__contains__, keys)))
+        changed = self.changed
+        unknown = list(dict.fromkeys(filterfalse(changed.__contains__, keys)))
         if not unknown:
             return 0
-        changed = self.changed
-        unknown = _move(unknown, self.young.pop, changed) if self.young else unknown
+        unknown = _move(unknown, self.young, changed, leaves=True)
         admitted = len(unknown)
-        unknown = _move(unknown, self.old_changed.pop, changed) if self.old_changed else unknown
-        unknown = _move(unknown, self.old.get, changed) if self.old else unknown
+        unknown = _move(unknown, self.old_changed, changed, leaves=True)
+        unknown = _move(unknown, self.old, changed)
         if unknown:
             self.queue.fetched += len(unknown)
             changed.update(zip(unknown, self._fetch_all(unknown), strict=True))
@@ -140,8 +140,8 @@ class Table(ABC, Generic[Cell]):
         changed, young = self.changed, self.young
         unknown = [key for key in dict.fromkeys(keys) if key not in changed and key not in young]
         admitted = len(unknown)
-        unknown = _move(unknown, self.old_changed.pop, changed) if unknown and self.old_changed else unknown
-        unknown = _move(unknown, self.old.get, young) if unknown and self.old else unknown
+        unknown = _move(unknown, self.old_changed, changed, leaves=True)
+        unknown = _move(unknown, self.old, young)
         if unknown:
             self.queue.fetched += len(unknown)
             young.update(zip(unknown, self._fetch_all(unknown), strict=True))
@@ -192,14 +192,13 @@ class Table(ABC, Generic[Cell]):
         return type(error)(f"{self._where}: {error}")
 
 
-def _move(keys: list[Any], look_up: Callable[[Any, Any], Any], found: dict[Any, Any]) -> list[Any]:
-    """Note what a dict's `get` or `pop` finds; gives the other keys."""
-    absent = []
-    for key, value in zip(keys, map(look_up, keys, repeat(MISSING)), strict=True):
-        if value is MISSING:
-            absent.append(key)
-        else:
-            found[key] = value
+def _move(keys: list[Any], source: dict[Any, Any], found: dict[Any, Any], *, leaves: bool = False) -> list[Any]:
+    """Note what is in a dict, and perhaps take it out there; gives the other keys. (Look-ups by the
+    million: passes without a step of the interpreter are cheaper than one pass with some.)"""
+    absent = list(filterfalse(source.__contains__, keys)) if source else keys
+    if len(absent) < len(keys):
+        present = list(filter(source.__contains__, keys))
+        found.update(zip(present, map(source.pop if leaves else source.__getitem__, present), strict=True))
     return absent
 
 
@@ -232,7 +231,7 @@ class ValueTable(Table[Any]):
         found: dict[Any, Any] = {}
         unknown = keys
         for leaving in queue.leaving(self):
-            unknown = _move(unknown, leaving.get, found)
+            unknown = _move(unknown, leaving, found)
         values = decode_all(queue.stored_all(self.prefixes(unknown))) if unknown else []
         if not found:
             return values

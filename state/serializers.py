@@ -231,6 +231,8 @@ class TypedSerializer:
     def decode_all(self, rows: list[bytes | None]) -> list[Any]:
         decode = self.decode if self._mark else self._decode
         try:
+            if all(rows):
+                return list(map(decode, rows))
             return [None if data is None else decode(data) for data in rows]
         except msgspec.DecodeError:
             return [None if data is None else self.decode(data) for data in rows]
