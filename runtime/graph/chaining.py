@@ -24,9 +24,9 @@ from ..config import Configuration
 from ..options import CHAINING
 from ..state_settings import check_settings
 from .job_graph import ChainedOperator, Edge, JobGraph, Vertex
-from .partitioning import Forward
+from .partitioning import Forward, Rebalance
 from .serialization import pickled
-from .transformations import Transformation
+from .transformations import Input, Transformation
 from .validation import Problem, check_network, problems_of, raise_problems, warnings_of
 
 
@@ -78,7 +78,7 @@ def operator_ids(transformations: Sequence[Transformation]) -> dict[int, Operato
             ids[each.id] = OperatorId(_plain(each.uid))
             continue
         inputs = [
-            f"{ids[edge.upstream.id]}/{edge.tag or ''}/{type(edge.partitioning).__name__}{'/second' * edge.input_index}"
+            f"{ids[edge.upstream.id]}/{edge.tag or ''}/{_way(edge)}{'/second' * edge.input_index}"
             for edge in each.inputs
         ]
         signature = "|".join([each.kind, *inputs])
@@ -86,6 +86,11 @@ def operator_ids(transformations: Sequence[Transformation]) -> dict[int, Operato
         kind = re.sub(r"\W+", "-", each.kind)
         ids[each.id] = OperatorId(f"{kind}-{_hash(f'{signature}#{number}')}")
     return ids
+
+
+def _way(edge: Input) -> str:
+    """Of records over an edge. Where nobody says anything it depends on the parallelism of both ends."""
+    return type(Forward() if isinstance(edge.partitioning, Rebalance) else edge.partitioning).__name__
 
 
 def _plain(uid: str) -> str:

@@ -10,6 +10,7 @@ import cloudpickle
 import msgspec
 import pytest
 
+from penstock.api.environment import StreamExecutionEnvironment
 from penstock.runtime.config import Configuration
 from penstock.runtime.graph.chaining import build_job_graph, operator_ids
 from penstock.runtime.graph.describe import describe, plan
@@ -174,6 +175,18 @@ def two_branches(*, extra: bool = False, other_name: str = "x", parallelism: int
     pipe.add(other_name, "s", kind="filter")
     pipe.add("y", ("s", HASH), parallelism=parallelism)
     return pipe
+
+
+@pytest.mark.parametrize("parallelism", [2, 3])
+def test_a_step_with_a_parallelism_of_its_own_leaves_ids_alone(parallelism: int) -> None:
+    """Between steps of unequal parallelism records are spread, between equal ones they are not."""
+
+    def ids_at(parallelism: int) -> list[str]:
+        env = StreamExecutionEnvironment().set_parallelism(parallelism)
+        env.from_collection([1]).map(abs).map(abs).set_parallelism(2).map(abs).key_by(abs).reduce(max).print()
+        return [each.id for vertex in env.job_graph("ids").vertices for each in vertex.operators]
+
+    assert sorted(ids_at(parallelism)) == sorted(ids_at(1))
 
 
 def test_an_unrelated_branch_a_name_and_parallelism_leave_ids_alone() -> None:
