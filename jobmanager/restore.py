@@ -17,8 +17,9 @@ Per operator, because chaining may differ between the job that wrote the checkpo
 | in-flight data   | to a successor of the subtask that sent it, which sends it again (taskmanager/in_flight.py)      |
 | committables     | to the committer, before anything else, with those still pending from earlier checkpoints        |
 
-Refused, with the operator's name: keyed state at another max parallelism (its key groups are cut differently), and
-state of an operator that no longer exists, unless that is allowed explicitly.
+Refused, with the operator's name: keyed state at another max parallelism (its key groups are cut differently), what
+only a source or a sink can take over if the operator is none any more, and state of an operator that no longer exists,
+unless that is allowed explicitly.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..runtime.graph.job_graph import JobGraph, Vertex, edge_name
+from ..runtime.graph.job_graph import ChainedOperator, JobGraph, Vertex, edge_name
 from ..state.errors import IncompatibleStateError
 from ..state.ids import CheckpointId, OperatorId
 from ..state.key_groups import KeyGroupRange
@@ -87,6 +88,7 @@ def plan_and_problems(metadata: CheckpointMetadata, job_graph: JobGraph) -> tupl
     problems: list[str] = []
     for vertex in job_graph.vertices:
         for operator in vertex.operators:
+            problems += _other_role(operator, old.get(operator.id), metadata, plan.committables)
             if operator.id in metadata.enumerators:
                 plan.enumerators[operator.id] = metadata.enumerators[operator.id]
             if operator.id not in old:
@@ -101,6 +103,26 @@ def plan_and_problems(metadata: CheckpointMetadata, job_graph: JobGraph) -> tupl
             _distribute(plan, vertex, operator.id, found)
     problems += _send_again(plan, metadata, job_graph)
     return plan, problems
+
+
+def _other_role(
+    operator: ChainedOperator,
+    old: _OldOperator | None,
+    metadata: CheckpointMetadata,
+    committables: Mapping[OperatorId, tuple[bytes, ...]],
+) -> list[str]:
+    """What would go lost without a word, because the operator is not what it was."""
+    splits = old is not None and any(snapshot.splits for snapshot in old.snapshots.values())
+    lost = {}
+    if not operator.is_source and (splits or operator.id in metadata.enumerators):
+        lost["a source"] = "what it had read would be forgotten"
+    if not operator.is_sink and committables.get(operator.id):
+        lost["a sink"] = f"its {len(committables[operator.id])} commits would not be done"
+    return [
+        f"operator '{operator.id}' was {was} and is now '{operator.name}', so {what}; give that another uid, and drop "
+        "it (-n) if it is to go"
+        for was, what in lost.items()
+    ]
 
 
 def held_committables(metadata: CheckpointMetadata) -> frozenset[bytes]:

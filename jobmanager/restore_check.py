@@ -10,6 +10,10 @@ here, in this process, over the descriptions of its state and none of the rows, 
 the rules, and in the words, of a real restore. What functions declare later than in `open`, nobody knows before; and
 what has changed between the check and the restore is found by the restore, in the same words.
 
+Readers and writers are not opened, for they reach for what a running job is at. A source is asked to read its
+positions, and its strategy the state of its watermark generators; a sink whether it commits at all, if commits are
+pending.
+
 Opening calls the functions' own `open`, and `close` after it. One that cannot be opened here (it needs a service, say)
 is no reason to refuse: the check says which state it does not know of.
 """
@@ -21,7 +25,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from pickle import PickleError
 from typing import Any, NoReturn
+
+from msgspec import MsgspecError
 
 from ..runtime import options
 from ..runtime.clock import SystemClock
@@ -30,20 +37,26 @@ from ..runtime.graph.job_graph import ChainedOperator, JobGraph, Vertex
 from ..runtime.metrics import MetricGroup
 from ..runtime.operator_state import OperatorState
 from ..runtime.operators.operator import Operator, OperatorContext, RestoredState
+from ..runtime.operators.sink import SinkOperator
+from ..runtime.operators.source import SourceOperator
 from ..state.backend_factory import BackendOptions, create_keyed_backend
 from ..state.backend_meta import StateRegistry
 from ..state.column_snapshots import without_rows
-from ..state.errors import IncompatibleStateError, ProtocolError, UserCodeError
+from ..state.errors import IncompatibleStateError, PenstockError, ProtocolError, UserCodeError
 from ..state.ids import Attempt, CheckpointId, OperatorId
 from ..state.key_groups import KeyGroupRange
 from ..state.key_signatures import Signature
 from ..state.operator_state import RestoredElements
 from ..state.pickling import loads
-from ..state.snapshots import CANONICAL, CheckpointMetadata, KeyedHandle, OperatorSnapshot
+from ..state.snapshots import CANONICAL, CheckpointMetadata, KeyedHandle, OperatorSnapshot, SplitSnapshot
 from ..state.stored_state import states_of
 from ..state.type_descriptions import Description
 from .restore import all_committables, not_in_job, plan_and_problems, refused_to_drop
 
+_MISREAD = (
+    PenstockError, ValueError, TypeError, LookupError, AttributeError, EOFError, PickleError, MsgspecError
+)  # fmt: skip
+"""What reading bytes of somebody else raises."""
 _ROW_BACKENDS = ("heap", "rocksdb", CANONICAL)
 
 
@@ -151,8 +164,11 @@ def _check_operator(
         return
     if not written and operator.stateful:
         fit.empty.append(described.name)
-    if described.is_source or described.is_sink or not any(each.keyed or each.lists for each in written):
-        return  # readers and writers are opened over what they read and write
+    if described.is_source or described.is_sink:
+        _check_connector(metadata, described, operator, written, fit, asked=open_functions)
+        return
+    if not any(each.keyed or each.lists for each in written):
+        return
     if _max_parallelism(metadata, described.id) != vertex.max_parallelism:
         return  # which is a problem already
     if not open_functions:
@@ -169,6 +185,53 @@ def _check_operator(
         else:
             fit.unknown.append(f"{described.name}: it cannot be opened here: {type(cause).__name__}: {cause}")
     fit.problems += misfits
+
+
+def _check_connector(
+    metadata: CheckpointMetadata,
+    described: ChainedOperator,
+    operator: Operator,
+    written: Sequence[OperatorSnapshot],
+    fit: Fit,
+    *,
+    asked: bool,
+) -> None:
+    names = sorted({state.name for each in written for state in each.lists})
+    if names:
+        states = ", ".join(map(repr, names))
+        fit.unknown.append(f"{described.name}: operator state {states}, which its connector declares when it starts")
+    if isinstance(operator, SourceOperator):
+        positions = [split for each in written for split in each.splits]
+        if not asked and (positions or described.id in metadata.enumerators):
+            fit.unknown.append(f"{described.name}: its source was not asked to read its positions")
+        elif asked:
+            _ask_source(operator, positions, metadata.enumerators.get(described.id), described.name, fit)
+    commits = all_committables(metadata).get(described.id, ())
+    if isinstance(operator, SinkOperator) and commits and operator.sink.create_committer() is None:
+        fit.problems.append(
+            f"operator '{described.name}': a {type(operator.sink).__name__} commits nothing, and {len(commits)} "
+            "commits of the sink of that id are pending; give it another uid, and drop them (-n) if they are to go"
+        )
+
+
+def _ask_source(
+    operator: SourceOperator, positions: Sequence[SplitSnapshot], enumerator: bytes | None, name: str, fit: Fit
+) -> None:
+    source, strategy = operator.source, operator.strategy
+    trying = f"a {type(source).__name__} cannot go on where the source of that id was"
+    try:
+        if enumerator is not None:
+            source.create_enumerator(enumerator)
+        for split in positions:
+            source.decode_split(split.state)
+        trying = "its watermark generator cannot go on"
+        for split in positions:
+            strategy.create_generator(split.watermark_state)
+    except _MISREAD as error:
+        anew = "to begin anew give it another uid, and drop what was read before (-n)"
+        fit.problems.append(f"operator '{name}': {trying}: {type(error).__name__}: {error}; {anew}")
+    except Exception as error:  # whatever a connector needs
+        fit.unknown.append(f"{name}: its positions cannot be read here: {type(error).__name__}: {error}")
 
 
 def _max_parallelism(metadata: CheckpointMetadata, operator_id: OperatorId) -> int | None:

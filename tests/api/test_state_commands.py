@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_told_by_state_and_field(shop: Shop) -> None:
     assert "'lines'" in problem
     code, found = shop.check(shop.directory / "narrow.py", "--no-open")
     assert code == 0
-    assert len(found["unknown"]) == 2
+    assert len(found["unknown"]) == 3
 
 
 def test_what_would_be_dropped_is_refused_unless_it_is_allowed(shop: Shop) -> None:

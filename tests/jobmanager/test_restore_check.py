@@ -5,19 +5,24 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import penstock as ps
+from penstock.connectors.files.source import FileSource
+from penstock.connectors.formats.text import Text
+from penstock.connectors.print import PrintSink
 from penstock.jobmanager.cluster.restore_process import Checked, check_aside
 from penstock.jobmanager.local_job import LocalJob
 from penstock.jobmanager.restore_check import Fit, check_restore, require_fit
+from penstock.runtime.watermark_generators import UserGenerator
 from penstock.state.errors import IncompatibleStateError
+from penstock.state.ids import OperatorId
 from penstock.state.pickling import dumps
-from penstock.state.snapshots import CheckpointMetadata
+from penstock.state.snapshots import CheckpointMetadata, OperatorSnapshot
 from penstock.state.stored_state import StoredSnapshot
 from penstock.testing.lists import ListSink, ListSource
 
@@ -190,8 +195,9 @@ def test_a_function_that_cannot_be_opened_here_is_no_reason_to_refuse(written: C
 
 def test_functions_are_not_opened_where_that_is_not_wanted(written: CheckpointMetadata) -> None:
     env = job(Counting([ACCOUNT], opening=no_service), **{"execution.state-recovery.check-functions": "false"})
-    (note,) = require_fit(written, env.job_graph("job"), env.configuration)
-    assert note.endswith("process Counting: its functions were not opened")
+    source, function = require_fit(written, env.job_graph("job"), env.configuration)
+    assert source.endswith("numbers: its source was not asked to read its positions")
+    assert function.endswith("process Counting: its functions were not opened")
 
 
 # in a process of its own --------------------------------------------------------------------------------------------
@@ -264,3 +270,88 @@ def test_a_module_that_is_not_there_is_told_and_left_to_the_job(aside: Callable[
     checked = aside(found=False)
     assert checked.refusal is None
     assert "its pipeline cannot be read here: ModuleNotFoundError: No module named 'checked_" in checked.notes[0]
+
+
+# sources and sinks --------------------------------------------------------------------------------------------------
+
+
+def through(
+    source: Any, sink: Any, *, uid: str = "numbers", out: str = "out", generator: Any = None, also: str = ""
+) -> ps.StreamExecutionEnvironment:
+    """`also`: the uid of a function behind the source."""
+    env = ps.StreamExecutionEnvironment()
+    strategy = None if generator is None else ps.WatermarkStrategy.for_generator(generator)
+    numbers = env.from_source(source, strategy, name="numbers", uid=uid)
+    counted = numbers.key_by(by_number).process(Counting([ACCOUNT, SEEN, NAMES]), output_type=int).uid("counting")
+    (counted.map(int).uid(also) if also else counted).sink_to(sink).uid(out)
+    return env.set_max_parallelism(16)
+
+
+def test_another_connector_s_source_is_refused(written: CheckpointMetadata, tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("1\n")
+    files = FileSource(tmp_path / "lines", Text())
+    (problem,) = fit_of(written, through(files, ListSink("checked"))).problems
+    assert problem.startswith("operator 'numbers': a FileSource cannot go on where the source of that id was: ")
+    assert problem.endswith("to begin anew give it another uid, and drop what was read before (-n)")
+    assert fit_of(written, through(ListSource(NUMBERS, record_type=int), ListSink("checked"))).problems == []
+
+
+class Unreachable(ListSource):
+    def create_enumerator(self, restored: bytes | None) -> Any:
+        raise OSError("no connection")
+
+
+def test_a_source_that_cannot_be_asked_here_is_told(written: CheckpointMetadata) -> None:
+    fit = fit_of(written, through(Unreachable(NUMBERS, record_type=int), ListSink("checked")))
+    assert fit.problems == []
+    assert "numbers: its positions cannot be read here: OSError: no connection" in fit.unknown
+
+
+class Strict:
+    """Its state is a number of its own."""
+
+    def on_event(self, event: Any, timestamp: int, output: Any) -> None: ...
+
+    def snapshot(self) -> int:
+        return 1
+
+    def restore(self, state: int) -> None:
+        raise ValueError(f"not {state}")
+
+
+def test_a_generator_that_cannot_go_on_is_refused(written: CheckpointMetadata) -> None:
+    splits = [
+        replace(split, watermark_state=UserGenerator(Strict).snapshot())
+        for subtask in written.subtasks
+        for operator in subtask.operators
+        for split in operator.splits
+    ]
+    of_source = OperatorSnapshot(OperatorId("numbers"), splits=tuple(splits))
+    metadata = replace(
+        written,
+        subtasks=tuple(
+            replace(each, operators=tuple(of_source if o.operator_id == "numbers" else o for o in each.operators))
+            for each in written.subtasks
+        ),
+    )
+    env = through(ListSource(NUMBERS, record_type=int), ListSink("checked"), generator=Strict)
+    (problem,) = fit_of(metadata, env).problems
+    assert problem.startswith("operator 'numbers': its watermark generator cannot go on: ")
+    assert "not 1" in problem
+
+
+def test_what_was_a_source_or_a_sink_and_is_none_any_more(written: CheckpointMetadata) -> None:
+    source, sink = ListSource(NUMBERS, record_type=int), ListSink("checked")
+    (was_source,) = fit_of(written, through(source, sink, uid="new", out="new out", also="numbers")).problems
+    assert was_source == (
+        "operator 'numbers' was a source and is now 'map int', so what it had read would be forgotten; give that "
+        "another uid, and drop it (-n) if it is to go"
+    )
+    (was_sink,) = fit_of(written, through(source, sink, out="new out", also="out")).problems
+    assert was_sink.startswith("operator 'out' was a sink and is now 'map int', so its ")
+    assert "commits would not be done" in was_sink
+
+
+def test_commits_are_not_lost_to_a_sink_that_does_none(written: CheckpointMetadata) -> None:
+    (problem,) = fit_of(written, through(ListSource(NUMBERS, record_type=int), PrintSink())).problems
+    assert "a PrintSink commits nothing, and " in problem

@@ -288,7 +288,7 @@ def test_a_sink_without_committer_has_nothing_to_commit() -> None:
 
 
 def operator(name: str) -> ChainedOperator:
-    return ChainedOperator(OperatorId(name), name, None, "map", b"", None)
+    return ChainedOperator(OperatorId(name), name, None, "all at once", b"", None, is_source=True, is_sink=True)
 
 
 def job(parallelism: int, *names: str, max_parallelism: int = 128) -> JobGraph:
