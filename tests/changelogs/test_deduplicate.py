@@ -71,7 +71,7 @@ def test_one_record_per_key_is_left(
         assert run.table == kept(came, keep, order)
         if keep == "first":
             assert all(str(change.kind) == "+I" for change in run.given)
-            assert run.left() == (len(run.table), 0)
+        assert run.left() == (len(run.table), 0), "the keys, or the last records"
     finally:
         run.close()
 

@@ -197,12 +197,16 @@ def test_which_joins_are_changelogs(row: Any, how: str) -> None:
     assert make.result_mode([insertions, all_]) is all_
 
 
-def test_its_state_stays_at_the_end_of_the_input(row: Any) -> None:
+@pytest.mark.parametrize("how", HOWS)
+def test_its_state_stays_at_the_end_of_the_input(row: Any, how: str) -> None:
     types = (record_type_of(row), record_type_of(row))
-    with OperatorHarness(operator(types, "inner"), record_type=row) as harness:
+    given = [(row("a", 1), None)] if how in ("left", "full") else []
+    with OperatorHarness(operator(types, how), record_type=row) as harness:
         harness.push([row("a", 1)], [0], 0)
+        assert harness.take() == given
         harness.watermark(2**63 - 1)
         harness.end_input()
+        assert harness.output == []
         statistics = harness.operator.state_statistics()
         assert statistics is not None
         assert statistics.entries == 1

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.runtime.batch import Batch
+from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.joins.broadcast_join import BroadcastJoinOperator
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.record_types import OPAQUE, record_type_of
@@ -73,6 +74,25 @@ def test_any_broadcast_join(
     assert given_out == expected
     for harness in harnesses:
         harness.close()
+
+
+@pytest.mark.parametrize(("how", "given"), [("inner", [(3, 2)]), ("left", [(1, None), (3, 2)])])
+def test_no_more_input(sides: Sides, how: str, given: list[Any]) -> None:
+    """Every record was answered when it came; the broadcast side stays."""
+    left, right = sides
+    with OperatorHarness(operator_of(how)) as harness:
+        harness.push([left("a", 1, 1)], [1], 0)
+        harness.push([right("a", 2, 1)], [1], 1)
+        harness.push([left("a", 3, 1)], [1], 0)
+        assert harness.take() == given
+        harness.watermark(MAX_WATERMARK)
+        harness.end_input()
+        assert harness.output == []
+        snapshot = harness.snapshot()
+    (restored,) = rescaled(lambda: operator_of(how), [snapshot], 1)
+    restored.push([left("a", 4, 1)], [1], 0)
+    assert restored.output == [(4, 2)]
+    restored.close()
 
 
 def test_errors_name_the_operator(sides: Sides) -> None:

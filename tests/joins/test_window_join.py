@@ -252,6 +252,10 @@ def test_no_more_input_of_windows_that_have_not_ended(assigner: str, sides: tupl
     with OperatorHarness(scenario.operator((OPAQUE, OPAQUE))) as harness:
         played(harness, sides)
         assert harness.output == []
+        harness.snapshot()
+        statistics = harness.operator.state_statistics()
+        assert statistics is not None
+        assert statistics.entries > 0, "what they hold"
     counted = Scenario("global", "purging count", "none", "full", True, 0, [], 0)
     with OperatorHarness(counted.operator((OPAQUE, OPAQUE))) as harness:
         played(harness, sides)

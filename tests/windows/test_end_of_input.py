@@ -10,6 +10,7 @@ import pytest
 from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.record_types import OPAQUE
+from penstock.runtime.windows.all_windows import WithoutKey
 from penstock.runtime.windows.assigner import WindowAssigner
 from penstock.runtime.windows.assigners import (
     CalendarEventTimeWindows,
@@ -33,10 +34,11 @@ from penstock.runtime.windows.triggers import (
     EventTimeTrigger,
     NeverTrigger,
     ProcessingTimeoutTrigger,
+    ProcessingTimeTrigger,
     PurgingTrigger,
     Trigger,
 )
-from penstock.runtime.windows.windows import MAX_TIMESTAMP
+from penstock.runtime.windows.windows import MAX_TIMESTAMP, TimeWindow
 from penstock.state.errors import RecordTypeError
 from penstock.testing.harness import BackendKind, OperatorHarness
 
@@ -56,6 +58,19 @@ class Sum:
 
     def get_result(self, accumulator: int) -> int:
         return accumulator
+
+
+class Pairs(WindowAssigner):
+    """A user's own."""
+
+    window_type = TimeWindow
+    is_event_time = True
+
+    def assign_windows(self, element: Any, timestamp: int) -> list[TimeWindow]:
+        return [TimeWindow(timestamp - timestamp % 20, timestamp - timestamp % 20 + 20)]
+
+    def default_trigger(self) -> Trigger:
+        return EventTimeTrigger()
 
 
 def listed(key: Any, context: Any, elements: list[int]) -> list[int]:
@@ -102,6 +117,8 @@ ENDING: list[Any] = [
     pytest.param(SlidingEventTimeWindows(20, 8), None, [1, 3, 3, 5, 7, 9, 5, 5], id="sliding, uneven"),
     pytest.param(EventTimeSessionWindows(11), None, [15], id="sessions"),
     pytest.param(EventTimeSessionWindows(5), None, [1, 2, 3, 4, 5], id="sessions of one"),
+    pytest.param(EventTimeSessionWindows(lambda value: 5 + 3 * value), None, [1, 14], id="sessions, dynamic gap"),
+    pytest.param(Pairs(), None, [3, 7, 5], id="a user's own"),
     pytest.param(CalendarEventTimeWindows("day"), None, [15], id="calendar"),
     pytest.param(EventTimeSessionWindows(11), EarlyAndLateTrigger(CountTrigger(2)), [15], id="early"),
     pytest.param(TumblingEventTimeWindows(20), CountTrigger(2), [], id="a count that is not full"),
@@ -109,6 +126,8 @@ ENDING: list[Any] = [
     pytest.param(TumblingEventTimeWindows(30), ProcessingTimeoutTrigger(CountTrigger(2), 9), [6], id="timeout"),
     pytest.param(TumblingEventTimeWindows(30), DeltaTrigger(9, operator.sub, int), [], id="delta"),
     pytest.param(TumblingEventTimeWindows(30), ContinuousProcessingTimeTrigger(20), [], id="continuous by the clock"),
+    pytest.param(TumblingEventTimeWindows(30), ProcessingTimeTrigger(), [], id="event time by the clock"),
+    pytest.param(TumblingEventTimeWindows(20), PurgingTrigger(EventTimeTrigger()), [3, 7, 5], id="purging"),
     pytest.param(TumblingEventTimeWindows(30), NeverTrigger(), [], id="never"),
 ]
 
@@ -146,6 +165,7 @@ def test_windows_of_processing_time_give_out_nothing_until_the_clock_passes(
     with harness_of(assigner, Aggregate(Sum()), trigger) as harness:
         play(harness)
         assert harness.output == []
+        assert min(left(harness)) > 0, "what they hold, and their timers"
         harness.advance_time(100)
         assert set(harness.output) == {15}
         assert left(harness) == (0, 0)
@@ -159,9 +179,18 @@ def test_windows_of_processing_time_give_out_nothing_until_the_clock_passes(
         (CountTrigger(2), CountEvictor(3), [3, 9], []),
         (EventTimeTrigger(), None, [], [15]),
         (PurgingTrigger(EventTimeTrigger()), None, [], [15]),
+        (ContinuousEventTimeTrigger(20), None, [], [15, 15]),
+        (EarlyAndLateTrigger(CountTrigger(9)), None, [], [15]),
+        (DeltaTrigger(99, operator.sub, int), None, [], []),
+        (ProcessingTimeTrigger(), None, [], []),
+        (ContinuousProcessingTimeTrigger(20), None, [], []),
+        (ProcessingTimeoutTrigger(CountTrigger(9), 9), None, [], []),
     ],
-    ids=["global", "count window", "sliding count window", "event time", "purged"],
-)
+    ids=[
+        "global", "count window", "sliding count window", "event time", "purged", "continuous", "early", "delta",
+        "by the clock", "continuous by the clock", "timeout",
+    ],
+)  # fmt: skip
 def test_what_does_not_fill_a_count_or_has_no_trigger_is_not_given_out(
     trigger: Trigger | None, evictor: Evictor | None, before: list[int], at_end: list[int]
 ) -> None:
@@ -170,6 +199,24 @@ def test_what_does_not_fill_a_count_or_has_no_trigger_is_not_given_out(
         assert play(harness) == before
         assert harness.output == at_end
         assert (left(harness) == (0, 0)) == (isinstance(trigger, PurgingTrigger) and bool(at_end))
+
+
+@pytest.mark.parametrize(
+    ("assigner", "trigger", "before", "at_end", "stays"),
+    [
+        (TumblingEventTimeWindows(20), None, [], [3, 7, 5], False),
+        (GlobalWindows(), PurgingTrigger(CountTrigger(2)), [3, 7], [], True),
+    ],
+    ids=["window_all", "count_window_all"],
+)
+def test_without_keys_as_with_keys(
+    assigner: WindowAssigner, trigger: Trigger | None, before: list[int], at_end: list[int], stays: bool
+) -> None:
+    function = WithoutKey(lambda context, elements: [sum(elements)], "process")
+    with harness_of(assigner, Process(function), trigger) as harness:
+        assert play(harness) == before
+        assert harness.output == at_end
+        assert (left(harness) != (0, 0)) == stays
 
 
 def test_a_count_window_that_was_just_filled_leaves_nothing() -> None:
