@@ -92,7 +92,10 @@ def test_results_are_those_of_calls_in_the_order_of_the_records(
         harness.calls.run(chance.choice(harness.calls.records))
         harness.go_on()
     given += harness.events
+    last = harness.snapshot()
     harness.close()
+    with AsyncHarness(make, record_type=INT, restored=[last]) as after:
+        assert (after.calls.records, after.events) == ([], []), "nothing is left"
     results = [each for each in given if not isinstance(each, Watermark)]
     if ordered:
         assert results == joined(came)
