@@ -152,9 +152,10 @@ class WriteQueue:
 
     def remove_dead(
         self, place: bytes, position: Any, most: int, is_dead: Callable[[bytes], bool]
-    ) -> tuple[int, Any] | None:
+    ) -> tuple[int, int, Any] | None:
         """Look at some rows of the store (see `some_of`) and remove those that are dead: what is above them was written
-        later. Gives how many were looked at, and where to go on; None when a snapshot is pending."""
+        later. Gives how many were looked at, how many of these were dead, and where to go on; None when a snapshot is
+        pending."""
         if self._is_sealed() or not self._writing.acquire(blocking=False):
             return None
         try:
@@ -163,7 +164,7 @@ class WriteQueue:
             if dead:
                 dead.sort(key=_BY_KEY)
                 self._store.write(dead)
-            return len(rows), position
+            return len(rows), len(dead), position
         finally:
             self._writing.release()
 

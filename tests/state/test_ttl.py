@@ -229,6 +229,30 @@ def test_sweeps_go_on_where_nothing_arrives(rig: Any) -> None:
         assert bites < 300
 
 
+def test_what_expires_all_at_once_is_gone_soon_though_nothing_comes(rig: Any) -> None:
+    """Bites are larger while they meet the dead, and no larger than that over what lives."""
+    backend = rig.open(options=SMALL_CACHE)
+    ttl = StateTtlConfig("80s", cleanup_rows=100)
+    backend.value_state(value(ttl))
+    rig.now_ms += 100_000
+    fill_once(rig, backend, 8_000, value(ttl), per_batch=4_000)
+    assert time_of_pass(rig, backend) >= 8_000 / 100 * 20, "all of it lives"
+    rig.now_ms += 100_000
+    assert time_of_pass(rig, backend) <= 8_000 / 400 * 20 + 32 * 50 / 400 * 20 + 200
+    assert stored_rows(backend) == 0
+
+
+def time_of_pass(rig: Any, backend: Any) -> int:
+    """Driven by its own wishes alone; ms."""
+    due = backend.next_sweep_ms()
+    began = rig.now_ms = max(rig.now_ms, due)
+    while due <= rig.now_ms + 100:  # between passes it rests for seconds
+        rig.now_ms = max(rig.now_ms, due)
+        backend.between_batches()
+        due = backend.next_sweep_ms()
+    return rig.now_ms - began
+
+
 def test_sweeps_take_nothing_that_is_alive_or_that_a_pending_snapshot_needs(rig: Any) -> None:
     backend = rig.open()
     state = backend.value_state(value(StateTtlConfig(100, cleanup_rows=1_000)))
