@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.functions import (
     KeyedProcessFunction,
     OutputTag,
@@ -118,6 +119,38 @@ def test_processing_timers_fire_by_the_clock_before_the_next_batch() -> None:
         harness.clock.advance(1)
         harness.push([("b", 1)], [1])
         assert harness.timed_output == [(("clock", "a", 50, None), None), (("b", 1), 1)]
+
+
+def test_no_more_input() -> None:
+    """Event time ends: its timers fire. That of the clock does not, and state stays as the function leaves it."""
+    with OperatorHarness(visits()) as harness:
+        harness.push([("a", 1)], [1])
+        assert harness.take() == [("a", 1)]
+        harness.watermark(MAX_WATERMARK)
+        harness.end_input()
+        assert harness.take() == [("a", [1], 1)] * 3
+        statistics = harness.operator.state_statistics()
+        assert statistics is not None
+        assert statistics.timers == 1
+        snapshot = harness.snapshot()
+    with OperatorHarness(visits(), restored=[snapshot]) as harness:
+        harness.push([("a", 1)], [2])
+        assert harness.output == [("a", 2)]
+
+
+def test_no_more_input_of_running_results() -> None:
+    """They are out, and what they go on from stays."""
+    with OperatorHarness(
+        RunningReduceOperator(BY_FIRST, lambda one, other: (one[0], one[1] + other[1]), OPAQUE)
+    ) as sums:
+        sums.push([("a", 1), ("a", 2), ("b", 3)], [1, 2, 3])
+        assert sums.take() == [("a", 1), ("a", 3), ("b", 3)]
+        sums.watermark(MAX_WATERMARK)
+        sums.end_input()
+        assert sums.output == []
+        statistics = sums.operator.state_statistics()
+        assert statistics is not None
+        assert (statistics.entries, statistics.timers) == (2, 0)
 
 
 @pytest.mark.parametrize("backend", ["heap", "rocksdb"])
