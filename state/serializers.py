@@ -232,7 +232,7 @@ class TypedSerializer:
         decode = self.decode if self._mark else self._decode
         try:
             if all(rows):
-                return list(map(decode, rows))
+                return list(map(decode, rows))  # type: ignore[arg-type]  # there is no None
             return [None if data is None else decode(data) for data in rows]
         except msgspec.DecodeError:
             return [None if data is None else self.decode(data) for data in rows]
