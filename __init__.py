@@ -280,9 +280,18 @@ def __getattr__(name: str) -> object:
     elif name in _HOME_OF:
         value = getattr(import_module(_HOME_OF[name], __name__), name)
     else:
-        raise AttributeError(f"module 'penstock' has no attribute {name!r}")
+        raise AttributeError(_missing(name))
     globals()[name] = value
     return value
+
+
+def _missing(name: str) -> str:
+    near = ""
+    if not name.startswith("_"):
+        from .runtime.hints import nearest
+
+        near = nearest(name, __all__)
+    return f"module 'penstock' has no attribute {name!r}{near}"
 
 
 def __dir__() -> list[str]:

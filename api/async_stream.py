@@ -16,7 +16,7 @@ from ..runtime.operators.operator import Operator
 from ..runtime.record_types import RecordType
 from ..runtime.units import parse_duration_ms
 from ..state.errors import PipelineError
-from .checks import named
+from .checks import check_arguments, named
 from .signatures import display_name, implementation, is_async, returned_type, yielded_type, yields
 from .streams import DataStream
 
@@ -147,6 +147,8 @@ def _check_function(function: Any, method: str, *, single: bool) -> None:
     if not callable(getattr(function, method, function)):
         raise PipelineError(f"a function is needed, but {function!r} is not callable and has no method {method}()")
     name = display_name(function) or "the function"
+    wanted, parameter = ("a key", "key") if method == "lookup" else ("a record", "value")
+    check_arguments(function, method, wanted, parameter)
     if isasyncgenfunction(implementation(function, method)):
         raise PipelineError(f"'{name}' is async def and yields; return its results, in a list")
     if single and yields(function, method):

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..runtime.changelog import ChangelogMode, RowKind, kept_mode
+from ..runtime.graph.partitioning import Hash
+from ..runtime.hints import with_options
+from ..runtime.keys import KeyByColumns, KeySelector
 from ..runtime.operators.operator import Operator
 from ..runtime.operators.running import state_type
 from ..runtime.record_types import OpaqueType, RecordType, record_type_of
 from ..state.errors import PipelineError
 from ..state.ttl_config import StateTtlConfig
-from .checks import check_function
+from .checks import check_shape
 from .steps import Configurable, Upstream
 
 if TYPE_CHECKING:
@@ -55,7 +58,7 @@ class TableMethods(Configurable):
         from ..runtime.operators.changelogs import AsChangelogOperator
 
         def make() -> Operator:
-            check_function(kind, "kind")
+            check_shape(kind, "kind", "a record", "record")
             mode = ChangelogMode.UPSERT if upserts else ChangelogMode.ALL
             return AsChangelogOperator(kind, mode, self.record_type)
 
@@ -69,8 +72,14 @@ class TableMethods(Configurable):
         `key` as in key_by; at most one record of the result has it. Of a changelog that takes updates back (-U) the
         records are kept by key, for the halves of an update may come in either order; ttl: for how long after the last
         change of the key. Upserts are left as they are: their key must be this one."""
-        keyed = cast("DataStream", self).key_by(*key, key_type=key_type)
-        return keyed._add("to upsert", lambda: _upserting(keyed, ttl), name)
+        stream = cast("DataStream", self)
+        keyed = stream.key_by(*key, key_type=key_type)
+
+        def make() -> Operator:
+            check_upsert_key(stream, keyed.selector)
+            return _upserting(keyed, ttl)
+
+        return keyed._add("to upsert", make, name)
 
     def deduplicate(
         self,
@@ -90,6 +99,7 @@ class TableMethods(Configurable):
         keyed = stream.key_by(*key, key_type=key_type) if key else stream
         return keyed._add("deduplicate", lambda: _deduplicating(keyed, keep, order, ttl), name)
 
+    @with_options
     def lookup_join(
         self,
         lookup: Any,
@@ -150,6 +160,28 @@ def _deduplicating(stream: DataStream, keep: str, order: str, ttl: Duration | No
         return KeepLastOperator(selector, record_type, config, by_event_time=order == "event_time")
     first = KeepFirstOperator if order == "arrival" else KeepEarliestOperator
     return first(selector, record_type, config)
+
+
+def check_upsert_key(stream: DataStream, selector: KeySelector) -> None:
+    """PipelineError if upserts of columns are read by other columns, as far as that is known: an update, which has no
+    -U, would leave what its record was before under the other key, or replace what is of another record."""
+    if not isinstance(selector, KeyByColumns):
+        return
+    inputs = list(stream._inputs)
+    while inputs:
+        step = inputs.pop().step
+        if step.kind == "timestamps":
+            inputs += step.inputs
+        hashed = step.inputs[0].partitioning if step.kind == "to upsert" and not step.broken else None
+        if not isinstance(hashed, Hash) or not isinstance(hashed.selector, KeyByColumns):
+            continue
+        own = hashed.selector.names
+        if set(own) != set(selector.names):
+            columns, wanted = (", ".join(map(repr, names)) for names in (own, selector.names))
+            raise PipelineError(
+                f"'{step.name}' gives upserts with the key {columns}, and they are read by {wanted}, where an update "
+                f"would leave the record of before behind; call to_upsert({wanted}), or key_by({columns})"
+            )
 
 
 def ttl_of(ttl: Duration | None) -> StateTtlConfig | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..runtime.functions import why_not_called_with
+from ..runtime.functions import Function, OutputTag, why_not_called_with
 from ..runtime.record_types import RecordType
 from ..state.errors import PipelineError
 from .signatures import display_name, is_async
@@ -39,14 +39,44 @@ def check_function(function: Any, method: str) -> None:
         )
 
 
-def check_shape(function: Any, method: str, wanted: str, count: int) -> None:
-    """PipelineError as check_function, and for what cannot be called with so many arguments. wanted: what they are."""
+def check_shape(function: Any, method: str, wanted: str, *parameters: str) -> None:
+    """PipelineError as check_function and check_arguments."""
     check_function(function, method)
+    check_arguments(function, method, wanted, *parameters)
+
+
+def check_arguments(function: Any, method: str, wanted: str, *parameters: str) -> None:
+    """PipelineError for what cannot be called with as many arguments as there are parameters, or is a class of
+    functions and no function. wanted: what they are. What says nothing of itself passes."""
+    own = display_name(function) or "lambda"
+    if isinstance(function, type) and issubclass(function, Function) and hasattr(function, method):
+        raise PipelineError(f"'{own}' is a class, and an object of it is needed: write {own}(…)")
+    count = len(parameters)
     if why := why_not_called_with(getattr(function, method, function), count):
-        own = f"'{display_name(function) or 'lambda'}'"
         raise PipelineError(
-            f"{own} is to be called with {wanted}, and does not take {count} argument{'s' * (count != 1)}: {why}"
+            f"'{own}' is to be called with {wanted}, and does not take {count} argument{'s' * (count != 1)}: {why}; "
+            f"write {_written(function, own, method, parameters)}"
         )
+
+
+def check_process(function: Any) -> None:
+    """PipelineError for what is no function of a record and its context, or has an on_timer that cannot be called."""
+    check_shape(function, "process_element", "a record and its context", "value", "ctx")
+    if hasattr(function, "on_timer"):
+        check_timer(function)
+
+
+def check_timer(function: Any) -> None:
+    """PipelineError as check_shape, of its on_timer."""
+    check_shape(function, "on_timer", "a timer's time and context", "timestamp", "ctx")
+
+
+def _written(function: Any, own: str, method: str, parameters: tuple[str, ...]) -> str:
+    """How a function of these parameters begins."""
+    if hasattr(function, method):
+        return f"def {method}({', '.join(['self', *parameters])})"
+    names = ", ".join(parameters)
+    return f"lambda {names}: …" if own == "lambda" else f"def {own}({names})"
 
 
 def check_field(record_type: RecordType, field: int | str, what: str) -> None:
@@ -57,6 +87,21 @@ def check_field(record_type: RecordType, field: int | str, what: str) -> None:
     there = field in names if isinstance(field, str) else 0 <= field < len(names)
     if not there:
         raise PipelineError(f"{what}: there is no column {field!r}; there are {', '.join(names)}")
+
+
+def check_connector(given: Any, kind: type, wanted: str) -> None:
+    """PipelineError for what is no source, or no sink."""
+    if isinstance(given, type) and issubclass(given, kind):
+        raise PipelineError(f"{wanted}: an object, and not the class {given.__name__}; write {given.__name__}(…)")
+    if not isinstance(given, kind):
+        raise PipelineError(f"{wanted}, not {given!r}")
+
+
+def check_tag(tag: Any, what: str) -> None:
+    """PipelineError for what names no side output."""
+    if not isinstance(tag, OutputTag):
+        example = repr(tag) if isinstance(tag, str) else "'late'"
+        raise PipelineError(f"{what} takes an OutputTag, not {tag!r}; write OutputTag({example})")
 
 
 def check_strategy(strategy: WatermarkStrategy, record_type: RecordType, *, of_source: bool) -> None:

@@ -23,8 +23,9 @@ from ..runtime.operators.operator import Operator
 from ..runtime.record_types import OpaqueType, RecordType, RowType, record_type_of
 from ..state.descriptors import MapStateDescriptor
 from ..state.errors import PipelineError
-from .checks import named
+from .checks import check_shape, check_timer, named
 from .keyed import KeyedStream
+from .missing import Guiding
 from .signatures import UNKNOWN, display_name, element_annotation, is_async, output_tags, return_annotation, yields
 from .steps import Upstream
 from .streams import DataStream
@@ -32,8 +33,10 @@ from .streams import DataStream
 Descriptor = MapStateDescriptor[Any, Any]
 
 
-class ConnectedStreams:
+class ConnectedStreams(Guiding):
     """Two streams, of the same or different types, whose records go to one function. (What `connect` gives.)"""
+
+    _way_on = "call map(…), flat_map(…) or process(…) with a function of both streams first, which gives a stream"
 
     def __init__(self, first: DataStream, second: DataStream) -> None:
         self.first, self.second = first, second
@@ -121,8 +124,10 @@ class BroadcastStream:
     descriptors: tuple[Descriptor, ...]
 
 
-class BroadcastConnectedStream:
+class BroadcastConnectedStream(Guiding):
     """A stream with the broadcast state of another one at its side. (What `connect` with a BroadcastStream gives.)"""
+
+    _way_on = "call process(…) with a BroadcastProcessFunction or KeyedBroadcastProcessFunction, which gives a stream"
 
     def __init__(self, main: DataStream, side: BroadcastStream) -> None:
         self.main, self.side = main, side
@@ -198,6 +203,10 @@ def _check_methods(function: Any, what: str, wanted: str, methods: tuple[str, ..
     for method in methods:
         if is_async(function, method):
             raise PipelineError(f"{method} is async def, whose result would be a coroutine and not a record")
+        wanted, *parameters = ("a record", "value") if "map" in method else ("a record and its context", "value", "ctx")
+        check_shape(function, method, wanted, *parameters)
+    if hasattr(function, "on_timer"):
+        check_timer(function)
 
 
 def _broadcast_class(main: DataStream) -> str:

@@ -16,13 +16,14 @@ from ..runtime.config import Configuration, load
 from ..runtime.graph.chaining import build_job_graph
 from ..runtime.graph.describe import describe, plan
 from ..runtime.graph.job_graph import JobGraph
+from ..runtime.hints import with_options
 from ..runtime.operators.operator import Operator
 from ..runtime.options import Duration
 from ..runtime.record_types import record_type_of
 from ..state.errors import PenstockError, PipelineError
 from . import session, unexecuted
 from .added_code import AddedCode
-from .checks import check_strategy, guarded_types
+from .checks import check_connector, check_strategy, guarded_types
 from .interruption import interrupted
 from .job_options import job_options
 from .resources import SlotSharingGroup, register, slot_groups
@@ -81,6 +82,7 @@ class StreamExecutionEnvironment:
     def get_max_parallelism(self) -> int:
         return self.configuration.get(options.MAX_PARALLELISM)
 
+    @with_options
     def enable_checkpointing(
         self,
         interval: Duration,
@@ -182,11 +184,14 @@ class StreamExecutionEnvironment:
         uid: str | None = None,
         output_type: Any = None,
     ) -> DataStream:
-        """The records of a connector. Without a strategy there are no watermarks before the end of input."""
+        """The records of a connector. Without a strategy there are no watermarks before the end of input.
+        PipelineError: what is given is no source."""
+        from ..runtime.connector import Source
         from ..runtime.operators.source import SourceOperator
         from ..runtime.watermarks import WatermarkStrategy
 
-        strategy = watermark_strategy or WatermarkStrategy.no_watermarks()
+        check_connector(source, Source, "from_source takes a source first, like FileSource(path, Json())")
+        strategy = WatermarkStrategy.no_watermarks() if watermark_strategy is None else watermark_strategy
         record_type = source.record_type if output_type is None else record_type_of(output_type)
 
         def make() -> Operator:

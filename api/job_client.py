@@ -13,6 +13,7 @@ from typing import Any
 
 from ..connectors.collect import Collector
 from ..jobmanager.events import JobState, JobStatus
+from ..jobmanager.gateway import ConflictError, StateQuestion, UnavailableError
 from ..jobmanager.local_job import LocalJob
 from ..runtime.config import Configuration
 from ..runtime.graph.describe import describe
@@ -20,12 +21,14 @@ from ..runtime.graph.job_graph import JobGraph
 from ..state.errors import CheckpointError
 from . import interruption, session
 from .failures import FailureReports
-from .operations import TakesSavepoints
+from .operations import ReadsState, TakesSavepoints
 from .progress import ProgressLine, records_read
 
 REPORT_INTERVAL_MS = 250
 LOOK_S = 0.02
 """Between two looks at what a job on a thread of its own does."""
+ANSWER_S = 30.0
+"""A question for its state is asked again so long, while the job starts or restarts."""
 WAITING_MS = 3_000
 """A job that does not begin for so long has another leader."""
 
@@ -52,7 +55,7 @@ class JobResult:
         }
 
 
-class JobClient(TakesSavepoints):
+class JobClient(TakesSavepoints, ReadsState):
     """A job of this process. Either `run` it here, or `start` it on a thread of its own."""
 
     def __init__(self, graph: JobGraph, config: Configuration, why: str) -> None:
@@ -102,6 +105,18 @@ class JobClient(TakesSavepoints):
         if not operation.ended:
             raise TimeoutError(f"the savepoint is not complete after {timeout_s} s")
         return operation.path
+
+    def _read_state(self, question: StateQuestion) -> dict[str, Any]:
+        deadline_s = time.monotonic() + ANSWER_S
+        while True:
+            if self._thread is None or not self._thread.is_alive():
+                raise ConflictError(f"job '{self._job.graph.job_name}' has ended, or was not started")
+            try:
+                return self._job.read_state(question)
+            except UnavailableError:
+                if time.monotonic() > deadline_s:
+                    raise
+            self._thread.join(LOOK_S)
 
     def _attend_until(self, until: Callable[[], bool]) -> None:
         """Or to the job's end, on the thread that runs it: its own, or this one."""

@@ -20,6 +20,7 @@ from ..state.errors import ConfigurationError, PipelineError
 from .checks import check_shape, named
 from .connected import check_keys, key_names, second_inputs, two_input_stream
 from .keyed import KeyedStream
+from .missing import Guiding
 from .signatures import output_tags, returned_type, yielded_type, yields
 from .streams import DataStream
 from .windowed import Windowing, check_timestamps
@@ -35,6 +36,7 @@ class CoGroupedStreams(Windowing):
     """Two streams whose records meet by key in windows, all of a key and window at once. (What `co_group` gives.)"""
 
     _kind = "co group"
+    _way_on = "call where(…), equal_to(…) and window(…), and then apply(…), which gives a stream"
 
     def __init__(self, left: DataStream, right: DataStream) -> None:
         self._left, self._right = left, right
@@ -66,7 +68,7 @@ class CoGroupedStreams(Windowing):
         returns a list or None."""
 
         def make() -> Operator:
-            check_shape(function, "co_group", "the records of both sides", 2)
+            check_shape(function, "co_group", "the records of both sides", "left_elements", "right_elements")
             return self._operator(function, yielded_type(function, "co_group", output_type), "co_group")
 
         return self._add(make, name or named(self._kind, function))
@@ -133,8 +135,10 @@ class JoinedStreams(CoGroupedStreams):
         return self._add(make, name or named(self._kind, function))
 
 
-class IntervalJoinedStreams:
+class IntervalJoinedStreams(Guiding):
     """Two keyed streams whose records meet if their times are near each other. (What `interval_join` gives.)"""
+
+    _way_on = "call between(lower, upper), and then process(…) or apply(…), which gives a stream"
 
     def __init__(self, left: KeyedStream, right: Any, how: str) -> None:
         self._left, self._right, self._how = left, right, how
@@ -171,7 +175,8 @@ class IntervalJoinedStreams:
         def make() -> Operator:
             from ..runtime.joins.pair_calls import PairCall
 
-            check_shape(function, "process_element", "a left record, a right record and a context", 3)
+            wanted = "a left record, a right record and a context"
+            check_shape(function, "process_element", wanted, "left", "right", "ctx")
             result = yielded_type(function, "process_element", output_type)
             return self._operator(PairCall(function, with_context=True), result, "process_element")
 
@@ -276,7 +281,7 @@ def _of_pairs(function: Any, output_type: Any) -> tuple[bool, RecordType]:
     """Whether it gives any number of results, and of which type."""
     from ..runtime.joins.functions import FlatJoinFunction
 
-    check_shape(function, "join", "a left and a right record", 2)
+    check_shape(function, "join", "a left and a right record", "left", "right")
     if isinstance(function, FlatJoinFunction) or yields(function, "join"):
         return True, yielded_type(function, "join", output_type)
     return False, returned_type(function, "join", output_type)

@@ -10,7 +10,7 @@ from ..runtime.keys import KeyByColumns, KeyByFunction, KeySelector
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import record_type_of
 from ..state.errors import KeyTypeError, PipelineError
-from .checks import check_field, check_function, check_shape, named
+from .checks import check_field, check_process, check_shape, named
 from .signatures import UNKNOWN, output_tags, return_annotation, yielded_type
 from .steps import Upstream
 from .streams import DataStream
@@ -38,7 +38,7 @@ class KeyedStream(DataStream):
         from ..runtime.operators.keyed_process import KeyedProcessOperator
 
         def make() -> Operator:
-            check_function(function, "process_element")
+            check_process(function)
             result = yielded_type(function, "process_element", output_type)
             return KeyedProcessOperator(function, self.selector, result, output_tags(function, "process_element"))
 
@@ -49,7 +49,7 @@ class KeyedStream(DataStream):
         from ..runtime.operators.running import RunningReduceOperator
 
         def make() -> Operator:
-            check_function(function, "reduce")
+            check_shape(function, "reduce", "two records", "value1", "value2")
             return RunningReduceOperator(self.selector, function, self.record_type)
 
         return self._add("reduce", make, name or named("reduce", function))
@@ -176,7 +176,7 @@ def keyed_stream(stream: DataStream, key: tuple[Any, ...], key_type: Any) -> Key
 def _by_function(stream: DataStream, key: tuple[Any, ...], key_type: Any) -> KeyedStream:
     if len(key) != 1:
         raise PipelineError("key_by takes one function, or the names of columns")
-    check_shape(key[0], "get_key", "a record", 1)
+    check_shape(key[0], "get_key", "a record", "value")
     annotation = return_annotation(key[0], "get_key") if key_type is None else key_type
     known = annotation is not UNKNOWN
     return KeyedStream(stream, KeyByFunction(key[0], annotation if known else None), annotation if known else Any)

@@ -24,12 +24,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.batch_faces import FACES
+from ..runtime.functions import why_not_called_with
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import RecordType, record_type_of
 from ..runtime.resources import resources_of
 from ..runtime.units import parse_duration_ms
 from ..state.errors import PipelineError
-from .checks import check_function
+from .checks import check_shape
 from .signatures import display_name, is_async, yields
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def map_batches_operator(function: Any, face: str, input_type: RecordType, outpu
             "concurrency, batch_size, capacity, cpu, memory and gpu are of a pool, which needs a class, whose __init__ "
             f"loads the model and whose __call__ takes a batch; '{display_name(function) or 'lambda'}' is a function"
         )
-    check_function(function, "map_batches")
+    check_shape(function, "map_batches", "a batch", "batch")
     return MapBatchesOperator(function, face, result)
 
 
@@ -90,6 +91,11 @@ def _pool_operator(model: Any, face: str, input_type: RecordType, result: Record
     from ..runtime.operators.model_pool import ModelPoolOperator, PoolSettings
 
     _check_model(_class_of(model))
+    if why := why_not_called_with(model, 0):
+        name = _class_of(model).__name__
+        raise PipelineError(
+            f"every actor makes '{name}' without arguments: {why}; give them with functools.partial({name}, …)"
+        )
     workers = _count("concurrency", 1 if pool.concurrency is None else pool.concurrency, LARGEST_CONCURRENCY)
     settings = PoolSettings(
         model=model,
@@ -108,6 +114,9 @@ def _pool_operator(model: Any, face: str, input_type: RecordType, result: Record
 def _check_model(model: type) -> None:
     if not any("__call__" in vars(kind) for kind in model.__mro__):
         raise PipelineError(f"'{model.__name__}' has no method __call__(batch), which a model of map_batches needs")
+    if why := why_not_called_with(model.__call__, 2):
+        raise PipelineError(f"__call__ of '{model.__name__}' is to be called with a batch: {why}; "
+                            "write def __call__(self, batch)")  # fmt: skip
     if is_async(model, "__call__") or yields(model, "__call__"):
         raise PipelineError(f"__call__ of '{model.__name__}' must be a plain method that returns a batch")
 

@@ -1,12 +1,17 @@
-"""What a cluster does on request and takes a while for: how a client waits for its end; savepoints."""
+"""What is asked of a job that runs: savepoints, for whose end a client waits; what a key has in its state."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from typing import Any
 
+import msgspec
+
+from ..jobmanager.gateway import StateQuestion
 from ..state.errors import CheckpointError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
@@ -54,3 +59,35 @@ class TakesSavepoints(ABC):
 
     @abstractmethod
     def _savepoint(self, target: str | None, timeout_s: float | None, *, stop: bool, drain: bool) -> str: ...
+
+
+class ReadsState(ABC):
+    """A job's client."""
+
+    def read_state(
+        self, operator: str, state: str, key: object, *, map_key: object = None, namespace: int = 0
+    ) -> dict[str, Any]:
+        """What a key has in a keyed state now, ahead of the last checkpoint, without stopping the job; under the names
+        of REST: "found" says whether there is anything, "value" what, "truncated" that it is only the beginning.
+
+        `operator`: its uid or id, or its name. `map_key`: of a map only what is under it. `namespace`: of a window's
+        state its start, ms. UnknownError, RefusedError: there is no such state, or key; ConflictError: the job has
+        ended; UnavailableError: nobody can answer at the moment."""
+        entry = None if map_key is None else _as_text(map_key)
+        return self._read_state(StateQuestion(operator, state, _as_text(key), entry, namespace))
+
+    @abstractmethod
+    def _read_state(self, question: StateQuestion) -> dict[str, Any]: ...
+
+
+def _as_text(key: object) -> str:
+    """As state/written_keys.py reads it."""
+    return msgspec.json.encode(_plain(key)).decode()
+
+
+def _plain(key: Any) -> Any:
+    if isinstance(key, Enum):
+        return key.name
+    if is_dataclass(key) and not isinstance(key, type):
+        return [_plain(getattr(key, part.name)) for part in fields(key)]
+    return [_plain(part) for part in key] if isinstance(key, tuple | list) else key

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..jobmanager.events import CheckpointStatus, JobState, JobStatus, VertexStatus
-from ..jobmanager.gateway import ConflictError
+from ..jobmanager.gateway import ConflictError, StateQuestion
 from ..jobmanager.views import NEVER, CheckpointsView, ExceptionView, JobView, SubtaskView, VertexView
 from ..runtime.elements import MIN_WATERMARK
 from ..state.errors import JobFailedError
@@ -31,7 +31,7 @@ from ..state.savepoint_store import located
 from . import interruption, session
 from .failures import FailureReports
 from .job_client import JobResult, stopping_on_signals
-from .operations import TakesSavepoints, awaited
+from .operations import ReadsState, TakesSavepoints, awaited
 from .printed import PrintedOutput
 from .progress import ProgressLine, records_read
 from .rest_client import Accepted, RestClient
@@ -42,7 +42,7 @@ WAIT_S = 1.0
 """How long the cluster may wait for collected records before it answers that there are none."""
 
 
-class RemoteJob(TakesSavepoints):
+class RemoteJob(TakesSavepoints, ReadsState):
     """A job that was submitted, or is found on a cluster. Not for several threads at once."""
 
     def __init__(self, client: RestClient, accepted: Accepted, printed: PrintedOutput | None = None) -> None:
@@ -95,6 +95,9 @@ class RemoteJob(TakesSavepoints):
         directory = None if target is None else located(target)
         request = self._client.begin_savepoint(self.job_id, directory, stop=stop, drain=drain)
         return awaited(lambda: self._client.savepoint(self.job_id, request), timeout_s).location
+
+    def _read_state(self, question: StateQuestion) -> dict[str, Any]:
+        return self._client.state(self.job_id, question)
 
     def collectors(self) -> tuple[str, ...]:
         """What it collects, as far as the last look has shown."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..runtime.graph.validation import Problem
+from ..runtime.hints import with_options
 from ..runtime.resources import NO_RESOURCES, Resources, resources_of
 from ..state.errors import PipelineError
 
@@ -29,6 +30,7 @@ class SlotSharingGroup:
 
     SlotSharingGroup("heavy", cpu=2, memory="4GiB"), or Flink's builder. PipelineError: what cannot be asked for."""
 
+    @with_options
     def __init__(
         self,
         name: str,

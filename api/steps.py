@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..runtime.changelog import ChangelogMode, Incoming, mode_of_results
+from ..runtime.functions import OutputTag
 from ..runtime.graph.partitioning import Forward, Partitioning, Rebalance
 from ..runtime.graph.transformations import Input, Transformation
 from ..runtime.graph.validation import Problem
+from ..runtime.hints import nearest, with_options
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import OPAQUE, RecordType
+from ..runtime.record_types import OPAQUE, OpaqueType, RecordType, record_type_of
 from ..runtime.resources import NO_RESOURCES, Resources, resources_of
 from ..state.errors import PenstockError
+from .missing import Guiding
 from .resources import SlotGroups, SlotSharingGroup, give_resources, register
 from .signatures import user_frame
 
@@ -69,6 +72,12 @@ class Step:
     tag_types: dict[str, RecordType] = field(default_factory=dict)
     """Record types of side outputs that the step knows better than their tags."""
 
+    def side_type(self, tag: OutputTag[Any]) -> RecordType:
+        """Of what goes to that side output."""
+        if tag.type is not None:
+            return record_type_of(tag.type)
+        return self.tag_types.get(tag.name, OpaqueType("its tag has no type"))
+
 
 class Pipeline:
     """All steps of an environment, in the order they were written down."""
@@ -117,7 +126,8 @@ class Pipeline:
         self._problems.append((step, message))
 
     def problems_in(self, steps: Sequence[Step]) -> list[Problem]:
-        return [Problem(step.name, text, step.location) for step, text in self._problems if step in steps]
+        found = [Problem(step.name, text, step.location) for step, text in self._problems if step in steps]
+        return [*found, *(Problem(step.name, text, step.location) for step in steps for text in _unknown_tags(step))]
 
     def free_name(self, kind: str) -> str:
         taken = {step.name for step in self.steps}
@@ -125,6 +135,26 @@ class Pipeline:
         while (name := kind if number == 1 else f"{kind} {number}") in taken:
             number += 1
         return name
+
+
+_TAGS_KNOWN = frozenset({
+    "source", "map", "filter", "select", "with columns", "map batches", "timestamps", "async map", "reduce", "sum",
+    "min", "max", "min by", "max by", "count", "window agg", "window agg on rows", "only inserts", "row kinds",
+    "to upsert",
+})  # fmt: skip
+"""Kinds of steps whose functions cannot give anything to a side output."""
+
+
+def _unknown_tags(step: Step) -> list[str]:
+    """What is wrong with the side outputs that are read."""
+    known = step.operator.side_tags
+    if step.broken or step.kind not in _TAGS_KNOWN:
+        return []
+    there = f"there is {', '.join(map(repr, sorted(known)))}" if known else "it gives nothing to side outputs"
+    return [
+        f"get_side_output: nothing goes to the side output {tag!r}: {there}{nearest(tag, known)}"
+        for tag in sorted(step.consumed_tags - known)
+    ]
 
 
 def with_upstream(steps: Sequence[Step]) -> list[Step]:
@@ -178,7 +208,7 @@ def _input(upstream: Upstream, source: Transformation, parallelism: int) -> Inpu
     return Input(source, upstream.partitioning or default, upstream.tag, upstream.input_index)
 
 
-class Configurable:
+class Configurable(Guiding):
     """What can be said about the operator that was just added; every method returns the stream."""
 
     _env: StreamExecutionEnvironment
@@ -201,16 +231,16 @@ class Configurable:
 
     def set_parallelism(self: S, parallelism: int) -> S:
         step = self._own_step("set_parallelism()")
-        if parallelism < 1:
-            self._env.pipeline.problem(step, f"parallelism must be at least 1, not {parallelism}")
+        if type(parallelism) is not int or parallelism < 1:
+            self._env.pipeline.problem(step, f"parallelism must be an int of at least 1, not {parallelism!r}")
         else:
             step.parallelism = parallelism
         return self
 
     def set_max_parallelism(self: S, max_parallelism: int) -> S:
         step = self._own_step("set_max_parallelism()")
-        if not 1 <= max_parallelism <= 32_768:
-            self._env.pipeline.problem(step, f"max parallelism must be between 1 and 32768, not {max_parallelism}")
+        if type(max_parallelism) is not int or not 1 <= max_parallelism <= 32_768:
+            self._env.pipeline.problem(step, f"max parallelism must be between 1 and 32768, not {max_parallelism!r}")
         else:
             step.max_parallelism = max_parallelism
         return self
@@ -233,6 +263,7 @@ class Configurable:
         step.slot_sharing_group = group.name if isinstance(group, SlotSharingGroup) else group
         return self
 
+    @with_options
     def resources(
         self: S,
         cpu: float | None = None,

@@ -11,20 +11,22 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, overload
 
 from ..runtime.functions import OutputTag
-from ..runtime.graph.partitioning import (
-    Broadcast,
-    Custom,
-    Forward,
-    Global,
-    Partitioning,
-    Rebalance,
-    Rescale,
-)
+from ..runtime.graph.partitioning import Broadcast, Custom, Forward, Global, Partitioning, Rebalance, Rescale
+from ..runtime.hints import with_options
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import OpaqueType, RecordType, record_type_of
+from ..runtime.record_types import OpaqueType, RecordType
 from ..state.errors import PipelineError
 from .changelogs import TableMethods
-from .checks import check_function, check_shape, check_strategy, guarded_types, is_expression, named
+from .checks import (
+    check_connector,
+    check_process,
+    check_shape,
+    check_strategy,
+    check_tag,
+    guarded_types,
+    is_expression,
+    named,
+)
 from .signatures import output_tags, return_annotation, returned_type, yielded_type, yields
 from .steps import Configurable, Step, Upstream
 
@@ -68,7 +70,7 @@ class DataStream(TableMethods):
         from ..runtime.operators.stateless import MapOperator
 
         def make() -> Operator:
-            check_shape(function, "map", "a record", 1)
+            check_shape(function, "map", "a record", "value")
             if yields(function, "map"):
                 raise PipelineError("map takes a function that returns one value, but this one yields; use flat_map")
             return MapOperator(function, returned_type(function, "map", output_type))
@@ -80,7 +82,7 @@ class DataStream(TableMethods):
         from ..runtime.operators.stateless import FlatMapOperator
 
         def make() -> Operator:
-            check_shape(function, "flat_map", "a record", 1)
+            check_shape(function, "flat_map", "a record", "value")
             returned = return_annotation(function, "flat_map")
             if isinstance(returned, type) and issubclass(returned, _NO_RECORDS):
                 raise PipelineError(
@@ -101,7 +103,7 @@ class DataStream(TableMethods):
                 from ..runtime.operators.columnar import FilterExpressionOperator
 
                 return FilterExpressionOperator(function, self._columns_for("filter with an expression"))
-            check_shape(function, "filter", "a record", 1)
+            check_shape(function, "filter", "a record", "value")
             return FilterOperator(function, self.record_type)
 
         return self._add("filter", make, name or ("filter" if is_expression(function) else named("filter", function)))
@@ -112,14 +114,15 @@ class DataStream(TableMethods):
         from ..runtime.operators.stateless import ProcessOperator
 
         def make() -> Operator:
-            check_function(function, "process_element")
             if isinstance(function, KeyedProcessFunction):
                 raise PipelineError("a KeyedProcessFunction needs keys; call key_by(...) before process")
+            check_process(function)
             result = yielded_type(function, "process_element", output_type)
             return ProcessOperator(function, result, output_tags(function, "process_element"))
 
         return self._add("process", make, name or named("process", function))
 
+    @with_options
     def map_async(
         self,
         function: Any,
@@ -146,6 +149,7 @@ class DataStream(TableMethods):
 
     # whole batches ---------------------------------------------------------------------------------------------
 
+    @with_options
     def map_batches(
         self,
         function: Any,
@@ -287,13 +291,11 @@ class DataStream(TableMethods):
         return broadcast_joined(self, other, (key, other_key), function, how, output_type, name)
 
     def get_side_output(self, tag: OutputTag[Any]) -> DataStream:
+        """What the operator has given to the tag. PipelineError: it is no tag."""
         step = self._own_step("get_side_output()")
+        check_tag(tag, "get_side_output")
         step.consumed_tags.add(tag.name)
-        if tag.type is not None:
-            record_type = record_type_of(tag.type)
-        else:
-            record_type = step.tag_types.get(tag.name, OpaqueType("its tag has no type"))
-        return DataStream(self._env, [Upstream(step, None, tag.name)], record_type)
+        return DataStream(self._env, [Upstream(step, None, tag.name)], step.side_type(tag))
 
     def forward(self) -> DataStream:
         """Subtask i to subtask i; needs equal parallelism."""
@@ -330,21 +332,22 @@ class DataStream(TableMethods):
         return self._partitioned(Global())
 
     def partition_custom(self, partitioner: Callable[[Any, int], int], key: Any) -> DataStream:
-        """`partitioner(key, number of subtasks)` answers the subtask; `key` as in key_by."""
-        return self._partitioned(Custom(partitioner, self.key_by(key).selector))
+        """`partitioner(key, number of subtasks)` answers the subtask; `key` as in key_by. PipelineError."""
+        check_shape(partitioner, "partition", "a key and the number of subtasks", "key", "subtasks")
+        if (keyed := self.key_by(key))._mistake:
+            raise PipelineError(f"partition_custom: {keyed._mistake}")
+        return self._partitioned(Custom(partitioner, keyed.selector))
 
     # where it ends ---------------------------------------------------------------------------------------------
 
     def sink_to(self, sink: Sink, *, name: str | None = None) -> DataStreamSink:
+        """The end of the stream: a sink that writes its records."""
+        from ..runtime.connector import Sink
         from ..runtime.operators.sink import SinkOperator
 
-        step = self._env.pipeline.add(
-            "sink",
-            lambda: SinkOperator(sink, self.record_type, self.changelog_mode),
-            self._inputs,
-            name=name,
-            sink=sink,
-        )
+        check_connector(sink, Sink, "sink_to takes a sink, like FileSink(path, Json())")
+        make = lambda: SinkOperator(sink, self.record_type, self.changelog_mode)  # noqa: E731
+        step = self._env.pipeline.add("sink", make, self._inputs, name=name, sink=sink)
         return DataStreamSink(self._env, step)
 
     def print(self, sink_identifier: str | None = None, *, name: str | None = None) -> DataStreamSink:
@@ -385,6 +388,8 @@ class DataStream(TableMethods):
 
 class DataStreamSink(Configurable):
     """A sink, to be named and configured."""
+
+    _way_on = "a sink is the end of its stream; keep the stream in a variable, to go on with it beside the sink"
 
     def __init__(self, env: StreamExecutionEnvironment, step: Step) -> None:
         self._env = env

@@ -17,8 +17,8 @@ from ..runtime.record_types import OpaqueType, RecordType, record_type_of
 from ..state.errors import PipelineError
 from ..state.ttl_config import StateTtlConfig
 from .async_stream import Waiting, async_settings
-from .changelogs import ttl_of
-from .checks import check_function, check_shape, named
+from .changelogs import check_upsert_key, ttl_of
+from .checks import check_shape, named
 from .connected import check_keys, second_inputs, two_input_stream
 from .keyed import KeyedStream
 from .signatures import returned_type, yielded_type, yields
@@ -48,7 +48,7 @@ def regular_joined(
 
         _check_sides(left, right, "regular_join")
         if condition is not None:
-            check_shape(condition, "condition", "a left and a right record", 2)
+            check_shape(condition, "condition", "a left and a right record", "left", "right")
         keeps_left, keeps_right = kept_sides(how)
         result = _result_type(function, output_type, left, right, (keeps_right, keeps_left))
         selectors, types = (left.selector, right.selector), (left.record_type, right.record_type)
@@ -82,7 +82,8 @@ def temporal_joined(
         result = _result_type(function, output_type, left, right, (False, keeps_left))
         selectors, types = (left.selector, right.selector), (left.record_type, right.record_type)
         tag = None if late is None else late.name
-        upserts = right.changelog_mode is ChangelogMode.UPSERT
+        if upserts := right.changelog_mode is ChangelogMode.UPSERT:
+            check_upsert_key(right, right.selector)
         return TemporalJoinOperator(
             selectors, function, types, result, keeps_left=keeps_left, late_tag=tag, upserts=upserts
         )
@@ -168,8 +169,7 @@ def _joined_type(
 ) -> RecordType:
     """missing: whether the left, the right record of a result may be None."""
     if function is not None:
-        check_function(function, "join")
-        check_shape(function, "join", "a left and a right record", 2)
+        check_shape(function, "join", "a left and a right record", "left", "right")
         if yields(function, "join"):
             raise PipelineError("it takes a function that returns one value, but this one yields; return a list, and "
                                 "call flat_map behind it")  # fmt: skip

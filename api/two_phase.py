@@ -18,7 +18,7 @@ from ..runtime.windows.time_windows import TumblingEventTimeWindows
 from ..runtime.windows.two_phase import OF_PARTIALS, LocalWindowOperator, check_two_phase, partial_type
 from ..state.errors import PipelineError
 from .aggregation import check_aggregates, fields_of, runs_on_columns, window_agg_operator
-from .checks import check_function
+from .checks import check_shape
 from .keyed import KeyedStream
 from .steps import Step, Upstream
 from .streams import DataStream
@@ -39,7 +39,7 @@ def in_two_phases(
         if kind is Aggregate:
             check_aggregate(function)
         else:
-            check_function(function, "reduce")
+            check_shape(function, "reduce", "two records", "value1", "value2")
         evaluation, assigner = kind(function), windows._assigner
         check_two_phase(assigner, evaluation, windows._trigger, windows._evictor, windows._late_tag)
         check_timestamps(stream)

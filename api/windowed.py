@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from ..runtime.functions import OutputTag
 from ..runtime.keys import KeyByFunction
@@ -10,8 +10,9 @@ from ..runtime.operators.operator import Operator
 from ..runtime.record_types import RecordType
 from ..runtime.units import parse_duration_ms
 from ..state.errors import PipelineError
-from .checks import check_function, named
+from .checks import check_shape, check_tag, named
 from .keyed import KeyedStream
+from .missing import Guiding
 from .signatures import output_tags, returned_type, yielded_type
 from .steps import with_upstream
 from .streams import DataStream
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
 
 AnyWindowed = TypeVar("AnyWindowed", bound="WindowedStream")
 
+_CALLS = {
+    "process": ("a window's context and its elements", ("context", "elements")),
+    "apply": ("a window and its elements", ("window", "elements")),
+}
+"""Of window functions: what each method is called with, behind the key."""
 
-class Windowing:
+
+class Windowing(Guiding):
     """What can be said about windows, of one stream or of two. Of two, trigger and evictor see the records of both as
     one stream, in the order they came."""
 
@@ -55,6 +62,13 @@ class Windowing:
 class WindowedStream(Windowing):
     """A keyed stream cut into windows; a method that computes something ends it (Flink's WindowedStream)."""
 
+    _key_wanted = "a key, "
+    _key_parameter: tuple[str, ...] = ("key",)
+    _way_on = (
+        "windows give results by a function: call agg(…), reduce(…), aggregate(…), process(…) or apply(…) first; for a "
+        "count, a sum and the like agg(n=ps.count(), total=ps.sum('amount'))"
+    )
+
     def __init__(self, stream: KeyedStream, assigner: WindowAssigner) -> None:
         self._stream = stream
         self._input_type = stream.record_type
@@ -62,7 +76,8 @@ class WindowedStream(Windowing):
         self._late_tag: OutputTag[Any] | None = None
 
     def side_output_late_data(self, tag: OutputTag[Any]) -> Self:
-        """Records whose window is over go to this side output instead of being dropped."""
+        """Records whose window is over go to this side output instead of being dropped. PipelineError: it is none."""
+        check_tag(tag, "side_output_late_data")
         self._late_tag = tag
         return self
 
@@ -78,10 +93,10 @@ class WindowedStream(Windowing):
         windows, evaluation = self._phases(Reduce, function, name) if two_phase else (self, Reduce)
 
         def make() -> Operator:
-            check_function(function, "reduce")
+            check_shape(function, "reduce", "two records", "value1", "value2")
             result = self._input_type
             if process_function is not None:
-                result = _results_of(process_function, None)
+                result = self._results_of(process_function, None)
             return windows._operator(evaluation(function, self._called(process_function)), result, process_function)
 
         return windows._add("window reduce", make, name)
@@ -110,7 +125,7 @@ class WindowedStream(Windowing):
             if process_function is None:
                 result = returned_type(function, "get_result", output_type)
             else:
-                result = _results_of(process_function, output_type)
+                result = self._results_of(process_function, output_type)
             return windows._operator(evaluation(function, self._called(process_function)), result, process_function)
 
         return windows._add("window aggregate", make, name)
@@ -120,8 +135,7 @@ class WindowedStream(Windowing):
         from ..runtime.windows.evaluations import Process
 
         def make() -> Operator:
-            check_function(function, "process")
-            result = yielded_type(function, "process", output_type)
+            result = self._results_of(function, output_type, "process")
             return self._operator(Process(self._called(function)), result, function)
 
         return self._add("window process", make, name or named("window process", function))
@@ -130,18 +144,21 @@ class WindowedStream(Windowing):
         """All records of a window to a WindowFunction: (key, window, elements)."""
 
         def make() -> Operator:
-            check_function(function, "apply")
-            result = yielded_type(function, "apply", output_type)
+            result = self._results_of(function, output_type, "apply")
             return self._operator(self._applied(function), result, function)
 
         return self._add("window apply", make, name or named("window apply", function))
 
-    def agg(self, *, two_phase: bool = False, name: str | None = None, **aggregates: Aggregate) -> DataStream:
+    def agg(
+        self, *unnamed: NoReturn, two_phase: bool = False, name: str | None = None, **aggregates: Aggregate
+    ) -> DataStream:
         """Named aggregates, `agg(clicks=ps.count(), longest=ps.max("duration_ms"))`, vectorised where that is possible.
 
         The result has the key columns, window_start and window_end (ms; not of windows without a time), and a column
         for each aggregate. two_phase: as of `aggregate`.
         """
+        if unnamed:
+            raise TypeError("agg(…) takes aggregates by name, which are the columns of its results: agg(n=ps.count())")
         if two_phase:
             from .two_phase import agg_in_two_phases
 
@@ -184,6 +201,13 @@ class WindowedStream(Windowing):
             "input_type": self._input_type,
         }
 
+    def _results_of(self, function: Any, output_type: Any, method: str = "") -> RecordType:
+        """Of a window function. method: which of it is called; '': `apply` if it has one, else `process`."""
+        method = method or ("apply" if callable(getattr(function, "apply", None)) else "process")
+        wanted, parameters = _CALLS[method]
+        check_shape(function, method, f"{self._key_wanted}{wanted}", *self._key_parameter, *parameters)
+        return yielded_type(function, method, output_type)
+
     def _called(self, function: Any) -> Any:
         """A window function as the operator calls it: with the key."""
         return function
@@ -214,6 +238,9 @@ class WindowedStream(Windowing):
 class AllWindowedStream(WindowedStream):
     """A stream without keys cut into windows (Flink's AllWindowedStream): one subtask sees all records. Functions are
     given no key: process(context, elements), apply(window, elements)."""
+
+    _key_wanted = ""
+    _key_parameter = ()
 
     def __init__(self, stream: DataStream, assigner: WindowAssigner) -> None:
         from ..runtime.windows.all_windows import no_key
@@ -269,15 +296,17 @@ def check_timestamps(stream: DataStream, what: str = "windows of event time") ->
             )
 
 
-def _results_of(window_function: Any, output_type: Any) -> RecordType:
-    """Of a ProcessWindowFunction, a WindowFunction, or a callable like that of the first."""
-    method = "apply" if callable(getattr(window_function, "apply", None)) else "process"
-    check_function(window_function, method)
-    return yielded_type(window_function, method, output_type)
+_FOLDS = {
+    "create_accumulator": ("nothing", ()),
+    "add": ("a record and an accumulator", ("value", "accumulator")),
+    "get_result": ("an accumulator", ("accumulator",)),
+}
 
 
 def check_aggregate(function: Any) -> None:
-    for method in ("create_accumulator", "add", "get_result"):
+    for method, (wanted, parameters) in _FOLDS.items():
         if not callable(getattr(function, method, None)):
             raise PipelineError(f"aggregate needs an AggregateFunction, but {function!r} has no method {method}()")
-        check_function(function, method)
+        check_shape(function, method, wanted, *parameters)
+    if hasattr(function, "merge"):
+        check_shape(function, "merge", "two accumulators", "acc_a", "acc_b")

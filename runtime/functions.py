@@ -16,6 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 from ..state.errors import StateError
+from .hints import shown
 
 if TYPE_CHECKING:
     from ..state.backend import AggregatingState, KeyedStateBackend, ListState, MapState, ReducingState, ValueState
@@ -85,19 +86,19 @@ class RuntimeContext:
         self._keyed_state = keyed_state
 
     def get_state(self, descriptor: ValueStateDescriptor[V]) -> ValueState[V]:
-        return self._state().value_state(descriptor)
+        return self._state(descriptor, "ValueStateDescriptor").value_state(descriptor)
 
     def get_list_state(self, descriptor: ListStateDescriptor[V]) -> ListState[V]:
-        return self._state().list_state(descriptor)
+        return self._state(descriptor, "ListStateDescriptor").list_state(descriptor)
 
     def get_map_state(self, descriptor: MapStateDescriptor[K, V]) -> MapState[K, V]:
-        return self._state().map_state(descriptor)
+        return self._state(descriptor, "MapStateDescriptor").map_state(descriptor)
 
     def get_reducing_state(self, descriptor: ReducingStateDescriptor[V]) -> ReducingState[V]:
-        return self._state().reducing_state(descriptor)
+        return self._state(descriptor, "ReducingStateDescriptor").reducing_state(descriptor)
 
     def get_aggregating_state(self, descriptor: AggregatingStateDescriptor[Any]) -> AggregatingState[Any, Any]:
-        return self._state().aggregating_state(descriptor)
+        return self._state(descriptor, "AggregatingStateDescriptor").aggregating_state(descriptor)
 
     def get_metrics_group(self) -> MetricGroup:
         return self._context.metrics
@@ -127,11 +128,14 @@ class RuntimeContext:
         """A CheckpointedFunction gets its operator state."""
         self._context.operator_state.initialize(function, self)
 
-    def _state(self) -> KeyedStateBackend:
+    def _state(self, descriptor: Any, wanted: str) -> KeyedStateBackend:
         if self._keyed_state is None:
             raise StateError(
                 f"operator '{self._context.operator_name}' has no keyed state: state needs key_by(...) before it"
             )
+        if type(descriptor).__name__ != wanted:
+            example = f"; write {wanted}({descriptor!r}, …)" if isinstance(descriptor, str) else ""
+            raise StateError(f"this state needs a {wanted}, not {shown(descriptor)}{example}")
         return self._keyed_state
 
 
@@ -324,6 +328,35 @@ def callable_of(function: Any, method: str) -> Callable[..., Any]:
     if callable(function):
         return function  # type: ignore[no-any-return]
     raise TypeError(f"{function!r} is neither callable nor has it a method {method}()")
+
+
+class CallError(Exception):
+    """A user's function raised; the cause is what it raised. For those who know the operator, and say so."""
+
+    def __init__(self, cause: Exception, doing: str, record: Any) -> None:
+        """doing: 'in the key function, on the record'."""
+        self.cause = cause
+        self.record = record
+        self.doing = f"{doing} {shown(record)}"
+        super().__init__(f"{type(cause).__name__}: {cause} ({self.doing})")
+
+
+def called_on_each(
+    function: Callable[..., Any], rows: list[Any], *others: Iterable[Any], doing: str = "on the record"
+) -> list[Any]:
+    """function(row) of every row, or function(row, other, …). CallError, which names the row: it is read off the
+    iterator over the rows, so knowing it costs nothing. A StopIteration of the function is an error like any other,
+    not the end."""
+    iterator = iter(rows)
+    try:
+        results = list(map(function, iterator, *others))
+    except Exception as error:
+        left: int = iterator.__length_hint__()  # type: ignore[attr-defined]
+        raise CallError(error, doing, rows[len(rows) - left - 1]) from error
+    if len(results) < len(rows):
+        stopped = RuntimeError("the function raised StopIteration")
+        raise CallError(stopped, doing, rows[len(results)]) from stopped
+    return results
 
 
 def why_not_called_with(function: Callable[..., Any], count: int) -> str:

@@ -20,7 +20,8 @@ from ..state.errors import RecordTypeError
 from ..state.key_groups import columns_key_groups, key_groups_of
 from .batch import Batch, KeyGroupArray
 from .fields import fields_getter
-from .functions import callable_of
+from .functions import callable_of, called_on_each
+from .hints import shown
 from .key_types import KeyType
 from .record_types import RecordType, RowType, SchemaType
 
@@ -36,7 +37,8 @@ class KeySelector(ABC):
     key_type: KeyType
 
     def keys(self, batch: Batch) -> list[Any]:
-        """Normalised keys, one per row; remembered in batch.keys. KeyTypeError; the user's own errors pass through."""
+        """Normalised keys, one per row; remembered in batch.keys. KeyTypeError, RecordTypeError; CallError of what
+        users' functions raise."""
         if batch.keys is None or not self._owns(batch):
             keys = self.key_type.normalise(self._find(batch))
             self._claim(batch)
@@ -79,7 +81,9 @@ class KeyByFunction(KeySelector):
         self.token = f"function {next(_numbers)}"
 
     def _find(self, batch: Batch) -> list[Any]:
-        return list(map(callable_of(self.function, "get_key"), batch.rows()))
+        return called_on_each(
+            callable_of(self.function, "get_key"), batch.rows(), doing="in the key function, on the record"
+        )
 
 
 class KeyByColumns(KeySelector):
@@ -97,8 +101,14 @@ class KeyByColumns(KeySelector):
         if not rows:
             return []
         if self._getter is None or type(rows[0]) is not self._record_type:
-            self._getter, self._record_type = fields_getter(rows[0], self.names), type(rows[0])
-        return list(map(self._getter, rows))
+            self._getter, self._record_type = self._getter_of(rows[0]), type(rows[0])
+        return called_on_each(self._getter, rows, doing=f"in key_by({', '.join(map(repr, self.names))}), on the record")
+
+    def _getter_of(self, record: Any) -> Callable[[Any], Any]:
+        try:
+            return fields_getter(record, self.names)
+        except RecordTypeError as error:
+            raise RecordTypeError(f"key_by: {error} (on the record {shown(record)})") from None
 
     def _find_groups(self, batch: Batch, max_parallelism: int) -> KeyGroupArray:
         if not batch.has_columns or not alike_in_columns(batch.record_type, self.names):

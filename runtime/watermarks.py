@@ -161,7 +161,7 @@ class WatermarkStrategy:
         return replace(self, out_of_orderness_ms=None, idleness_ms=None, generator_supplier=None, alignment=None)
 
     def assign(self, batch: Batch) -> Batch:
-        """The batch with its timestamps. RecordTypeError; the user's own errors pass through."""
+        """The batch with its timestamps. RecordTypeError; CallError of what the user's function raises."""
         return batch if self.timestamp_assigner is None else assigned(batch, self.timestamp_assigner)
 
     def create_generator(self, state: bytes = b"") -> SplitGenerator:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from fractions import Fraction
 
 from .errors import ConfigurationError
 
-_DURATION_MS = {
-    "ns": 1e-6, "us": 1e-3, "µs": 1e-3,
+_DURATION_MS: dict[str, int | Fraction] = {
+    "ns": Fraction(1, 1_000_000), "us": Fraction(1, 1000), "µs": Fraction(1, 1000),
     "": 1, "ms": 1, "milli": 1, "millis": 1, "millisecond": 1, "milliseconds": 1,
     "s": 1000, "sec": 1000, "secs": 1000, "second": 1000, "seconds": 1000,
     "m": 60_000, "min": 60_000, "mins": 60_000, "minute": 60_000, "minutes": 60_000,
@@ -33,19 +34,20 @@ _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zµ]*)", re.IGNORECASE)
 def parse_duration_ms(value: str | int | timedelta, what: str = "") -> int:
     """Milliseconds in "10s", "500 ms", "1min", "1h 30min", "PT10S", a timedelta, or a bare number of milliseconds.
 
-    Raises ConfigurationError when it is none of these, or negative. what: the parameter, which that names.
+    Raises ConfigurationError when it is none of these, negative, or no whole number of milliseconds. what: the
+    parameter, which that names.
     """
     try:
-        return round(_duration_ms(value))
+        return _duration_ms(value)
     except ConfigurationError as error:
         raise ConfigurationError(f"{what}: {error}" if what else str(error)) from None
 
 
-def _duration_ms(value: object) -> float:
+def _duration_ms(value: object) -> int:
     if isinstance(value, timedelta):
-        milliseconds: float = value / timedelta(milliseconds=1)
+        milliseconds = Fraction(value // timedelta(microseconds=1), 1000)
     elif isinstance(value, int) and not isinstance(value, bool):
-        milliseconds = value
+        milliseconds = Fraction(value)
     elif isinstance(value, str):
         text = value.strip()
         milliseconds = -_duration_of_text(text[1:]) if text.startswith("-") else _duration_of_text(text)
@@ -53,20 +55,23 @@ def _duration_ms(value: object) -> float:
         raise ConfigurationError(f"a duration is an int (ms), a string like '10s' or a timedelta, not {value!r}")
     if milliseconds < 0:
         raise ConfigurationError(f"the duration {value!r} is negative, and durations are not")
-    return milliseconds
+    if milliseconds.denominator != 1:
+        raise ConfigurationError(f"the duration {value!r} is no whole number of milliseconds, and nothing is rounded")
+    return milliseconds.numerator
 
 
-def _duration_of_text(text: str) -> float:
+def _duration_of_text(text: str) -> Fraction:
     iso = _ISO_DURATION.fullmatch(text.strip())
     if iso and any(iso.groupdict().values()):
-        return sum(float(amount) * _DURATION_MS[unit] for unit, amount in iso.groupdict().items() if amount)
-    amounts = list(_AMOUNT.finditer(text))
-    if not amounts or _AMOUNT.sub("", text).strip():
+        amounts = [Fraction(amount) * _DURATION_MS[unit] for unit, amount in iso.groupdict().items() if amount]
+        return sum(amounts, Fraction())
+    parts = list(_AMOUNT.finditer(text))
+    if not parts or _AMOUNT.sub("", text).strip():
         raise ConfigurationError(f"{text!r} is not a duration; write for example '10s', '500ms' or '1h 30min'")
-    for _, unit in (match.groups() for match in amounts):
+    for _, unit in (match.groups() for match in parts):
         if unit.lower() not in _DURATION_MS:
             raise ConfigurationError(f"{unit!r} in {text!r} is not a unit of time; use ms, s, min, h or d")
-    return sum(float(match[1]) * _DURATION_MS[match[2].lower()] for match in amounts)
+    return sum([Fraction(match[1]) * _DURATION_MS[match[2].lower()] for match in parts], Fraction())
 
 
 def parse_size_bytes(value: str | int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..runtime.functions import CallError
 from ..runtime.tracebacks import qualified_name, user_traceback
 from ..state.errors import PenstockError, UserCodeError
 from ..state.ids import Attempt
@@ -16,6 +17,8 @@ def failed(attempt: Attempt, subtask: SubtaskId, operator: str, error: Exception
     if isinstance(error, UserCodeError):
         operator = error.operator
         cause = error.__cause__ or error
+    if isinstance(error, CallError):  # what finds keys knows no operator
+        cause, message = error.cause, str(error)
     if not message.startswith("operator '"):
         message = f"operator '{operator}', subtask {subtask.index}: {message}"
     return Failed(

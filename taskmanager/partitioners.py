@@ -7,12 +7,14 @@ targets of all rows, a stable counting sort, one take, a slice per target.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..runtime.batch import Batch
+from ..runtime.functions import called_on_each
 from ..runtime.graph.partitioning import (
     Broadcast,
     Custom,
@@ -98,7 +100,8 @@ class CustomPartitioner(Partitioner):
 
     def split(self, batch: Batch) -> list[tuple[int, Batch]]:
         function, parallelism = self.partitioning.function, self.parallelism
-        targets = [function(key, parallelism) for key in self.partitioning.selector.keys(batch)]
+        keys = self.partitioning.selector.keys(batch)
+        targets = called_on_each(function, keys, repeat(parallelism), doing="in partition_custom, on the key")
         for target in targets:
             if not isinstance(target, (int, np.integer)) or not 0 <= target < parallelism:
                 raise PipelineError(

@@ -26,11 +26,12 @@ import msgspec
 
 from ...runtime.batch import Batch
 from ...runtime.connector import Committer, Sink, SinkWriter, WriterContext
+from ...runtime.hints import with_options
 from ...runtime.record_types import RecordType
 from ...runtime.units import parse_duration_ms, parse_size_bytes
 from ...state.errors import PipelineError
 from ...state.ids import Attempt, CheckpointId
-from ..formats.base import Format, FormatWriter
+from ..formats.base import Format, FormatWriter, check_format
 from .buckets import ColumnBuckets, bucketing_of
 from .filesystem import create_output, make_directory_durable, make_durable, publish
 
@@ -61,6 +62,7 @@ class FileSink(Sink):
     """path: directory of the files. partition_by: a strftime pattern over the event time ("day=%Y-%m-%d/hour=%H", UTC),
     a column's name, or a function from record to relative directory. Parts are rolled at the first limit they reach."""
 
+    @with_options
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -71,6 +73,7 @@ class FileSink(Sink):
         roll_rows: int | None = None,
         roll_interval: str | timedelta = "15min",
     ) -> None:
+        check_format(path, format, "FileSink")
         self.path = os.path.abspath(path)
         self.format = format
         self.bucketing = bucketing_of(partition_by)

@@ -41,10 +41,11 @@ from ...runtime.connector import (
     SplitFinished,
 )
 from ...runtime.functions import OutputTag
+from ...runtime.hints import with_options
 from ...runtime.record_types import RecordType, record_type_of
 from ...runtime.units import parse_duration_ms, parse_size_bytes
 from ...state.errors import MalformedRecordError, PipelineError
-from ..formats.base import Chunk, FileRange, Format, FormatReader, MalformedRecord, Position
+from ..formats.base import Chunk, FileRange, Format, FormatReader, MalformedRecord, Position, check_format
 from .filesystem import FoundFile, InputFileError, compression_of, find_files, open_input, whole_file
 
 _RATE_WINDOW_MS = 100
@@ -69,6 +70,7 @@ class FileSource(Source[FileSplit]):
 
     gives_timestamps = False
 
+    @with_options
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -79,6 +81,7 @@ class FileSource(Source[FileSplit]):
         on_malformed: str | OutputTag[Any] = "fail",
         split_size: str | int = "64MiB",
     ) -> None:
+        check_format(path, format, "FileSource")
         if rate_limit is not None and not rate_limit > 0:
             raise PipelineError(f"rate_limit is records a second, more than 0, not {rate_limit}")
         if isinstance(on_malformed, str) and on_malformed not in ("fail", "drop"):

@@ -11,14 +11,16 @@ so that all files and all subtasks agree.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 
 from ...runtime.batch import Batch
+from ...runtime.hints import shown
 from ...runtime.record_types import RecordType
 from ...state.errors import PipelineError
 
@@ -137,3 +139,13 @@ def example_needed(format_name: str) -> PipelineError:
     return PipelineError(
         f"{format_name} without a type takes its columns from a file, and there is none yet: give it a type or columns"
     )
+
+
+def check_format(path: Any, format: Any, connector: str) -> None:
+    """PipelineError for what is no path, and no format: the two are easily exchanged."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise PipelineError(f"{connector} takes a path first, a str or a Path, not {shown(path)}; then a format")
+    if isinstance(format, type) and issubclass(format, Format):
+        raise PipelineError(f"{connector} takes a format, and not its class; write {format.__name__}()")
+    if not isinstance(format, Format):
+        raise PipelineError(f"{connector} takes a format after the path, like Json(), not {shown(format)}")

@@ -1,12 +1,12 @@
 """Running users' functions over a batch: their errors, what they produce, and where it goes.
 
 A function is called once per record and never a second time. Its error becomes a UserCodeError that names operator,
-subtask and record; the position is read off the iterator over the rows, so knowing it costs nothing.
+subtask and record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import date
 from decimal import Decimal
 from enum import Enum
@@ -20,7 +20,9 @@ import numpy as np
 from ...state.errors import KeyTypeError, RecordTypeError, UserCodeError
 from ...state.serializers import ATOMIC_TYPES
 from ..batch import Batch
-from ..functions import OutputTag
+from ..functions import CallError, OutputTag, called_on_each
+from ..hints import nearest
+from ..hints import shown as shown
 from ..keys import KeySelector
 from ..record_types import OPAQUE, RecordType, record_type_of
 from ..watermarks import WatermarkStrategy
@@ -31,16 +33,6 @@ TAKEN_APART = frozenset({list, tuple, GeneratorType})
 _NO_RESULTS = frozenset({str, bytes, dict})
 """Iterables that nobody means to be taken apart."""
 _IMMUTABLE = (str, bytes, int, float, complex, type(None), date, Decimal, UUID, Enum, OutputTag)
-_SHOWN = 200
-
-
-def shown(value: Any) -> str:
-    """A record in an error message."""
-    try:
-        text = repr(value)
-    except Exception as error:  # a user's __repr__
-        text = f"a {type(value).__name__} whose repr fails with {type(error).__name__}"
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def raise_user_error(context: OperatorContext, error: Exception, doing: str) -> NoReturn:
@@ -48,29 +40,29 @@ def raise_user_error(context: OperatorContext, error: Exception, doing: str) -> 
     if isinstance(error, UserCodeError):
         raise error
     raise UserCodeError(
-        f"operator '{context.operator_name}', subtask {context.subtask}: {type(error).__name__}: {error} ({doing})",
+        f"operator '{context.operator_name}', subtask {context.subtask}: "
+        f"{type(error).__name__}: {error}{_nearest_attribute(error)} ({doing})",
         operator=context.operator_name,
         subtask=context.subtask,
     ) from error
 
 
-def call_each(context: OperatorContext, function: Callable[[Any], Any], rows: list[Any]) -> list[Any]:
-    """function(row) of every row. A StopIteration of the function is an error like any other, not the end."""
-    iterator = iter(rows)
+def _nearest_attribute(error: Exception) -> str:
+    """As tracebacks say it."""
+    if not isinstance(error, AttributeError) or not isinstance(error.name, str) or error.obj is None:
+        return ""
     try:
-        results = list(map(function, iterator))
-    except Exception as error:
-        position = _position(iterator, rows)
-        raise_user_error(context, error, f"on the record {shown(rows[position])}")
-    if len(results) < len(rows):
-        stopped = RuntimeError("the function raised StopIteration")
-        raise_user_error(context, stopped, f"on the record {shown(rows[len(results)])}")
-    return results
+        return nearest(error.name, dir(error.obj))
+    except Exception:  # a user's __dir__
+        return ""
 
 
-def _position(iterator: Iterator[Any], rows: list[Any]) -> int:
-    left: int = iterator.__length_hint__()  # type: ignore[attr-defined]
-    return len(rows) - left - 1
+def call_each(context: OperatorContext, function: Callable[[Any], Any], rows: list[Any]) -> list[Any]:
+    """function(row) of every row, once."""
+    try:
+        return called_on_each(function, rows)
+    except CallError as error:
+        raise_user_error(context, error.cause, error.doing)
 
 
 def is_immutable(value: Any) -> bool:
@@ -192,8 +184,8 @@ def assigned_by(strategy: WatermarkStrategy, batch: Batch, context: OperatorCont
         return strategy.assign(batch)
     except RecordTypeError as error:
         raise RecordTypeError(f"operator '{context.operator_name}': {error}") from error
-    except Exception as error:
-        raise_user_error(context, error, f"in the timestamp assigner, on a batch of {len(batch)} records")
+    except CallError as error:
+        raise_user_error(context, error.cause, error.doing)
 
 
 def keys_by(selector: KeySelector, batch: Batch, context: OperatorContext) -> list[Any]:
@@ -202,5 +194,5 @@ def keys_by(selector: KeySelector, batch: Batch, context: OperatorContext) -> li
         return selector.keys(batch)
     except (KeyTypeError, RecordTypeError) as error:
         raise type(error)(f"operator '{context.operator_name}': {error}") from error
-    except Exception as error:
-        raise_user_error(context, error, f"in the key function, on a batch of {len(batch)} records")
+    except CallError as error:
+        raise_user_error(context, error.cause, error.doing)

@@ -22,6 +22,7 @@ from penstock.state.errors import ConfigurationError
         ("10s", 10_000), ("500ms", 500), ("500 ms", 500), ("1min", 60_000), ("1 m", 60_000), ("1h 30min", 5_400_000),
         ("1.5s", 1_500), ("2d", 172_800_000), ("PT10S", 10_000), ("PT1H30M", 5_400_000), ("250", 250), (250, 250),
         (timedelta(seconds=3), 3_000), ("0", 0), ("10 seconds", 10_000),
+        ("0.29s", 290), ("2000us", 2), ("1.1min", 66_000),
     ],
 )  # fmt: skip
 def test_durations(text: str | int | timedelta, milliseconds: int) -> None:
@@ -44,6 +45,12 @@ def test_negative_durations_are_called_so(value: str | int | timedelta) -> None:
 def test_floats_are_no_durations(value: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"is an int \(ms\), a string like '10s' or a timedelta, not"):
         parse_duration_ms(value)
+
+
+@pytest.mark.parametrize("value", ["0.4ms", "100us", "1.0005s", "PT0.0001S", timedelta(microseconds=1500)])
+def test_durations_are_never_rounded(value: str | timedelta) -> None:
+    with pytest.raises(ConfigurationError, match=r"^retention: the duration .* is no whole number of milliseconds"):
+        parse_duration_ms(value, "retention")
 
 
 @pytest.mark.parametrize(

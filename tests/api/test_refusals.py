@@ -106,7 +106,7 @@ def test_a_map_function_that_is_no_object_yet(env: ps.StreamExecutionEnvironment
             return value
 
     env.from_collection(["a"]).map(Same).print()
-    assert "'Same' is to be called with a record, and does not take 1 argument" in refused(env)
+    assert "'Same' is a class, and an object of it is needed: write Same(…)" in refused(env)
 
 
 def test_functions_that_take_more_than_a_record_or_say_nothing_are_fine(env: ps.StreamExecutionEnvironment) -> None:
