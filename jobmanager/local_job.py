@@ -6,17 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from ..runtime import options
 from ..runtime.config import Configuration
 from ..runtime.graph.job_graph import JobGraph
-from ..state.errors import JobFailedError
+from ..state.errors import JobFailedError, KeyTypeError
 from ..state.ids import new_nonce
 from ..state.located_objects import LocatedObjects
 from ..state.objects import ObjectStore
 from ..state.obstore_objects import ObstoreObjects
 from ..state.savepoint_store import located
 from .events import CancelRequested, JobState, JobStatus, SavepointRequested, StopRequested
+from .gateway import RefusedError, StateQuestion
 from .identity import identify, restored_metadata
 from .job_master import JobMaster
 from .local_cluster import LocalCluster
@@ -25,6 +27,8 @@ from .process_identity import this_process
 from .settings import job_master_options
 from .views import SavepointOperation
 
+ANSWER_S = 6.0
+"""Longer than a slot has for it (state_queries.py)."""
 DEFAULT_DIRECTORY = ".penstock/checkpoints"
 
 
@@ -76,6 +80,17 @@ class LocalJob:
         """None: it is not known yet."""
         found = self._master.savepoints()
         return next((operation for operation in found if operation.request == request), None)
+
+    def read_state(self, question: StateQuestion) -> dict[str, Any]:
+        """What a key has, in the words of REST; asked from another thread than the one that runs the job.
+
+        UnavailableError: nobody can answer at the moment; UnknownError, RefusedError."""
+        from .rest.wire_state import keyed_value
+
+        try:
+            return dict(keyed_value(question, self.cluster.loop.query(question, ANSWER_S)))
+        except KeyTypeError as error:
+            raise RefusedError(str(error)) from error
 
     def cancel(self) -> None:
         self.cluster.post(CancelRequested())

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import penstock as ps
-from penstock.api.rest_client import RestClient
+from penstock.api.remote_job import RemoteJob
+from penstock.api.rest_client import Accepted, RestClient
 from penstock.connectors.discard import DiscardingSink
 from penstock.connectors.files import FileSource
 from penstock.connectors.formats import Text
@@ -103,6 +104,7 @@ def test_every_kind_of_state_by_the_verbs(job: str, rest: RestClient, watched: P
         code, out, err = penstock("state", "get", "words", "keep words", state, "2")
         assert (code, json.loads(out), err) == (0, value, ""), state
     assert json.loads(penstock("state", "get", job, "words", "counts", "2", "--map-key", "cc")[1]) == 1
+    assert RemoteJob(rest, Accepted(job, "words")).read_state("words", "counts", 2, map_key="bb")["value"] == 2
     answer = json.loads(penstock("state", "get", job[:8], "words", "last", "1", "-o", "json")[1])
     assert (answer["found"], answer["value"], answer["kind"], answer["truncated"]) == (True, "a", "value", False)
     assert penstock("state", "get", job, "words", "last", "9") == (0, "null\n", "the key has nothing there\n")
