@@ -1,7 +1,9 @@
-"""What can be seen of running jobs: a sink that is slow, and everything before it waits; what Prometheus scrapes."""
+"""What can be seen of running jobs: a sink that is slow, and everything before it waits; a source that waits for
+another one; what Prometheus scrapes."""
 
 from __future__ import annotations
 
+import json
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 SCRIPT = Path(__file__).with_name("slow_sink_job.py")
 METERED = Path(__file__).with_name("metered_job.py")
+ALIGNED = Path(__file__).with_name("aligned_job.py")
 WINDOW_BYTES = 256 * 1024
 DEFAULT_WINDOW_BYTES = CHANNEL_WINDOW.default or 0
 KEYS = 100
@@ -115,6 +118,39 @@ def test_a_slow_sink_throttles_the_source_in_bounded_memory(cluster: Cluster, wa
             assert 0 < slot["residentBytes"] <= slot["budgetBytes"], slot
         rest.cancel(job_id)
         wait_for(lambda: cluster.get(f"/jobs/{job_id}")["state"] == "CANCELED", "it ends although all of it waits")
+    finally:
+        rest.close()
+
+
+def test_a_fast_source_pauses_while_a_slow_one_is_behind(cluster: Cluster, wait_for: WaitFor, tmp_path: Path) -> None:
+    rest, gate, out = RestClient(cluster.address), tmp_path / "gate", tmp_path / "out"
+    try:
+        arguments = ("--gate", str(gate), "--out", str(out))
+        artefact = rest.upload(ALIGNED, ALIGNED.name)
+        job_id = rest.run(RunRequest(artefact, arguments=arguments, parallelism=2)).job_id
+
+        def paused_s() -> float:
+            """Of the subtask of the fast one that has paused less: one stands at 300 ms, the other one at 2,500."""
+            found = Scrape(cluster, job_id).values("alignment_paused_seconds_total", operator="fast")
+            return min(found) if len(found) == 2 else 0
+
+        def read(source: str) -> int:
+            vertices = cluster.get(f"/jobs/{job_id}")["vertices"]
+            return sum(each["metrics"]["write-records"] for each in vertices if each["name"].startswith(source))
+
+        wait_for(lambda: cluster.get(f"/jobs/{job_id}")["state"] == "RUNNING", "it runs")
+        wait_for(lambda: read("slow") == 3, "the slow one stands")
+        began_s = paused_s()
+        wait_for(lambda: paused_s() > began_s + 0.5, "both splits of the fast one pause")
+        before, then_s = read("fast"), paused_s()
+        assert 0 < before < 400, "of 500"
+        wait_for(lambda: paused_s() > then_s + 0.5, "they go on pausing")
+        assert (read("slow"), read("fast")) == (3, before)
+        gate.touch()
+        wait_for(lambda: cluster.get(f"/jobs/{job_id}")["state"] == "FINISHED", "both come to their ends")
+        rows = [json.loads(row) for part in out.glob("part-*.json") for row in part.read_text().splitlines()]
+        expected = [("slow", at) for at in range(0, 5_000, 100)] + [("fast", at) for at in range(0, 5_000, 10)]
+        assert sorted((row["source"], row["at"]) for row in rows) == sorted(expected)
     finally:
         rest.close()
 
