@@ -122,9 +122,40 @@ def test_a_job_stops_with_one_and_nothing_is_lost_or_doubled(
     operation = job.job.operation(request)
     assert operation.state is OperationState.COMPLETED
     assert 0 < len(results("counts")) < NUMBERS, "what was read is committed, and no more was"
+    goes_on_from("latest" if restore == "latest" else operation.path, new_env, drive, build, results, tmp_path)
+
+
+def test_a_stop_that_is_decided_outlives_its_master(
+    new_env: Any, drive: Any, build: Any, results: Any, tmp_path: Path
+) -> None:
+    """The next one runs the job until its own savepoint is taken, and no longer."""
+    job = drive(build(new_env(2))).checkpoints(1)
+    request = job.job.savepoint(str(tmp_path / "savepoints"), stop=True)
+    job.job.run(lambda: job.job.cluster.master.log.state.stopping is not None)
+    job.job.close()
+    following = drive(build(new_env(2, restore="latest")))
+    assert following.end().state is JobState.FINISHED
+    operation = following.job.operation(request)
+    assert operation.state is OperationState.COMPLETED
+    assert [str(path.parent) for path in tmp_path.glob("savepoints/*/_metadata")] == [operation.path]
+    goes_on_from(operation.path, new_env, drive, build, results, tmp_path)
+
+
+def test_a_savepoint_with_which_a_job_stops_counts_though_its_master_dies_before_the_end(
+    new_env: Any, drive: Any, build: Any, results: Any, tmp_path: Path
+) -> None:
+    job = drive(build(new_env(2))).checkpoints(1)
+    job.job.savepoint(str(tmp_path / "savepoints"), stop=True)
+    job.job.run(lambda: job.job.cluster.master.log.state.savepoint is not None)
+    assert not job.job.ended
+    job.job.close()
+    goes_on_from("latest", new_env, drive, build, results, tmp_path)
+
+
+def goes_on_from(restore: str, new_env: Any, drive: Any, build: Any, results: Any, tmp_path: Path) -> None:
+    """And nothing is lost or doubled."""
     (tmp_path / "gate").touch()
-    path = "latest" if restore == "latest" else operation.path
-    assert drive(build(new_env(3, restore=path))).end().state is JobState.FINISHED
+    assert drive(build(new_env(3, restore=restore))).end().state is JobState.FINISHED
     assert Counter(results("counts")) == counts_expected()
     assert Counter(results("windows")) == windows_expected()
 
