@@ -54,6 +54,30 @@ def held(source: Source[Any], gate: Path, held_after: int) -> Source[Any]:
     return cast("Source[Any]", holding)
 
 
+class QuietSource(ListSource):
+    """Gives `first` records, and the others once the file `gate` is there. Until then its split is silent, as one is
+    that has nothing to give; one of a `Held` source is not even asked for."""
+
+    def __init__(self, values: list[Any], gate: Path, first: int, **settings: Any) -> None:
+        super().__init__(values, **settings)
+        self.gate, self.first = str(gate), first
+
+    def create_reader(self, context: ReaderContext) -> SourceReader[Any]:
+        reader = super().create_reader(context)
+        poll, left = reader.poll, self.first
+
+        def quiet_poll(max_rows: int) -> PollResult:
+            nonlocal left
+            result = poll(max_rows if Path(self.gate).exists() else min(max_rows, left))
+            if isinstance(result, SplitBatch):
+                left = max(0, left - len(result.batch))
+                return result if len(result.batch) else NotReady(context.clock.now_ms() + 2)
+            return result
+
+        reader.poll = quiet_poll  # type: ignore[method-assign]
+        return reader
+
+
 class Driven:
     """A job that the test drives."""
 
@@ -118,6 +142,11 @@ def hold() -> Callable[[Source[Any], Path, int], Source[Any]]:
 @pytest.fixture
 def held_source() -> type[HeldSource]:
     return HeldSource
+
+
+@pytest.fixture
+def quiet_source() -> type[QuietSource]:
+    return QuietSource
 
 
 @pytest.fixture

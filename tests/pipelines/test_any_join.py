@@ -20,8 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.runtime.connector import NotReady, SplitBatch
-from penstock.testing.lists import ListSink, ListSource
+from penstock.testing.lists import ListSink
 
 HOW = ("inner", "left", "right", "full")
 WINDOWS: dict[str, Callable[[], ps.WindowAssigner]] = {
@@ -140,29 +139,6 @@ def build(env: Any, scenario: Scenario, left_sources: tuple[Any, Any], right_sou
                 stream.get_side_output(LATE[tag]).sink_to(ListSink(f"late {tag}"), name=f"late {tag}")
 
 
-class Quiet(ListSource):
-    """Gives `first` records, and the others once the file `gate` is there; until then its split is silent."""
-
-    def __init__(self, values: list[Record], gate: Path, first: int) -> None:
-        super().__init__(values, batch_rows=1, record_type=Record)
-        self.gate, self.first = str(gate), first
-
-    def create_reader(self, context: Any) -> Any:
-        reader = super().create_reader(context)
-        poll, left = reader.poll, self.first
-
-        def quiet_poll(max_rows: int) -> Any:
-            nonlocal left
-            result = poll(max_rows if left or Path(self.gate).exists() else 0)
-            if isinstance(result, SplitBatch):
-                left = max(0, left - len(result.batch))
-                return result if len(result.batch) else NotReady(context.clock.now_ms() + 2)
-            return result
-
-        reader.poll = quiet_poll  # type: ignore[method-assign]
-        return reader
-
-
 # what they must give ------------------------------------------------------------------------------------------------
 
 
@@ -276,7 +252,9 @@ SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 @given(scenarios)
 @settings(max_examples=4, deadline=None, phases=NOT_SHRUNK, suppress_health_check=SLOW)
-def test_any_join(new_env: Any, drive: Any, held_source: Any, results: Any, tmp_path: Path, scenario: Scenario) -> None:
+def test_any_join(
+    new_env: Any, drive: Any, held_source: Any, quiet_source: Any, results: Any, tmp_path: Path, scenario: Scenario
+) -> None:
     ListSink.clear()
     gate, quiet_gate = (tmp_path / f"{name} {next(numbers)}" for name in ("gate", "quiet"))
     left, right, quiet = scenario.made()
@@ -285,7 +263,7 @@ def test_any_join(new_env: Any, drive: Any, held_source: Any, results: Any, tmp_
         env = new_env(parallelism, restore).set_state_backend(scenario.backend)
         lefts = (
             held_source(left, gate, HELD_AFTER, splits=scenario.splits[0], batch_rows=4, record_type=Record),
-            Quiet(quiet, quiet_gate, int(scenario.late)),
+            quiet_source(quiet, quiet_gate, int(scenario.late), batch_rows=1, record_type=Record),
         )
         build(env, scenario, lefts, held_source(right, gate, HELD_AFTER, splits=scenario.splits[1], record_type=Record))
         return drive(env)
