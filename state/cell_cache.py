@@ -137,15 +137,17 @@ class Table(ABC, Generic[Cell]):
     def read_all(self, keys: Sequence[Any]) -> tuple[list[Cell], int]:
         """Every key's cell, for whoever does not change it; it is in the young generation afterwards. And how many have
         come there."""
-        changed, young = self.changed, self.young
-        unknown = [key for key in dict.fromkeys(keys) if key not in changed and key not in young]
+        changed: dict[Any, Any] = self.changed
+        young: dict[Any, Any] = self.young
+        unchanged = filterfalse(changed.__contains__, keys)
+        unknown = list(dict.fromkeys(filterfalse(young.__contains__, unchanged)))
         admitted = len(unknown)
         unknown = _move(unknown, self.old_changed, changed, leaves=True)
         unknown = _move(unknown, self.old, young)
         if unknown:
             self.queue.fetched += len(unknown)
             young.update(zip(unknown, self._fetch_all(unknown), strict=True))
-        return [changed[key] if key in changed else young[key] for key in keys], admitted
+        return list(map(changed.get, keys, map(young.get, keys))), admitted
 
     def rotate(self, layer: Layer, generation: int) -> None:
         if self.old_changed:

@@ -12,6 +12,7 @@ import copy
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from typing import Any, cast
 
 from ...state.backend import KeyedStateBackend, ListState, ValueState
@@ -21,7 +22,7 @@ from ...state.serializers import ATOMIC_TYPES
 from ..functions import AggregateFunction, RuntimeContext, WindowContext, callable_of, close_function, open_function
 from ..operators.running import state_type
 from ..operators.user_code import is_immutable
-from ..record_types import RecordType, record_type_of
+from ..record_types import RecordType, RowType, record_type_of
 
 
 class Evaluation(ABC):
@@ -107,13 +108,18 @@ class Folding(Evaluation):
 
     _state: ValueState[Any]
 
+    def open(self, context: RuntimeContext, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
+        super().open(context, backend, input_type)
+        self._cells = cast(CachedValueState[Any], self._state)
+
     @property
     @abstractmethod
     def can_merge(self) -> bool:
         """Contents can be combined."""
 
+    @property
     @abstractmethod
-    def combined(self, one: Any, other: Any) -> Any:
+    def combined(self) -> Callable[[Any, Any], Any]:
         """Of two contents; either may be changed."""
 
     @abstractmethod
@@ -123,11 +129,11 @@ class Folding(Evaluation):
     def contents_of(self, keys: Sequence[Any]) -> list[Any]:
         """What each of these keys has in the current namespace, None where there is nothing; only to be looked at.
         Leaves no current key."""
-        return cast(CachedValueState[Any], self._state).values_of(keys)
+        return self._cells.values_of(keys)
 
     def clear_all(self, keys: Sequence[Any]) -> None:
         """Forget what these keys have. Leaves no current key."""
-        cast(CachedValueState[Any], self._state).clear_all(keys)
+        self._cells.clear_all(keys)
 
     def kept(self) -> list[Any]:
         contents = self._state.value()
@@ -135,11 +141,10 @@ class Folding(Evaluation):
 
     def kept_of_parts(self, parts: Sequence[Any]) -> list[Any]:
         """Of contents that are left as they are."""
-        total: Any = None
-        for part in parts:
-            own = _own(part)
-            total = own if total is None else self.combined(total, own)
-        return [] if total is None else [self.finished(total)]
+        own = [part for part in parts if part is not None]
+        if self._cells.changes_in_place:
+            own = list(map(_own, own))
+        return [self.finished(reduce(self.combined, own))] if own else []
 
     def clear(self) -> None:
         self._state.clear()
@@ -186,8 +191,9 @@ class Reduce(Folding):
         self._state.fold(keys, range(len(rows)), step)
         return first
 
-    def combined(self, one: Any, other: Any) -> Any:
-        return self._reduce(one, other)
+    @property
+    def combined(self) -> Callable[[Any, Any], Any]:
+        return self._reduce
 
     def finished(self, contents: Any) -> Any:
         return contents
@@ -215,11 +221,12 @@ class Aggregate(Folding):
         return callable(own) and own is not AggregateFunction.merge
 
     def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
-        state = cast(CachedValueState[Any], self._state)
-        return state.accumulate(keys, rows, self.function.create_accumulator, self.function.add)
+        return self._cells.accumulate(keys, rows, self.function.create_accumulator, self.function.add)
 
-    def combined(self, one: Any, other: Any) -> Any:
-        return self.function.merge(one, other)
+    @property
+    def combined(self) -> Callable[[Any, Any], Any]:
+        merge: Callable[[Any, Any], Any] = self.function.merge
+        return merge
 
     def finished(self, contents: Any) -> Any:
         return self.function.get_result(contents)
@@ -324,4 +331,9 @@ def _returned_type(function: Any) -> Any:
         annotation = typing.get_type_hints(function).get("return")
     except (NameError, TypeError):  # names only type checkers know; callables that have no annotations
         return None
-    return None if annotation is None else state_type(record_type_of(annotation))
+    if annotation is None:
+        return None
+    record_type = record_type_of(annotation)
+    if isinstance(record_type, RowType) and record_type.struct.python is tuple and record_type.struct.immutable:
+        return annotation
+    return state_type(record_type)

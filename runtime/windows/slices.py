@@ -78,7 +78,7 @@ class SlicedWindowOperator(WindowOperator):
         sliding, register = self.assigner, self._own_timers.register_for
         window = sliding.window_at(number)
         fires, over = timestamp == window.max_timestamp(), timestamp == self._cleanup_time(window)
-        latest = self._fire_for(keys, window, number) if fires else []
+        going_on = self._fire_for(keys, window, number) if fires else []
         if over:
             self._over_for(keys, window, number)
         elif fires:
@@ -86,39 +86,37 @@ class SlicedWindowOperator(WindowOperator):
                 self._register_cleanup(key, window, number)
         following = number + sliding.slide_ms
         due = sliding.window_at(following).max_timestamp()
-        for key, latest_slice in zip(keys, latest, strict=False):
-            if latest_slice >= following:
-                register(key, due, following)
+        for key in going_on:
+            register(key, due, following)
 
-    def _fire_for(self, keys: list[Any], window: Any, number: int) -> list[int]:
-        """Gives out the window of each key. The last slice in which the key has something."""
-        slices = range(window.start, window.end, self.assigner.slice_ms)
+    def _fire_for(self, keys: list[Any], window: Any, number: int) -> list[Any]:
+        """Gives out the window of each key. The keys that have something in the next one."""
+        sliding, evaluation, results = self.assigner, self.evaluation, list[Any]()
         contents = []
-        for start in slices:
+        for start in range(window.start, window.end, sliding.slice_ms):
             self.backend.set_namespace(start)
-            contents.append(self.evaluation.contents_of(keys))
-        latest = []
+            contents.append(evaluation.contents_of(keys))
+        shared, going_on = slice(sliding.slide_ms // sliding.slice_ms, None), []
         for key, parts in zip(keys, zip(*contents, strict=True), strict=True):
             try:
-                self._combine(key, window, number, [part for part in parts if part is not None])
+                kept = evaluation.kept_of_parts(parts)
+                if evaluation.window_function is None:
+                    results += kept
+                elif kept:
+                    self._call_function(key, window, number, kept)
             except Exception as error:
                 raise_user_error(self.context, error, f"in {window} of key {shown(key)}")
-            latest.append(
-                max((start for start, part in zip(slices, parts, strict=True) if part is not None), default=number)
-            )
-        return latest
+            if parts[-1] is not None or any(part is not None for part in parts[shared]):
+                going_on.append(key)
+        self._at_hand.collector.take(results, window.max_timestamp())
+        return going_on
 
-    def _combine(self, key: Any, window: Any, number: int, parts: list[Any]) -> None:
-        evaluation, at_hand = self.evaluation, self._at_hand
-        kept = evaluation.kept_of_parts(parts)
-        if not kept:
-            return
-        apart = evaluation.window_function is not None
-        if apart:
-            at_hand.move_to(key, window, number, number)
-        produced = evaluation.results_of(key, at_hand, kept)
+    def _call_function(self, key: Any, window: Any, number: int, kept: list[Any]) -> None:
+        at_hand = self._at_hand
+        at_hand.move_to(key, window, number, number)
+        produced = self.evaluation.results_of(key, at_hand, kept)
         if produced is not None:
-            at_hand.collector.take(produced, window.max_timestamp(), apart=apart)
+            at_hand.collector.take(produced, window.max_timestamp(), apart=True)
 
     def _over_for(self, keys: list[Any], window: Any, number: int) -> None:
         """With a window go the slices that only it and earlier ones have."""

@@ -10,10 +10,11 @@ from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.record_types import OPAQUE
 from penstock.runtime.windows.assigners import SlidingEventTimeWindows
 from penstock.runtime.windows.building import window_operator
-from penstock.runtime.windows.evaluations import Aggregate, Evaluation, Process, Reduce
+from penstock.runtime.windows.evaluations import Aggregate, Evaluation, Process, Reduce, accumulator_type
 from penstock.runtime.windows.evictors import CountEvictor
 from penstock.runtime.windows.slices import SlicedWindowOperator
 from penstock.runtime.windows.triggers import CountTrigger, EventTimeTrigger
+from penstock.state.errors import StateError, UserCodeError
 from penstock.testing.harness import OperatorHarness
 
 
@@ -90,3 +91,63 @@ def test_a_window_that_fires_changes_no_slice() -> None:
 )
 def test_when_they_do(windows: Any, evaluation: Evaluation, options: dict[str, Any], shared: bool) -> None:
     assert isinstance(operator_of(windows, evaluation, **options), SlicedWindowOperator) == shared
+
+
+class Spent:
+    """An accumulator whose parts are declared, and cannot change in place."""
+
+    def create_accumulator(self) -> tuple[int, float]:
+        return 0, 0.0
+
+    def add(self, value: tuple[str, float], accumulator: tuple[int, float]) -> tuple[int, float]:
+        return accumulator[0] + 1, accumulator[1] + value[1]
+
+    def merge(self, acc_a: tuple[int, float], acc_b: tuple[int, float]) -> tuple[int, float]:
+        return acc_a[0] + acc_b[0], acc_a[1] + acc_b[1]
+
+    def get_result(self, accumulator: tuple[int, float]) -> tuple[int, float]:
+        return accumulator
+
+
+def spending(aggregate: Spent) -> Any:
+    windows = SlidingEventTimeWindows(30, 10)
+    return window_operator(KeyByFunction(lambda value: value[0]), windows, Aggregate(aggregate), OPAQUE)
+
+
+def test_each_key_goes_on_for_as_long_as_it_has_something() -> None:
+    with OperatorHarness(spending(Spent())) as harness:
+        harness.push([("a", 1.0), ("b", 2.0), ("a", 4.0), ("c", 8.0)], [0, 5, 10, 20])
+        harness.watermark(9)
+        assert harness.output == [(1, 1.0), (1, 2.0)]
+        assert statistics(harness).timers == 3
+        harness.watermark(29)
+        assert harness.output[2:] == [(2, 5.0), (1, 2.0), (1, 8.0), (2, 5.0), (1, 2.0)]
+        assert statistics(harness).timers == 2
+        harness.watermark(49)
+        assert harness.output[7:] == [(1, 8.0), (1, 4.0), (1, 8.0)]
+        assert statistics(harness).timers == 0
+
+
+def test_a_merge_that_fails_is_an_error_of_its_key_and_window() -> None:
+    class Strict(Spent):
+        def merge(self, acc_a: tuple[int, float], acc_b: tuple[int, float]) -> tuple[int, float]:
+            raise ValueError("not these")
+
+    with OperatorHarness(spending(Strict())) as harness:
+        harness.push([("a", 1.0), ("b", 2.0), ("b", 4.0)], [0, 5, 10])
+        harness.watermark(9)
+        with pytest.raises(UserCodeError, match=r"ValueError: not these \(in .* of key 'b'\)"):
+            harness.watermark(19)
+
+
+def test_tuples_of_declared_parts_are_typed_state() -> None:
+    class Careless(Spent):
+        def add(self, value: tuple[str, float], accumulator: tuple[int, float]) -> tuple[int, float]:
+            return "one", 1.0  # type: ignore[return-value]
+
+    assert accumulator_type(Spent()) == tuple[int, float]
+    assert accumulator_type(Values()) is None
+    with OperatorHarness(spending(Careless()), backend="rocksdb") as harness:
+        harness.push([("a", 1.0)], [0])
+        with pytest.raises(StateError, match="not of the declared type"):
+            harness.snapshot()
