@@ -236,7 +236,7 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
             changed[key] = create()
         for key, record in zip(keys, records, strict=True):
             changed[key] = add(record, changed[key])
-        if self._accepted is not None:
+        if self._accepted is not None and not self._accepted.issuperset(map(type, map(changed.__getitem__, distinct))):
             self.refuse_unlike(self._serializer, [value for key in distinct if (value := changed[key]) is not None])
         if not empty:
             return []
