@@ -8,6 +8,7 @@ Until the file `gate` is there few numbers come.
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +70,19 @@ def unscored(number: int) -> Scored:
     return Scored(number, 0)
 
 
-def passed_on(scored: Scored) -> Scored:
-    return scored
+class PassedOn(ps.MapFunction):
+    """Leaves word of the GPUs that it sees, before anything comes."""
+
+    def __init__(self, out: str) -> None:
+        self.out = out
+
+    def open(self, runtime_context: ps.RuntimeContext) -> None:
+        told = Path(self.out, f"gpus-{runtime_context.get_index_of_this_subtask()}")
+        told.parent.mkdir(parents=True, exist_ok=True)
+        told.write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+
+    def map(self, value: Scored) -> Scored:
+        return value
 
 
 parser = argparse.ArgumentParser()
@@ -86,7 +98,7 @@ env = ps.StreamExecutionEnvironment()
     .map_batches(Model, concurrency=2, batch_size=40, cpu=0.25)
     .name("scored")
     .uid("scored")
-    .map(passed_on)
+    .map(PassedOn(arguments.out))
     .name("heavy")
     .resources(cpu=0.25, memory="32MiB", gpu=arguments.gpu)
     .sink_to(FileSink(f"{arguments.out}/scored", Json()))

@@ -4,6 +4,7 @@ every number comes out once, whoever is killed."""
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,16 @@ pytestmark = pytest.mark.timeout(400)
 SCRIPT = Path(__file__).with_name("resources_job.py")
 NUMBERS = 20_000
 """As in the script."""
-OWN = {"cpu": 0.25, "memory": 32 * 2**20}
+OWN = {"cpu": 0.25, "memory": 32 * 2**20, "gpu": 0.5}
 REQUEST_TIMEOUT_S = 12
 
 
 @pytest.fixture(scope="module")
-def cluster_settings(golden_settings: dict[str, object]) -> dict[str, object]:
-    return {**golden_settings, "cluster__id": "resources", "slot__request__timeout": f"{REQUEST_TIMEOUT_S} s"}
+def cluster_settings(golden_settings: dict[str, object]) -> Iterator[dict[str, object]]:
+    """Of a machine with one GPU, as far as Ray knows: it only counts them, and tells each process which are its own."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 1}')
+        yield {**golden_settings, "cluster__id": "resources", "slot__request__timeout": f"{REQUEST_TIMEOUT_S} s"}
 
 
 def slots(job: SubmittedJob, resources: dict[str, float]) -> list[int]:
@@ -37,8 +41,9 @@ def slots(job: SubmittedJob, resources: dict[str, float]) -> list[int]:
 
 def test_every_number_comes_once_whoever_is_killed(cluster: Cluster, new_job: NewJob, wait_for: WaitFor) -> None:
     job = new_job(SCRIPT)
-    job.submit()
+    job.submit("--gpu", "0.5")
     job.in_mid_stream()
+    assert [path.read_text() for path in sorted(job.out.glob("gpus-*"))] == ["0", "0"], "they share it"
     own = slots(job, OWN)
     assert (len(own), len(slots(job, {}))) == (2, 2)
     vertices = {vertex["name"]: vertex for vertex in job.cluster.get(f"/jobs/{job.job_id}")["vertices"]}
@@ -78,7 +83,7 @@ def living(cluster: Cluster, but: list[psutil.Process]) -> list[psutil.Process]:
 
 def test_what_no_node_has_fails_the_job_with_what_they_have(new_job: NewJob, wait_for: WaitFor) -> None:
     job = new_job(SCRIPT)
-    job.submit("--gpu", "1")
+    job.submit("--gpu", "2")
 
     def failed() -> Any:
         view = job.view
@@ -86,6 +91,6 @@ def test_what_no_node_has_fails_the_job_with_what_they_have(new_job: NewJob, wai
 
     view = wait_for(failed, "it fails", 3 * REQUEST_TIMEOUT_S)
     told = view.exceptions[0].message
-    assert "2 with cpu 0.25, memory 32MiB, gpu 1" in told
-    assert "'heavy' asks for cpu 0.25, memory 32MiB, gpu 1" in told
+    assert "2 with cpu 0.25, memory 32MiB, gpu 2" in told
+    assert "'heavy' asks for cpu 0.25, memory 32MiB, gpu 2" in told
     assert "no node has so much" in told
