@@ -330,14 +330,17 @@ class ChannelChecker:
                         raise Violation(f"{key}: {output.window.outstanding} bytes outstanding, {found} accounted for")
 
 
-EXPECTED = (InjectedFailure, ConnectionLostError, ObjectStoreUnavailable, CommitFailed, DeposedError)
+Causes = tuple[type[Exception], ...]
+EXPECTED: Causes = (InjectedFailure, ConnectionLostError, ObjectStoreUnavailable, CommitFailed, DeposedError)
 
 
 class FailureChecker:
     """A failure that nobody caused is a bug."""
 
-    def __init__(self, cluster: SimulatedCluster) -> None:
+    def __init__(self, cluster: SimulatedCluster, of_models: Causes = ()) -> None:
+        """`of_models`: what a pool of them may fail of."""
         self._cluster = cluster
+        self._causes = (*EXPECTED, *of_models)
         cluster.message_observers.append(self._message)
         cluster.error_observers.append(self._error)
         cluster.end_observers.append(self._end)
@@ -345,7 +348,7 @@ class FailureChecker:
     def _message(self, slot: SlotId, message: messages.FromSlot) -> None:
         if isinstance(message, messages.Failed):
             cause = pickle.loads(message.pickled_cause) if message.pickled_cause is not None else None
-            if not _expected(cause) and not self._outlived(message, cause):
+            if not _expected(cause, self._causes) and not self._outlived(message, cause):
                 raise Violation(f"{message.subtask} in {slot} failed: {message.message}\n{message.traceback}")
         elif isinstance(message, messages.Decline) and not any(e.__name__ in message.reason for e in EXPECTED):
             raise Violation(f"{message.subtask} in {slot} declined {message.checkpoint_id}: {message.reason}")
@@ -369,9 +372,9 @@ class FailureChecker:
             raise Violation(f"{master.process.name} ended the job as {end.state.value}: {end.failure}")
 
 
-def _expected(error: BaseException | None) -> bool:
+def _expected(error: BaseException | None, causes: Causes = EXPECTED) -> bool:
     while error is not None:
-        if isinstance(error, EXPECTED):
+        if isinstance(error, causes):
             return True
         error = error.__cause__
     return False

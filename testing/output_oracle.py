@@ -22,13 +22,17 @@ def check_output(workload: Workload, visible: Visible, *, drained: bool) -> None
     """Violation names the first thing that is wrong. `drained`: the job was stopped after event time had ended, and
     what was read later is late."""
     late, branches = workload.late or drained, workload.branches
+    too_late, too_late_columns = visible.get("late", []), visible.get("late columns", [])
+    if workload.two_phase and drained:  # neither says what came after the end of event time
+        in_time = {i for pane in visible.get("windows", []) for i in pane.ids}
+        too_late = too_late_columns = [record for record in workload.records if record.id not in in_time]
     if "running" in branches:
         _check_running(workload, visible.get("running", []))
         _check_buckets(workload, visible.get("side", []), late)
     if "windows" in branches:
-        _check_panes(workload, visible.get("windows", []), visible.get("late", []), late)
+        _check_panes(workload, visible.get("windows", []), too_late, late)
     if "columns" in branches:
-        _check_totals(workload, visible.get("columns", []), visible.get("late columns", []), late)
+        _check_totals(workload, visible.get("columns", []), too_late_columns, late)
     if "tickets" in branches:
         check_tickets(workload, visible)
     if "judged" in branches:
@@ -46,11 +50,13 @@ def check_drained(workload: Workload, visible: Visible, *, again: bool) -> None:
     that it had begun from."""
     expected = {record.id for record in workload.records}
     done: dict[str, set[int]] = {}
+    whole = not (workload.two_phase and again)
+    """Windows have all that was read, or say what is too late for them."""
     for branch in workload.branches:
         if branch in ("running", "tickets", "paired"):
             done[branch] = {each.id for each in visible.get(branch, [])}
     for panes, late in (("windows", "late"), ("restamped", "late again")):
-        if panes in workload.branches:
+        if panes in workload.branches and (whole or panes != "windows"):
             done[panes] = {i for pane in visible.get(panes, []) for i in pane.ids}
             done[panes] |= {record.id for record in visible.get(late, [])}
     for (one, ids), (other, others) in pairwise(done.items()):
@@ -63,7 +69,7 @@ def check_drained(workload: Workload, visible: Visible, *, again: bool) -> None:
     if not done or not workload.exactly_once:
         return
     other, ids = next(iter(done.items()))
-    if "columns" in workload.branches:
+    if "columns" in workload.branches and whole:
         _check_count("columns", _in_columns(visible), other, len(ids))
     if "running" in workload.branches and not (again or workload.late):
         _check_count("side", sum(bucket.n for bucket in visible.get("side", [])), other, len(ids))

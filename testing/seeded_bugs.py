@@ -24,7 +24,10 @@ from ..jobmanager.regions import Regions
 from ..jobmanager.splits import SplitCoordinator
 from ..jobmanager.watermark_alignment import WatermarkAlignments
 from ..runtime.elements import MIN_WATERMARK, Barrier, Watermark
+from ..runtime.model_workers import CallEnded, WorkerEvent
+from ..runtime.operator_state import FunctionSnapshotContext
 from ..runtime.operators.async_io import AsyncOperator
+from ..runtime.operators.model_pool import ModelPoolOperator
 from ..runtime.operators.sink import SinkOperator
 from ..state import column_snapshots, job_log
 from ..state.column_snapshots import ColumnSnapshots
@@ -264,6 +267,38 @@ def watermark_ahead_of_held_results() -> Any:
     return replaced(AsyncOperator, "process_watermark", make)
 
 
+def batches_with_models_forgotten() -> Any:
+    """The checkpoint holds the batch that is forming, and none that a model has."""
+
+    def make(original: Any) -> Any:
+        def snapshot_state(self: ModelPoolOperator, context: FunctionSnapshotContext) -> None:
+            out, self._queue._entries = self._queue._entries, {}
+            if self._forming is not None:
+                self._queue._entries[self._forming.number] = self._forming
+            original(self, context)
+            self._queue._entries = out
+
+        return snapshot_state
+
+    return replaced(ModelPoolOperator, "snapshot_state", make)
+
+
+def answer_of_a_dead_worker_counts() -> Any:
+    """What a worker says that was given up goes out, and so does what the one says that got its batch."""
+
+    def make(original: Any) -> Any:
+        def heard(self: ModelPoolOperator, event: WorkerEvent, now_ns: int) -> None:
+            match event:
+                case CallEnded(worker, number, produced) if number in self._out and not self._pool.has(worker, number):
+                    again = self._queue.add(self._out[number].record, 0)
+                    self._queue.complete(again, [produced])
+            original(self, event, now_ns)
+
+        return heard
+
+    return replaced(ModelPoolOperator, "_heard", make)
+
+
 @contextmanager
 def ended_sources_hold_the_others() -> Iterator[None]:
     """Of sources that are aligned, one that has read everything is waited for all the same: neither what it says of it
@@ -297,6 +332,8 @@ BUGS: dict[str, Callable[[], Any]] = {
         late_answer_of_a_commit_heeded,
         held_records_forgotten,
         watermark_ahead_of_held_results,
+        batches_with_models_forgotten,
+        answer_of_a_dead_worker_counts,
         *STATE_BUGS,
     )
 }

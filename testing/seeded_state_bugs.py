@@ -1,5 +1,5 @@
 """Bugs put in on purpose (seeded_bugs.py): what can be got wrong with operator state, two inputs, windows that fire
-again, savepoints and who begins from them.
+again or are in two phases, savepoints and who begins from them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from unittest.mock import patch
 
 from ..jobmanager import restore
 from ..jobmanager.checkpoint_coordinator import CheckpointCoordinator
+from ..runtime.elements import Watermark
+from ..runtime.windows.columnar_two_phase import ColumnarLocalOperator
 from ..runtime.windows.event_time_triggers import EventTimeTrigger
 from ..runtime.windows.trigger import TriggerResult
+from ..runtime.windows.two_phase import LocalWindowOperator
 from ..state.operator_state import BroadcastState
 from ..state.snapshots import OperatorStateHandle
 from ..taskmanager.alignment import BarrierAligner
@@ -122,6 +125,30 @@ def window_forgotten_when_it_fires() -> Any:
     return replaced(EventTimeTrigger, "on_event_time", make)
 
 
+@contextmanager
+def partials_kept_over_the_barrier() -> Iterator[None]:
+    """The local phase of windows gives out nothing before a barrier, and has no state either."""
+    kept = lambda original: lambda self, checkpoint_id: None  # noqa: E731
+    with (
+        replaced(LocalWindowOperator, "prepare_barrier", kept),
+        replaced(ColumnarLocalOperator, "prepare_barrier", kept),
+    ):
+        yield
+
+
+def partials_behind_their_watermark() -> Any:
+    """The local phase hands a watermark on before what was held until then."""
+
+    def make(original: Any) -> Any:
+        def process_watermark(self: LocalWindowOperator, watermark: Watermark) -> Iterator[None]:
+            before, self.current_watermark = self.current_watermark, watermark.timestamp
+            yield from self._give_out(before)
+
+        return process_watermark
+
+    return replaced(LocalWindowOperator, "process_watermark", make)
+
+
 STATE_BUGS: tuple[Callable[[], Any], ...] = (
     union_list_given_to_one,
     list_given_to_everybody,
@@ -130,4 +157,6 @@ STATE_BUGS: tuple[Callable[[], Any], ...] = (
     drain_forgotten_by_one_subtask,
     checkpoint_begun_during_a_savepoint,
     window_forgotten_when_it_fires,
+    partials_kept_over_the_barrier,
+    partials_behind_their_watermark,
 )

@@ -30,6 +30,7 @@ from ..taskmanager.slot import Slot
 from .simulated_calls import SimulatedCalls
 from .simulated_links import Network, SlotTransport
 from .simulated_store import SimulatedExecutor, SimulatedStore
+from .simulated_workers import SimulatedWorkers, Trouble
 from .virtual_time import MS, Call, Process, VirtualClock, VirtualTime
 
 JOB = JobId("job")
@@ -56,6 +57,9 @@ class SimulatedSlot:
             new_name=time.new_name,
             work_directory=cluster.directory / slot_id,
             calls=lambda _post, _context: self._calls,
+            workers=lambda _post, _context, spec, told: SimulatedWorkers(
+                time, self.process, self.receive, cluster.worker_troubles, spec, told
+            ),
         )
         self.slot = Slot(slot_id, services)
 
@@ -249,6 +253,8 @@ class SimulatedCluster:
         self.state_observers: list[Callable[[SimulatedMaster, events.JobState], None]] = []
         self.hanging_commits = 0.0
         """How likely a commit takes longer than its timeout."""
+        self.worker_troubles: frozenset[Trouble] = frozenset()
+        """Of those with models."""
         self.end_observers: list[Callable[[SimulatedMaster, events.EndJob], None]] = []
         self.stop_remembered = False
         """A user has stopped the job: it may end before it is submitted again."""

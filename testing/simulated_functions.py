@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+
 from ..runtime.connected_functions import (
     KeyedBroadcastContext,
     KeyedBroadcastProcessFunction,
@@ -17,6 +19,7 @@ from ..runtime.connected_functions import (
     KeyedCoProcessFunction,
 )
 from ..runtime.functions import (
+    AggregateFunction,
     KeyedContext,
     KeyedProcessFunction,
     MapFunction,
@@ -220,6 +223,38 @@ class Ids(ProcessWindowFunction):
 
     def process(self, key: Any, context: WindowContext, elements: Any) -> Iterator[Pane]:
         yield Pane(key, context.window().start, tuple(sorted(element.id for element in elements)))
+
+
+class Collecting(AggregateFunction):
+    """The ids of all records."""
+
+    def create_accumulator(self) -> list[int]:
+        return []
+
+    def add(self, value: Reading, accumulator: list[int]) -> list[int]:
+        accumulator.append(value.id)
+        return accumulator
+
+    def get_result(self, accumulator: list[int]) -> list[int]:
+        return accumulator
+
+    def merge(self, acc_a: list[int], acc_b: list[int]) -> list[int]:
+        return acc_a + acc_b
+
+
+class Collected(ProcessWindowFunction):
+    """What they say a window holds."""
+
+    def process(self, key: Any, context: WindowContext, elements: Any) -> Iterator[Pane]:
+        (ids,) = elements
+        yield Pane(key, context.window().start, tuple(sorted(ids)))
+
+
+class Model:
+    """Of a pool: what it says of a batch is the batch."""
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return batch
 
 
 class Stamping(MapFunction, CheckpointedFunction):

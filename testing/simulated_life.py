@@ -16,6 +16,7 @@ from ..jobmanager.events import JobState
 from ..jobmanager.options import JobMasterOptions, RestoreRequest
 from ..jobmanager.views import OperationState
 from ..runtime.graph.job_graph import JobGraph
+from ..runtime.model_pool import PoolError
 from ..state.ids import CheckpointId, JobId
 from ..state.job_log import StopDecided
 from .checkers import (
@@ -100,7 +101,10 @@ class Life:
         self.stored = StoreChecker(world.store, self.log, self.cluster)
         late = world.workload.late or begins.drained or "restamped" in world.workload.branches
         self.channels = ChannelChecker(self.cluster, late)
-        FailureChecker(self.cluster)
+        pool = world.workload.pool
+        if pool is not None:
+            self.cluster.worker_troubles = pool.troubles
+        FailureChecker(self.cluster, (PoolError, TimeoutError) if pool is not None else ())
         self.pending = PendingChecker(warehouse, world.store, self.log, self.cluster)
         self.hints = WrongHints(world.store, job_id, world.seed)
         if world.workload.checkpoints:

@@ -3,8 +3,8 @@
     source(s), many small splits ─ map ─┬─ by key: running state, timers, a side output ─ "running", "side"
       (perhaps a union of two,          ├─ by key: event-time windows of rows           ─ "windows", "late"
        and perhaps calls of a           ├─ by key: event-time windows of columns        ─ "columns", "late columns"
-       service behind the map)          ├─ anywhere: operator state, lists and unions   ─ "tickets"
-                                        ├─ by key, beside rules that go to everybody    ─ "judged", "applied"
+       service, or a pool of            ├─ anywhere: operator state, lists and unions   ─ "tickets"
+       models, behind the map)          ├─ by key, beside rules that go to everybody    ─ "judged", "applied"
                                         │    (of a source, or some of the records)
                                         ├─┬─ anywhere ──┬─ by key: both ways meet again ─ "paired", "lonely"
                                         │ └─ by key ────┘    (united, or connected)
@@ -17,7 +17,7 @@ second part, of which each subtask is a region of its own, and everything else t
 (simulated_workload.py). Records have an id, so that the checkers see each of them on its way. Timestamps are out of
 order by less than the watermark's bound, except for some that are late by far, in seeds that have such: they must be in
 their window (which fires again, where lateness is allowed) or in the late output, never in neither, and never open a
-window a second time.
+window a second time. Windows may be in two phases; they have no late output, and any lateness is allowed.
 
 Its output goes to the `Warehouse` (simulated_warehouse.py).
 """
@@ -42,9 +42,12 @@ from .simulated_functions import (
     LATE,
     LONELY,
     RULES,
+    Collected,
+    Collecting,
     CoPairing,
     Ids,
     Judging,
+    Model,
     Pairing,
     Reading,
     Running,
@@ -95,6 +98,12 @@ def _build_pipeline(
         mapped = mapped.map_async(
             answered, ordered=workload.ordered, capacity=workload.capacity, timeout="2s", retry=OFTEN, on_timeout=same
         )
+    pool = workload.pool
+    if pool is not None:
+        mapped = mapped.map_batches(
+            Model, output_type=Reading, concurrency=pool.concurrency, batch_size=pool.batch_size, ordered=pool.ordered,
+            capacity=pool.capacity, timeout="2s",
+        )  # fmt: skip
     build: dict[str, Callable[[DataStream, Workload, Write], None]] = {
         "running": _running,
         "windows": _windows,
@@ -117,19 +126,27 @@ def _running(mapped: DataStream, workload: Workload, write: Write) -> None:
 
 
 def _windows(mapped: DataStream, workload: Workload, write: Write) -> None:
-    windows = mapped.key_by(key_of).window(TumblingEventTimeWindows.of(WINDOW_MS)).side_output_late_data(LATE)
-    panes = windows.allowed_lateness(workload.lateness_ms).process(Ids())
+    windows = mapped.key_by(key_of).window(TumblingEventTimeWindows.of(WINDOW_MS))
+    windows = windows.allowed_lateness(workload.lateness_ms)
+    if workload.two_phase:
+        write(windows.aggregate(Collecting(), Collected(), two_phase=True), "windows")
+        return
+    panes = windows.side_output_late_data(LATE).process(Ids())
     write(panes, "windows")
     write(panes.get_side_output(LATE), "late")
 
 
 def _columns(mapped: DataStream, workload: Workload, write: Write) -> None:
-    windows = mapped.key_by("key").window(TumblingEventTimeWindows.of(WINDOW_MS)).side_output_late_data(LATE)
-    totals = windows.allowed_lateness(workload.lateness_ms).agg(
-        n=aggregates.count(), total=aggregates.sum("value"), worst=aggregates.max("value")
-    )
+    windows = mapped.key_by("key").window(TumblingEventTimeWindows.of(WINDOW_MS))
+    windows = windows.allowed_lateness(workload.lateness_ms)
+    windows = windows if workload.two_phase else windows.side_output_late_data(LATE)
+    totals = windows.agg(
+        two_phase=workload.two_phase,
+        n=aggregates.count(), total=aggregates.sum("value"), worst=aggregates.max("value"),
+    )  # fmt: skip
     write(totals, "columns")
-    write(totals.get_side_output(LATE), "late columns")
+    if not workload.two_phase:
+        write(totals.get_side_output(LATE), "late columns")
 
 
 def _tickets(mapped: DataStream, workload: Workload, write: Write, life: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from ..runtime import options
 from .lists import FAIL
 from .simulated_functions import Reading, is_rule
+from .simulated_workers import Trouble, draw_troubles
 from .virtual_time import EPOCH_MS
 
 WINDOW_MS = 1_000
@@ -19,6 +20,18 @@ BRANCHES = {
 """How likely a job has each of them; one that would have none has the first."""
 STORMY_BRANCHES = (("running", "windows", "columns"), ("running", "tickets", "judged", "paired"))
 JOINS = ("union", "connect")
+NEVER_TOO_LATE_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Of models, which give every record back."""
+
+    concurrency: int
+    batch_size: int
+    capacity: int
+    ordered: bool
+    troubles: frozenset[Trouble]
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,11 @@ class Workload:
     """Of the service that every record is taken to; 0: there is none."""
     ordered: bool
     """Its answers go on in the order of their records."""
+    pool: Pool | None
+    """Through which every record goes; None: there is none."""
+    two_phase: bool
+    """Windows are folded before records go to the subtask of their key. They have no output of late records: none is
+    too late, until event time ends."""
     separate: bool
     """Each source has a pipeline, and with it a region, of its own; their keys differ."""
     rules: tuple[Any, ...]
@@ -127,16 +145,20 @@ def draw_workload(random: Random, failing: bool, stormy: bool = False) -> Worklo
     rules = draws.draw(4, 16) if "judged" in branches and random.random() < 0.5 else []
     strands = draws.draw(40, 160) if random.random() < 0.4 else []
     service, alignment = Random(draws.next_id), Random(f"alignment of {draws.next_id}")
+    pools, phases = Random(f"workers with models of {draws.next_id}"), Random(f"partials for {draws.next_id}")
+    two_phase = phases.random() < (0.3 if stormy else 0.2) and "windows" in branches
     return Workload(
         sources=tuple(sources),
         splits=15 if stormy else random.randint(1, 9),
         bound_ms=bound_ms,
         branches=branches,
         late=late,
-        lateness_ms=random.choice((0, 0, 700, 3_000)) if late else 0,
+        lateness_ms=(NEVER_TOO_LATE_MS if two_phase else random.choice((0, 0, 700, 3_000))) if late else 0,
         rebalanced=random.random() < 0.3,
         capacity=service.choice((1, 3, 20)) if service.random() < 0.15 else 0,
         ordered=service.random() < 0.5,
+        pool=_draw_pool(pools) if pools.random() < (0.2 if stormy else 0.15) else None,
+        two_phase=two_phase,
         separate=separate,
         rules=tuple(rules),
         join=random.choice(JOINS),
@@ -147,6 +169,17 @@ def draw_workload(random: Random, failing: bool, stormy: bool = False) -> Worklo
         pause_ms=lasts_ms * batch_rows * 2 // records_in_all,
         config=_draw_config(random) | (STORMY if stormy else {}),
         lasts_ms=lasts_ms,
+    )
+
+
+def _draw_pool(random: Random) -> Pool:
+    """Small ones, so that batches wait."""
+    return Pool(
+        concurrency=random.randint(1, 4),
+        batch_size=random.choice((4, 10, 25)),
+        capacity=random.choice((1, 4, 12)),
+        ordered=random.random() < 0.5,
+        troubles=draw_troubles(random),
     )
 
 

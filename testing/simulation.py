@@ -17,6 +17,7 @@ the last event, in every process; a violation is found again by its seed.
 | simulated_workload.py | what a seed draws of the job                                                             |
 | simulated_pipeline.py | the job; simulated_functions.py: its functions                                           |
 | simulated_warehouse.py | the world behind its sinks                                                             |
+| simulated_calls.py    | calls of a service; simulated_workers.py: workers of a pool of models                   |
 | faults.py             | what goes wrong, and when                                                                |
 | log_troubles.py       | old entries of the log are gone, hints are wrong                                         |
 | checkers.py           | what must hold on the way                                                                |
@@ -48,7 +49,7 @@ from .simulated_cluster import JOB
 from .simulated_life import Beginning, Life, World
 from .simulated_store import SimulatedStore
 from .simulated_warehouse import close_warehouse, open_warehouse
-from .simulated_workload import Workload, draw_workload
+from .simulated_workload import Pool, Workload, draw_workload
 from .virtual_time import MS, VirtualTime
 
 CHECK_EVERY_NS = 50 * MS
@@ -109,7 +110,8 @@ class Simulation:
         kinds = sorted(fault.name for fault in self.plan.kinds)
         lines = [
             f"{len(w.records)} records of {len(w.sources)} sources in {w.splits} splits each, {', '.join(w.branches)},",
-            f"{len(w.rules)} rules, ways meet by {w.join},",
+            f"{len(w.rules)} rules, ways meet by {w.join}{', windows in two phases' * w.two_phase},",
+            f"{'no models' if w.pool is None else _named(w.pool)},",
             f"{len(w.strands)} in strands{', a pipeline each' if w.separate else ''}{', own slots' * w.own_slots},",
             f"parallelism {self.parallelism}, disorder {w.bound_ms} ms{f', late by {w.lateness_ms} ms' * w.late},",
             f"{'not aligned' if w.drift_ms is None else f'aligned within {w.drift_ms} ms'},",
@@ -180,6 +182,15 @@ class Simulation:
                     f"{task.read.records} in, {task.writers.records_out} out"
                 )
         return "\n".join(lines)
+
+
+def _named(pool: Pool) -> str:
+    troubles = sorted(trouble.name for trouble in pool.troubles)
+    order = "ordered" if pool.ordered else "unordered"
+    return (
+        f"{pool.concurrency} models, batches of {pool.batch_size}, {order}, {pool.capacity} held, troubles: "
+        f"{', '.join(troubles) or 'none'}"
+    )
 
 
 def _draw(random: Random) -> tuple[FaultPlan, Workload]:

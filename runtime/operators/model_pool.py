@@ -32,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...state.descriptors import ListStateDescriptor
-from ...state.errors import ConfigurationError, PenstockError, RecordTypeError
+from ...state.errors import ConfigurationError, RecordTypeError
 from ..batch import Batch, Int64Array
 from ..batch_faces import as_batch
 from ..elements import Watermark
@@ -290,7 +290,7 @@ class ModelPoolOperator(QueueingOperator, CheckpointedFunction):
     def _fail(self, error: PoolError) -> None:
         entry = None if error.number is None else self._out.get(error.number)
         what = f" ({_shown_batch(entry.record)})" if entry is not None else ""
-        raise PenstockError(f"operator '{self.context.operator_name}', subtask {self.context.subtask}: {error}{what}")
+        raise PoolError(f"operator '{self.context.operator_name}', subtask {self.context.subtask}: {error}{what}")
 
     # what goes out
 

@@ -16,6 +16,7 @@ import pytest
 from penstock.testing import simulation
 from penstock.testing.faults import RARE_IN_STORMS, STORM, Fault, FaultPlan, draw_faults, draw_storm
 from penstock.testing.seeded_bugs import BUGS, ended_sources_hold_the_others, hole_taken_for_the_end
+from penstock.testing.simulated_workers import Trouble, draw_troubles
 from penstock.testing.simulation import Simulation, main, report, run_seed
 
 SEEDS = range(12)
@@ -46,6 +47,10 @@ FIRST_SEED = {
     "drain_forgotten_by_one_subtask": 23,
     "checkpoint_begun_during_a_savepoint": 44,
     "window_forgotten_when_it_fires": 1,
+    "batches_with_models_forgotten": 3,
+    "answer_of_a_dead_worker_counts": 3,
+    "partials_kept_over_the_barrier": 30,
+    "partials_behind_their_watermark": 100,
 }
 """Where the search for a stormy seed that shows the bug begins; a change of the engine shuffles all seeds."""
 PATIENCE = 60
@@ -93,6 +98,28 @@ def test_every_kind_of_fault_is_also_there_without_any_other(
         assert any(one in plan.kinds and other not in plan.kinds for plan in plans), (one, other)
     for plan in plans:
         assert {fault for _, fault in plan.moments} <= plan.kinds
+
+
+def test_every_trouble_of_models_is_also_there_without_any_other() -> None:
+    drawn = [draw_troubles(Random(seed)) for seed in range(60)]
+    for one, other in permutations(Trouble, 2):
+        assert any(one in troubles and other not in troubles for troubles in drawn), (one, other)
+
+
+ASKED_FOR = (Fault.STOP, Fault.SAVEPOINT, Fault.STOP_WITH_SAVEPOINT, Fault.DRAIN, Fault.FORK, Fault.KILL_SLOT)
+"""At some moment; and, of a whole run, RESCALE."""
+
+
+def test_jobs_with_models_and_with_windows_in_two_phases_meet_all_that_is_asked_of_jobs() -> None:
+    met: dict[str, set[Fault]] = {"models": set(), "two phases": set()}
+    for seed in range(400):
+        plan, workload = simulation._draw(Random(seed))
+        faults = {fault for _, fault in plan.moments} | plan.kinds & {Fault.RESCALE}
+        if workload.pool is not None:
+            met["models"] |= faults
+        if workload.two_phase:
+            met["two phases"] |= faults
+    assert all(faults >= {*ASKED_FOR, Fault.RESCALE} for faults in met.values()), met
 
 
 def test_a_job_that_is_cancelled_leaves_what_it_did_not_commit_to_who_continues_it(tmp_path: Path) -> None:
