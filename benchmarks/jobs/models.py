@@ -25,11 +25,15 @@ Batch = dict[str, npt.NDArray[np.float64]]
 
 
 class Light:
+    """Takes next to no time."""
+
     def __call__(self, batch: Batch) -> Batch:
         return {"value": batch["value"] * 2}
 
 
 class Dense:
+    """Takes some ten us a record on one core."""
+
     def __init__(self) -> None:
         draw = np.random.default_rng(1)
         self.table = draw.normal(size=(ROWS, WIDTH)).astype(np.float32)
