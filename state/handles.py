@@ -65,6 +65,14 @@ class Handle(Generic[AnyTable]):
             table = self._tables[namespace] = self._table_of(namespace)
         return table
 
+    def _table_for(self, keys: Sequence[Any]) -> AnyTable:
+        """The one of the current namespace, for many keys at once: there is no current one any more."""
+        cursor = self._cursor
+        cursor.key = MISSING
+        if not cursor.keys.seen.issuperset(map(type, keys)):
+            cursor.keys.admit_all(keys)
+        return self._table()
+
     def _table_of(self, namespace: int) -> AnyTable:
         queue, state_id, max_parallelism = self._place
         return self._new_table(queue, state_id, namespace, max_parallelism, self._where)
@@ -201,14 +209,6 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         values, admitted = self._table_for(keys).read_all(keys)
         self._cursor.admitted += admitted
         return values
-
-    def _table_for(self, keys: Sequence[Any]) -> ValueTable:
-        """The one of the current namespace, for many keys at once: there is no current one any more."""
-        cursor = self._cursor
-        cursor.key = MISSING
-        if not cursor.keys.seen.issuperset(map(type, keys)):
-            cursor.keys.admit_all(keys)
-        return self._table()
 
     def fold(self, keys: Sequence[Any], records: Sequence[Any], function: Callable[[V | None, Any], V]) -> list[V]:
         table = self._table_for(keys)

@@ -2,14 +2,17 @@
 
 A map is stored entry by entry, and read so, until it pays to read the rest of it (`scan_at`). Iterating reads parts
 (`part`), in the order of the keys' encoding, and puts what changed over what is stored; a map that turned out to be
-small is read whole then, so that iterating again asks nobody below. A cell that has grown too big is written and
+small is known whole then, so that iterating again asks nobody below. A cell that has grown too big is written and
 forgotten between two batches (`shed`), so a map may be larger than the cache.
+
+What was removed stands in `entries` as MISSING only as long as the map is not known whole: else iterating over what is
+left would cost what was removed since the last write, too.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from operator import itemgetter
 from typing import Any
@@ -27,6 +30,10 @@ _FIRST_SCAN, _LAST_SCAN = 4, 64
 looks, and giving up at 16 rows a look, never costs more than the looks did. It pays from then on: of a map that is
 known completely nobody has to ask below, not even for what is not there."""
 _ROWS_PER_LOOK = 16
+_SMALL = 64
+"""Rows of a map that are read with those of others, before anybody has asked for them all."""
+_FEW = 8
+"""A sorted list takes in one new element of so many, or less, one by one."""
 _MOST_ENTRIES = 4_096
 """A cell with more is not kept beyond the batch."""
 
@@ -44,10 +51,15 @@ class _Order:
 
     def between(self, keys: dict[Any, Any], start: bytes, end: bytes | None) -> list[tuple[bytes, Any]]:
         """(encoded key, key) of those from `start` on and before `end`. It was told what was removed from the dict."""
-        pairs = self._pairs
-        if len(keys) > self._seen:
-            pairs += [(encode_key(key), key) for key in islice(keys, self._seen, None)]
-            pairs.sort(key=_BY_SUFFIX)
+        pairs, new = self._pairs, len(keys) - self._seen
+        if new:
+            added = [(encode_key(key), key) for key in islice(reversed(keys), new)]
+            if new * _FEW < len(pairs):
+                for pair in added:
+                    insort(pairs, pair, key=_BY_SUFFIX)
+            else:
+                pairs += added
+                pairs.sort(key=_BY_SUFFIX)
             self._seen = len(keys)
         first = bisect_left(pairs, start, key=_BY_SUFFIX)
         return pairs[first : None if end is None else bisect_left(pairs, end, key=_BY_SUFFIX)]
@@ -64,16 +76,18 @@ class _Order:
 class MapCell:
     """A map of one key, as far as it is known."""
 
-    __slots__ = ("changed", "cleared", "complete", "entries", "looks", "order", "scan_at")
+    __slots__ = ("big", "changed", "cleared", "complete", "entries", "looks", "order", "scan_at")
 
     def __init__(self) -> None:
         self.entries: dict[Any, Any] = {}
-        """What is known of the map; MISSING where it is known that there is no entry."""
+        """What is known of the map; MISSING where it is known that there is no entry, unless all is known."""
         self.changed: dict[Any, bool] = {}
         """Entries that are not as they are below, and whether there may be a row below: if there is none, an entry
         that is removed again leaves no trace."""
         self.complete = False
         """All entries of the map are known."""
+        self.big = False
+        """It was not small when that was asked last."""
         self.cleared = False
         """Everything below is void. Such a cell is complete."""
         self.order: _Order | None = None
@@ -82,6 +96,12 @@ class MapCell:
         """Entries asked for below, one by one."""
         self.scan_at = _FIRST_SCAN
         """After so many looks the rest of the map is read, unless it is much bigger than that."""
+
+    def live(self, start: bytes, end: bytes | None) -> list[Any]:
+        """The keys of a complete map, in order."""
+        if len(self.entries) < 2 and not start and end is None:
+            return list(self.entries)
+        return [user_key for _suffix, user_key in self.ordered(start, end)]
 
     def ordered(self, start: bytes, end: bytes | None) -> list[tuple[bytes, Any]]:
         """(suffix, key) of the entries that `order` is about."""
@@ -103,6 +123,35 @@ class MapTable(Table[MapCell]):
 
     def _fetch(self, key: Any) -> MapCell:
         return MapCell()
+
+    def know(self, keys: Sequence[Any]) -> int:
+        """The maps of these keys are known whole afterwards, as far as they are small. Gives how many cells have come
+        into the young generation."""
+        cells, admitted = self.read_all(keys)
+        unknown = {key: cell for key, cell in zip(keys, cells, strict=True) if not (cell.complete or cell.big)}
+        by_prefix = zip(self.prefixes(list(unknown)), unknown.values(), strict=True)
+        for prefix, cell in sorted(by_prefix, key=_BY_SUFFIX):
+            rows = self.queue.scan_if_small(prefix, _SMALL)
+            if rows is None:
+                cell.big = True
+            else:
+                self._fill(cell, rows)
+        return admitted
+
+    def look_up_all(self, keys: Sequence[Any], user_keys: Sequence[Any]) -> int:
+        """Each key's entry of that user key is known afterwards, or that there is none; gives the same."""
+        cells, admitted = self.read_all(keys)
+        unknown = [
+            (cell, key, user_key)
+            for cell, key, user_key in zip(cells, keys, user_keys, strict=True)
+            if not cell.complete and user_key not in cell.entries
+        ]
+        if unknown:
+            prefixes = self.prefixes([key for _cell, key, _user_key in unknown])
+            places = list(zip(prefixes, [encode_key(user_key) for _cell, _key, user_key in unknown], strict=True))
+            for (cell, key, user_key), data in zip(unknown, self.queue.get_in_cells(places), strict=True):
+                self.learn(key, cell, user_key, MISSING if data is None else self._serializer.decode(data))
+        return admitted
 
     def lookup(self, key: Any, cell: MapCell, user_key: Any) -> Any:
         """The value of an entry, or MISSING."""
@@ -140,6 +189,8 @@ class MapTable(Table[MapCell]):
             user_key = decode_key(suffix)
             if user_key not in entries:
                 entries[user_key] = decode(data)
+        for user_key in [user_key for user_key, value in entries.items() if value is MISSING]:
+            del entries[user_key]
         self.grown += len(rows)
         cell.complete = True
         cell.order = None
@@ -165,11 +216,13 @@ class MapTable(Table[MapCell]):
         if below is None:
             below = _may_be_below(cell, entries.get(user_key, UNKNOWN))
         if below:
-            entries[user_key] = MISSING
             changed[user_key] = True
             self.mark(key, cell)
         else:
             changed.pop(user_key, None)
+        if below and not cell.complete:
+            entries[user_key] = MISSING
+        else:
             entries.pop(user_key, None)
             if cell.order is not None:
                 cell.order.discard(user_key)
@@ -186,9 +239,11 @@ class MapTable(Table[MapCell]):
         """The next entries from an encoded key on and before another one, in order: each one's key, and its row if
         nothing above knows better. At most `most` of them are read below; then where to go on, None at the end."""
         if cell.complete:
-            known = cell.ordered(start, end)
-            return [(user_key, None) for _suffix, user_key in known], None
+            return [(user_key, None) for user_key in cell.live(start, end)], None
         rows, after = self.queue.scan_part(self.prefix(key), start, end, most)
+        if after is None and end is None and not start and len(rows) <= most:  # that is all of it
+            self._fill(cell, rows)
+            return [(user_key, None) for user_key in cell.live(start, end)], None
         changed = cell.ordered(start, end if after is None else after)
         if not changed:
             return [(decode_key(suffix), row) for suffix, row in rows.items()], after
@@ -249,13 +304,14 @@ class MapTable(Table[MapCell]):
             if cell.cleared:
                 layer.clear_cell(prefix)
             if cell.changed:
-                layer.put_cell(prefix, {encode_key(k): self._encode(entries[k]) for k in cell.changed})
+                layer.put_cell(prefix, {encode_key(k): self._encode(entries.get(k, MISSING)) for k in cell.changed})
             for user_key in cell.changed:  # what was removed need not be remembered once it is on its way
-                if entries[user_key] is MISSING:
+                if entries.get(user_key) is MISSING:
                     del entries[user_key]
             cell.cleared = False
             cell.changed = {}
-            cell.order = None
+            if not cell.complete:
+                cell.order = None
 
     def _encode(self, value: Any) -> bytes | None:
         if value is MISSING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from .backend import MapState
@@ -86,6 +86,18 @@ class CachedMapState(Handle[MapTable], MapState[K, V]):
         table, current, cell = self._cell()
         table.clear(current, cell)
 
+    def know(self, keys: Sequence[Any]) -> None:
+        """What these keys have is asked for at once, as far as their maps are small: iterating does not ask then.
+        Leaves no current key."""
+        self._cursor.admitted += self._table_for(keys).know(keys)
+
+    def look_up_all(self, keys: Sequence[Any], user_keys: Sequence[K]) -> None:
+        """The same for an entry of each key: `get` does not ask then."""
+        for user_key in user_keys:
+            if type(user_key) is not self._key_kind:
+                self._check_kind(user_key)
+        self._cursor.admitted += self._table_for(keys).look_up_all(keys, user_keys)
+
     def between_batches(self) -> None:
         for table in self._tables.values():
             self._cursor.admitted += table.grown
@@ -130,8 +142,8 @@ class CachedMapState(Handle[MapTable], MapState[K, V]):
         first, last = b"" if start is None else encode_key(start), None if end is None else encode_key(end)
         _table, key, cell = self._cell()
         if cell.complete and not self._peeks and (self._immutable or not values):
-            entries, known = cell.entries, cell.ordered(first, last)
-            return ((k, value) for _suffix, k in known if (value := entries.get(k, MISSING)) is not MISSING)
+            entries, known = cell.entries, cell.live(first, last)
+            return ((k, value) for k in known if (value := entries.get(k, MISSING)) is not MISSING)
         return self._entries(key, cursor.namespace, first, last, values, rows)
 
     def _entries(
@@ -156,7 +168,7 @@ class CachedMapState(Handle[MapTable], MapState[K, V]):
         """The value of an entry as it is now, if values are wanted; MISSING where the entry is gone."""
         value = cell.entries.get(user_key, UNKNOWN)
         if value is UNKNOWN:
-            if row is None:  # it was known when the part was read
+            if row is None or cell.complete:  # it was known when the part was read, or is now
                 return MISSING
             if not values and not self._peeks:
                 return None

@@ -31,6 +31,8 @@ from .layers import Encoder, Layer, Marker, TailEncoder, merged, with_tails
 from .row_store import LocalCheckpoint, Row, RowStore
 
 _BY_KEY = itemgetter(0)
+_NOTHING_SAID: Any = object()
+"""By the layers: the store has to be asked."""
 
 
 class WriteQueue:
@@ -77,14 +79,16 @@ class WriteQueue:
         return self._store.get(row_key)
 
     def get_in_cell(self, prefix: bytes, suffix: bytes) -> bytes | None:
+        row = _in_layers(self._layers, prefix, suffix)
+        return self._store.get(prefix + suffix) if row is _NOTHING_SAID else row
+
+    def get_in_cells(self, places: list[tuple[bytes, bytes]]) -> list[bytes | None]:
+        """For each (prefix, suffix)."""
         layers = self._layers
-        for layer in reversed(layers):
-            cell = layer.cells.get(prefix)
-            if cell is not None and suffix in cell:
-                return cell[suffix]
-            if prefix in layer.cleared:
-                return None
-        return self._store.get(prefix + suffix)
+        found = [_in_layers(layers, prefix, suffix) for prefix, suffix in places]
+        below = [prefix + suffix for (prefix, suffix), row in zip(places, found, strict=True) if row is _NOTHING_SAID]
+        stored = iter(self._store.get_all(below)) if below else iter(())
+        return [next(stored) if row is _NOTHING_SAID else row for row in found]
 
     def scan(self, prefix: bytes) -> dict[bytes, bytes]:
         """The rows of a cell by their suffix, in order."""
@@ -223,3 +227,15 @@ class WriteQueue:
             layer.marker.checkpoint = layer.marker.take()
         with self._changing:
             self._layers = tuple(other for other in self._layers if other is not layer)
+
+
+def _in_layers(layers: tuple[Layer, ...], prefix: bytes, suffix: bytes) -> bytes | None:
+    """A row as the newest layer that knows it leaves it, else _NOTHING_SAID."""
+    for layer in reversed(layers):
+        cell = layer.cells.get(prefix)
+        if cell is not None and suffix in cell:
+            return cell[suffix]
+        if prefix in layer.cleared:
+            return None
+    nothing: None = _NOTHING_SAID
+    return nothing

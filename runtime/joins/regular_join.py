@@ -16,7 +16,8 @@ For that every record knows how many partners it has had that were not taken bac
 as in Flink.
 
 State: per side a map from a digest of the record to (record, how many equal ones, partners). A digest is found at once;
-where equal records are not written alike (pickles, sets) all of the key are compared. Results are copied where
+where equal records are not written alike (pickles, sets) all of the key are compared. What a batch needs of both sides
+is asked for at once. Results are copied where
 they may hold records of the state that can change (PROTOCOLS 24). They carry the time of the record that made them.
 """
 
@@ -24,11 +25,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ...state.descriptors import MapStateDescriptor
+from ...state.map_state import CachedMapState
 from ...state.serializers import serializer_for
 from ...state.ttl_config import StateTtlConfig
 from ..batch import Batch
@@ -96,47 +98,54 @@ class RegularJoinOperator(KeysOfTwoInputs, KeyedOperator):
         stored, keys = self.types[input_index].copy_rows(rows), self.keys(batch, input_index)
         results = _Results(self, input_index)
         set_key, row = self.backend.set_current_key, None
+        mine, theirs = self._sides[input_index], self._sides[1 - input_index]
+        digests: list[bytes] = []
         try:
-            for key, row, own, at, kind in zip(keys, rows, stored, batch.timestamp_list(), kinds, strict=True):
+            for row in stored:
+                digests.append(mine.digest(row))  # noqa: PERF401  the row of an error
+            theirs.state.know(keys)
+            mine.state.look_up_all(keys, digests)
+            whole = zip(keys, rows, stored, digests, batch.timestamp_list(), kinds, strict=True)
+            for key, row, own, digest, at, kind in whole:
                 set_key(key)
                 results.at = at
                 if kind in _ADDS:
-                    self._add(row, own, kind, results)
+                    self._add(row, own, digest, kind, results)
                 else:
-                    self._take_back(row, own, kind, results)
+                    self._take_back(row, own, digest, kind, results)
                 if len(results.rows) >= ROWS_AT_ONCE:
                     results.emit()
         except Exception as error:
             raise_user_error(self.context, error, f"on the record {shown(row)}")
         results.emit()
 
-    def _add(self, row: Any, own: Any, kind: int, results: _Results) -> None:
+    def _add(self, row: Any, own: Any, digest: bytes, kind: int, results: _Results) -> None:
         mine, theirs = self._sides[results.side], self._sides[1 - results.side]
         partners = theirs.partners(row, results.matches)
-        mine.add(own, sum([equal for _, (_, equal, _) in partners]))
+        mine.add(own, digest, sum([equal for _, (_, equal, _) in partners]))
         if mine.outer and not partners:
             results.pair(row, None, _INSERT)
-        for digest, (record, equal, met) in partners:
+        for other, (record, equal, met) in partners:
             for _ in range(equal):
                 if theirs.outer and not met:
                     results.pair(None, record, _DELETE)
                 results.pair(row, record, _INSERT if mine.outer or (theirs.outer and not met) else kind)
             if theirs.outer:
-                theirs.count(digest, record, equal, met + 1)
+                theirs.count(other, record, equal, met + 1)
 
-    def _take_back(self, row: Any, own: Any, kind: int, results: _Results) -> None:
+    def _take_back(self, row: Any, own: Any, digest: bytes, kind: int, results: _Results) -> None:
         mine, theirs = self._sides[results.side], self._sides[1 - results.side]
         partners = theirs.partners(row, results.matches)
-        mine.take_back(own)
+        mine.take_back(own, digest)
         if mine.outer and not partners:
             results.pair(row, None, _DELETE)
-        for digest, (record, equal, met) in partners:
+        for other, (record, equal, met) in partners:
             for _ in range(equal):
                 results.pair(row, record, _DELETE if mine.outer else kind)
                 if theirs.outer and met == 1:
                     results.pair(None, record, _INSERT)
             if theirs.outer:
-                theirs.count(digest, record, equal, max(0, met - 1))
+                theirs.count(other, record, equal, max(0, met - 1))
 
     def close(self) -> None:
         try:
@@ -162,37 +171,35 @@ class _Side:
         descriptor: MapStateDescriptor[bytes, Kept] = MapStateDescriptor(
             _NAMES[side], bytes, value, operator.ttls[side]
         )
-        self._state = operator.backend.map_state(descriptor)
+        self.state = cast(CachedMapState[bytes, Kept], operator.backend.map_state(descriptor))
         self._encode = serializer_for(kind).encode
 
     def partners(self, row: Any, matches: Matches) -> list[tuple[bytes, Kept]]:
         """(digest, what is kept of it) of those that a record of the other side meets."""
-        found = list(self._state.items())
+        found = list(self.state.items())
         return found if matches is None else [entry for entry in found if matches(row, entry[1][0])]
 
-    def add(self, row: Any, partners: int) -> None:
-        digest = self._digest(row)
-        before = self._state.get(digest)
-        self._state.put(digest, (row, 1 if before is None else before[1] + 1, partners))
+    def add(self, row: Any, digest: bytes, partners: int) -> None:
+        before = self.state.get(digest)
+        self.state.put(digest, (row, 1 if before is None else before[1] + 1, partners))
 
-    def take_back(self, row: Any) -> None:
+    def take_back(self, row: Any, digest: bytes) -> None:
         """One that equals it; nothing, if all have expired."""
-        digest = self._digest(row)
-        kept = self._state.get(digest)
+        kept = self.state.get(digest)
         if kept is None:
-            digest, kept = next(((at, each) for at, each in self._state.items() if alike(each[0], row)), (digest, None))
+            digest, kept = next(((at, each) for at, each in self.state.items() if alike(each[0], row)), (digest, None))
         if kept is None:
             return
         record, equal, partners = kept
         if equal > 1:
-            self._state.put(digest, (record, equal - 1, partners))
+            self.state.put(digest, (record, equal - 1, partners))
         else:
-            self._state.remove(digest)
+            self.state.remove(digest)
 
     def count(self, digest: bytes, record: Any, equal: int, partners: int) -> None:
-        self._state.put(digest, (record, equal, partners))
+        self.state.put(digest, (record, equal, partners))
 
-    def _digest(self, row: Any) -> bytes:
+    def digest(self, row: Any) -> bytes:
         return blake2b(self._encode(row), digest_size=_DIGEST_BYTES).digest()
 
 

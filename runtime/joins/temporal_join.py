@@ -20,16 +20,19 @@ be late: it counts for the left records that are still to be joined, unless a ne
 already; then nobody can ask for it, and it is counted as late. (A late version of a key whose version was ended brings
 it back: of an end that is over nothing is kept.)
 
+What a batch needs of both sides is asked for at once, and known when its timers fire.
+
 All timers fire with the last watermark of a bounded input. What stays then is the last version of every key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
-from ...state.backend import VOID_NAMESPACE, MapState
+from ...state.backend import VOID_NAMESPACE
 from ...state.descriptors import MapStateDescriptor
+from ...state.map_state import CachedMapState
 from ..batch import Batch
 from ..changelog import EVERYTHING, INSERTIONS, ChangelogMode, RowKind, alike
 from ..elements import MAX_WATERMARK
@@ -48,7 +51,7 @@ _ADDS = frozenset(int(kind) for kind in RowKind if kind.adds)
 _MOST_DONE = 100_000
 """Keys of one watermark that are remembered to be done. Those that are forgotten are looked at once more, in vain."""
 
-_ByTime = MapState[int, list[Any]]
+_ByTime = CachedMapState[int, list[Any]]
 
 
 class TemporalJoinOperator(KeysOfTwoInputs, TimedOperator):
@@ -85,8 +88,8 @@ class TemporalJoinOperator(KeysOfTwoInputs, TimedOperator):
     def open(self, context: OperatorContext, restored: RestoredState) -> None:
         super().open(context, restored)
         left, right = [_list_of(kind) for kind in self.types]
-        self._waiting: _ByTime = self.backend.map_state(MapStateDescriptor("waiting", int, left))
-        self._versions: _ByTime = self.backend.map_state(MapStateDescriptor("versions", int, right))
+        self._waiting = self._by_time("waiting", left)
+        self._versions = self._by_time("versions", right)
         self._done: set[Any] = set()
         """Keys that were looked after at the watermark `_done_at`."""
         self._done_at = self.current_watermark
@@ -97,11 +100,16 @@ class TemporalJoinOperator(KeysOfTwoInputs, TimedOperator):
         except Exception as error:
             raise_user_error(context, error, "in open()")
 
+    def _by_time(self, name: str, values: Any) -> _ByTime:
+        return cast(_ByTime, self.backend.map_state(MapStateDescriptor(name, int, values)))
+
     # records
 
     def process_batch(self, batch: Batch, input_index: int) -> None:
         times = times_of(self, batch, "a temporal join")
         keys = self.keys(batch, input_index)
+        self._waiting.know(keys)
+        self._versions.know(keys)
         if input_index == RIGHT:
             self._add_versions(batch, keys, times)
             return

@@ -33,6 +33,10 @@ class Rows:
         self.asked += 1
         return self.rows.get(key)
 
+    def get_all(self, keys: list[bytes]) -> list[bytes | None]:
+        self.asked += 1
+        return list(map(self.rows.get, keys))
+
     def scan(
         self, prefix: bytes, most: int | None = None, start: bytes = b"", end: bytes | None = None
     ) -> list[tuple[bytes, bytes]]:
@@ -86,8 +90,8 @@ class Map:
 
 OPERATIONS = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from(["put", "get", "get", "remove", "change"]), st.integers(0, 7)),
-        st.tuples(st.sampled_from(["flush", "write", "restart", "clear", "keys"]), st.just(0)),
+        st.tuples(st.sampled_from(["put", "get", "get", "remove", "change", "look up"]), st.integers(0, 7)),
+        st.tuples(st.sampled_from(["flush", "write", "restart", "clear", "keys", "know", "iterate"]), st.just(0)),
     ),
     max_size=60,
 )
@@ -111,6 +115,13 @@ def test_a_map_over_layers_and_a_store_is_a_dict(operations: list[tuple[str, int
         elif operation == "keys":
             state.table.complete("key", state.cell)
             assert [user_key for user_key in state.ordered() if state.get(user_key) is not None] == sorted(model)
+        elif operation == "iterate":
+            assert [user_key for user_key in state.ordered() if state.get(user_key) is not None] == sorted(model)
+        elif operation == "know":
+            state.table.know(["key"])
+            assert state.cell.entries == model
+        elif operation == "look up":
+            state.table.look_up_all(["key", "key"], [user_key, 1])
         elif operation == "change" and state.get(user_key) is not None:
             state.table.touched("key", state.cell, user_key)
         elif operation in ("flush", "write", "restart"):
@@ -170,6 +181,53 @@ def test_what_is_removed_leaves_the_others_in_order(monkeypatch: pytest.MonkeyPa
         assert next(iter(state.ordered())) == user_key
         state.table.remove("key", state.cell, user_key)
     assert len(encoded) <= 2 * 500
+
+
+def test_what_is_removed_since_the_last_write_is_not_looked_at_again() -> None:
+    """Else taking a map away from its beginning on would be quadratic; rows below do not change that."""
+    store = Rows()
+    state = Map(store)
+    for user_key in range(50):
+        state.table.put("key", state.cell, user_key, user_key)
+    state.flush()
+    state.write()
+    state.restart()
+    state.table.know(["key"])
+    for user_key in range(49):
+        state.table.remove("key", state.cell, user_key)
+    assert state.ordered() == [49]
+    state.table.put("key", state.cell, 7, 77)
+    assert state.ordered() == [7, 49]
+    assert len(state.cell.entries) == 2
+    state.flush()
+    state.write()
+    state.restart()
+    assert [(user_key, state.get(user_key)) for user_key in state.ordered()] == [(7, 77), (49, 49)]
+    assert len(store.rows) == 2
+
+
+def test_maps_and_entries_of_many_keys_are_asked_for_at_once() -> None:
+    store = Rows()
+    state = Map(store)
+    for key in range(10):
+        state.table.put(key, state.table.load(key), key, 10 * key)
+    for user_key in range(100):
+        state.table.put("big", state.table.changed.get("big") or state.table.load("big"), user_key, 1)
+    state.flush()
+    state.write()
+    state.restart()
+    store.asked = 0
+    state.table.look_up_all([1, 2, 3, 4], [1, 2, 3, 5])
+    assert store.asked == 1
+    state.table.know([5, 6, "big", 5])
+    assert store.asked == 4
+    state.table.know([5, 6, "big"])
+    state.table.look_up_all([5, 6], [5, 0])
+    assert store.asked == 4  # what is known, and what is known to be big
+    looked = [(key, user_key) for key, user_key in ((1, 1), (2, 2), (3, 3), (4, 5), (5, 5), (6, 0))]
+    found = [state.table.lookup(key, state.table.young[key], user_key) for key, user_key in looked]
+    assert found == [10, 20, 30, MISSING, 50, MISSING]
+    assert store.asked == 4
 
 
 def test_what_comes_and_goes_between_two_writes_leaves_no_trace() -> None:
