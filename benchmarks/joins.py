@@ -1,13 +1,15 @@
-"""Interval and window joins of 1 M records on rows, against a join in plain Python dicts and Bytewax's join in the same
-run.
+"""Interval, window and regular joins of 1 M records on rows, against a join in plain Python dicts and Bytewax's join in
+the same run.
 
-Two streams of typed rows, half of the records each, over 1,000 keys; every record finds about one partner. Records per
+Two streams of typed rows, half of the records each, over 1,000 keys; every record finds about one partner. A regular
+join keeps all records, so for that there are as many keys as records of a side: most have left the cache when they come
+again. Records per
 second of CPU of the state path: from batches in memory to the pairs, watermarks after every batch. Decoding, exchange
 and sinks come on top in a real job. The plain join is the limit of what Python does: dicts of lists, no checkpoints, no
 timers, nothing that could be restored. Bytewax runs with recovery off, a source of items in memory and a sink
 that drops them; it has joins by window only.
 
-    python benchmarks/joins.py [--rows 1000000] [--keys 1000] [--rounds 3] [--profile interval|window]
+    python benchmarks/joins.py [--rows 1000000] [--keys 1000] [--rounds 3] [--profile interval|window|regular]
 
 JSON lines, the best of the rounds; `ratio` is to the peer.
 """
@@ -15,6 +17,7 @@ JSON lines, the best of the rounds; `ratio` is to the peer.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import random
 import time
@@ -28,6 +31,7 @@ from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.joins.functions import PairsOf
 from penstock.runtime.joins.interval_join import IntervalJoinOperator
 from penstock.runtime.joins.pair_calls import PairCall
+from penstock.runtime.joins.regular_join import RegularJoinOperator
 from penstock.runtime.joins.window_join import window_join_operator
 from penstock.runtime.keys import KeyByColumns
 from penstock.runtime.operators.operator import Operator
@@ -126,6 +130,25 @@ def window_join(width: int) -> Operator:
     return window_join_operator(selectors, TumblingEventTimeWindows(width), pairs, types, record_type_of(Pair))
 
 
+def regular_join() -> Operator:
+    types = (record_type_of(Click), record_type_of(Buy))
+    return RegularJoinOperator((KeyByColumns(["user"]), KeyByColumns(["user"])), paired, types, record_type_of(Pair))
+
+
+def plain_regular_join(work: Input) -> tuple[float, int]:
+    kept: tuple[dict[int, list[Any]], dict[int, list[Any]]] = (defaultdict(list), defaultdict(list))
+    results = 0
+    began = time.process_time()
+    for side, rows in work:
+        mine, others = kept[side], kept[1 - side]
+        pairs = []
+        for row in rows:
+            pairs += [paired(row, each) if side == 0 else paired(each, row) for each in others.get(row.user, ())]
+            mine[row.user].append(row)
+        results += len(pairs)
+    return time.process_time() - began, results
+
+
 def plain_interval_join(work: Input, width: int) -> tuple[float, int]:
     """Each side's rows by key, in order; what is too old goes when its key is met again."""
     kept: tuple[dict[int, list[Any]], dict[int, list[Any]]] = (defaultdict(list), defaultdict(list))
@@ -203,14 +226,19 @@ def bytewax_window_join(work: Input, width: int) -> tuple[float, int]:
     return time.process_time() - began, results
 
 
+def operator_of(kind: str, width: int) -> Operator:
+    return {"interval": interval_join, "window": window_join, "regular": lambda _width: regular_join()}[kind](width)
+
+
 def compared(kind: str, width: int, work: Input, rounds: int) -> None:
-    operator = {"interval": interval_join, "window": window_join}[kind]
     runs: dict[str, Callable[[], tuple[float, int]]] = {
-        "heap": lambda: of_operator(operator(width), work, "heap"),
-        "rocksdb": lambda: of_operator(operator(width), work, "rocksdb"),
+        "heap": lambda: of_operator(operator_of(kind, width), work, "heap"),
+        "rocksdb": lambda: of_operator(operator_of(kind, width), work, "rocksdb"),
     }
     if kind == "interval":
         runs["plain Python"] = lambda: plain_interval_join(work, width)
+    elif kind == "regular":
+        runs["plain Python"] = lambda: plain_regular_join(work)
     else:
         runs["plain Python"] = lambda: plain_window_join(work, width)
         runs["bytewax"] = lambda: bytewax_window_join(work[: len(work) // BYTEWAX_PART], width)
@@ -242,9 +270,8 @@ def profile(kind: str, width: int, work: Input) -> None:
     import cProfile
     import pstats
 
-    operator = {"interval": interval_join, "window": window_join}[kind](width)
     profiler = cProfile.Profile()
-    profiler.runcall(of_operator, operator, work, "heap")
+    profiler.runcall(of_operator, operator_of(kind, width), work, "heap")
     pstats.Stats(profiler).sort_stats("tottime").print_stats(25)
 
 
@@ -253,14 +280,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--keys", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--profile", choices=("interval", "window"))
+    parser.add_argument("--profile", choices=("interval", "window", "regular"))
     arguments = parser.parse_args()
-    work, width = batches(arguments.rows, arguments.keys), width_ms(arguments.rows, arguments.keys)
-    if arguments.profile:
-        profile(arguments.profile, width, work)
-        return
-    for kind in ("interval", "window"):
-        compared(kind, width, work, arguments.rounds)
+    gc.set_threshold(50_000, 50, 1_000)  # as slots do
+    width = width_ms(arguments.rows, arguments.keys)
+    for kind in ("interval", "window", "regular"):
+        if arguments.profile not in (None, kind):
+            continue
+        work = batches(arguments.rows, arguments.rows // 2 if kind == "regular" else arguments.keys)
+        if arguments.profile:
+            profile(kind, width, work)
+        else:
+            compared(kind, width, work, arguments.rounds)
 
 
 if __name__ == "__main__":
