@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..jobmanager.gateway import StateQuestion
 from ..state.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from ..jobmanager.gateway import StateQuestion
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 """Between two looks; they grow."""
@@ -74,6 +76,8 @@ class ReadsState(ABC):
         state its start, ms. UnknownError, RefusedError: there is no such state, or key; ConflictError: the job has
         ended; UnavailableError: nobody can answer at the moment."""
         entry = None if map_key is None else _as_text(map_key)
+        from ..jobmanager.gateway import StateQuestion
+
         return self._read_state(StateQuestion(operator, state, _as_text(key), entry, namespace))
 
     @abstractmethod
