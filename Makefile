@@ -49,7 +49,8 @@ simulate: $(RUN)
 chaos: $(DEV)
 	SEED=$(SEED) ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -m chaos -s tests/cluster/failures
 
-# State backend, alignment, what is killed, and parallelism afterwards: all combinations, on a real cluster.
+# State backend, alignment, and what happens to a job (killed processes, another parallelism): all combinations, on a
+# real cluster.
 matrix: $(DEV)
 	$(BIN)/python -m pytest -m '' tests/cluster/failures/test_matrix.py
 

@@ -1,9 +1,12 @@
-"""All that a checkpoint holds, over what may become of a job: {heap, rocksdb} x {aligned, unaligned} x {a slot, the job
-master is killed} x {goes on at parallelism 1, 2, 3, 7}. The output is what plain Python makes of the input, each once.
+"""All that a checkpoint holds, over what may become of a job: {heap, rocksdb} x {aligned, unaligned} x {a slot is
+killed, the job master is killed, it goes on at parallelism 1, 2, 3, 7}. The output is what plain Python makes of the
+input, each once.
 
-Every run does both: the job is killed at parallelism 2, goes on by itself, is cancelled, and another one goes on from
-what it left. In PAIRWISE, eight, any two of these properties meet. A full run of the tests takes four
-of those, in which any value of a property is; `make matrix` takes all thirty-two.
+A course is one job's. It begins at parallelism 2; whenever a checkpoint is complete, a process of it is killed, or it
+is cancelled and goes on from what it left: at another parallelism, and with aligned checkpoints instead of unaligned
+ones, or the other way round. So a course meets all six of what may happen, three after either alignment, and what goes
+wrong shows in its output, to which everything before has contributed. In two courses any two properties meet: they are
+in every run of the tests. Four are the whole product; `make matrix` takes them with either process killed first.
 """
 
 from __future__ import annotations
@@ -22,103 +25,136 @@ if TYPE_CHECKING:
     from conftest import NewJob, SubmittedJob
 
     from penstock.jobmanager.views import CheckpointsView, CheckpointView, JobView
+    from penstock.state.ids import CheckpointId
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 SCRIPT = Path(__file__).with_name("matrix_job.py")
-BEFORE = 2
-"""Parallelism before it goes on at another one."""
+BACKENDS, ALIGNMENTS, PROCESSES = ("heap", "rocksdb"), ("aligned", "unaligned"), ("slot", "job master")
+PARALLELISMS = (2, 7, 3, 1, 2)
+"""Of a course's runs. In each of the first two a process is killed; the last one reads the input to its end."""
 WINDOW = {"aligned": "6 kB", "unaligned": "16 kB"}
 """Of a channel: small, so that records wait in outputs, and aligned barriers not for long."""
 
+Meeting = tuple[str, str, str]
+"""State backend, alignment of the checkpoint that is restored, and why it is."""
+
 
 @dataclass(frozen=True)
-class Case:
+class Run:
+    """A part of a course, at one parallelism."""
+
     backend: str
     alignment: str
-    killed: str
     parallelism: int
+    killed: str | None
+
+
+@dataclass(frozen=True)
+class Course:
+    backend: str
+    first_alignment: str
+    first_killed: str
 
     def __str__(self) -> str:
-        return f"{self.backend} {self.alignment} {self.killed} {self.parallelism}"
+        return f"{self.backend} {self.first_alignment} {self.first_killed}"
 
-    def properties(self) -> list[tuple[str, object]]:
-        return [("b", self.backend), ("a", self.alignment), ("k", self.killed), ("p", self.parallelism)]
+    def runs(self) -> list[Run]:
+        """In the order of time; two neighbours differ in alignment."""
+        one, two = self.first_alignment, other(ALIGNMENTS, self.first_alignment)
+        killed = (self.first_killed, other(PROCESSES, self.first_killed), None, None, None)
+        parts = zip((one, two, one, two, one), PARALLELISMS, killed, strict=True)
+        return [Run(self.backend, *part) for part in parts]
 
-
-WHOLE = list(
-    itertools.starmap(
-        Case, itertools.product(("heap", "rocksdb"), ("aligned", "unaligned"), ("slot", "master"), (1, 2, 3, 7))
-    )
-)
-PAIRWISE = [
-    Case("heap", "aligned", "slot", 1),
-    Case("rocksdb", "unaligned", "master", 1),
-    Case("heap", "unaligned", "slot", 2),
-    Case("rocksdb", "aligned", "master", 2),
-    Case("heap", "aligned", "master", 3),
-    Case("rocksdb", "unaligned", "slot", 3),
-    Case("heap", "unaligned", "master", 7),
-    Case("rocksdb", "aligned", "slot", 7),
-]
-IN_EVERY_RUN = [PAIRWISE[0], PAIRWISE[3], PAIRWISE[5], PAIRWISE[6]]
-CASES = [pytest.param(case, id=str(case), marks=() if case in IN_EVERY_RUN else pytest.mark.matrix) for case in WHOLE]
+    def meetings(self) -> set[Meeting]:
+        runs = self.runs()
+        killed = {(run.backend, run.alignment, run.killed) for run in runs if run.killed is not None}
+        return killed | {(run.backend, run.alignment, at(then.parallelism)) for run, then in itertools.pairwise(runs)}
 
 
-def pairs(cases: list[Case]) -> set[tuple[Any, ...]]:
-    return {pair for case in cases for pair in itertools.combinations(case.properties(), 2)}
+def at(parallelism: int) -> str:
+    return f"at {parallelism}"
 
 
-def test_any_two_properties_meet() -> None:
-    assert pairs(PAIRWISE) == pairs(WHOLE)
+def other(both: tuple[str, str], one: str) -> str:
+    return both[1 - both.index(one)]
+
+
+PAIRWISE = [Course("heap", "unaligned", "job master"), Course("rocksdb", "aligned", "job master")]
+WHOLE = list(itertools.starmap(Course, itertools.product(BACKENDS, ALIGNMENTS, PROCESSES)))
+COURSES = [pytest.param(one, id=str(one), marks=() if one in PAIRWISE else pytest.mark.matrix) for one in WHOLE]
+
+
+def test_any_two_properties_meet_and_in_the_whole_any_three() -> None:
+    events = [*PROCESSES, *map(at, (1, 2, 3, 7))]
+    product = set(itertools.product(BACKENDS, ALIGNMENTS, events))
+    assert pairs(PAIRWISE) == {pair for meeting in product for pair in itertools.combinations(meeting, 2)}
+    assert set().union(*(course.meetings() for course in WHOLE)) == product
+
+
+def pairs(courses: list[Course]) -> set[tuple[str, ...]]:
+    met = itertools.chain.from_iterable(course.meetings() for course in courses)
+    return {pair for meeting in met for pair in itertools.combinations(meeting, 2)}
 
 
 @pytest.fixture(scope="module")
 def cluster_settings(golden_settings: dict[str, object]) -> dict[str, object]:
-    return {**golden_settings, "cluster__id": "matrix", "taskmanager__numberOfTaskSlots": 7}
+    return {**golden_settings, "cluster__id": "matrix", "taskmanager__numberOfTaskSlots": max(PARALLELISMS)}
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_killed_and_continued(case: Case, new_job: NewJob) -> None:
-    job = new_job(SCRIPT)
-    submit(job, case, BEFORE)
-    before = in_mid_stream(job, case)
-    (job.masters() if case.killed == "master" else job.slots())[0].kill()
-    after = job.restarted(before)
-    assert (after.generation > before.generation) == (case.killed == "master")
-    in_mid_stream(job, case)
-    job.rest.cancel(job.job_id)
-    left = job.ended().checkpoints
-    assert left.latest_completed is not None
-    assert is_unaligned(left.latest_completed) == (case.alignment == "unaligned")
-
-    submit(job, case, case.parallelism, restore="latest")
-    restored = in_mid_stream(job, case).checkpoints.latest_restored
-    assert restored is not None
-    assert restored.id == left.latest_completed.id
+@pytest.mark.parametrize("course", COURSES)
+def test_killed_and_continued(course: Course, new_job: NewJob) -> None:
+    job, (*disturbed, last) = new_job(SCRIPT), course.runs()
+    left = None
+    for run in disturbed:
+        left = disturb(job, run, left)
+    submit(job, last, left)
     end = job.finish()
     assert end.restarts == 0
-    assert {vertex.parallelism for vertex in end.vertices} == {case.parallelism}
+    check_restored(end, last, left)
     check_output(job)
 
 
-def submit(job: SubmittedJob, case: Case, parallelism: int, restore: str | None = None) -> None:
+def disturb(job: SubmittedJob, run: Run, left: CheckpointId | None) -> CheckpointId:
+    """It goes on from what it left, something is killed, and it is cancelled: what it leaves then."""
+    submit(job, run, left)
+    before = in_mid_stream(job, run)
+    check_restored(before, run, left)
+    if run.killed is not None:
+        (job.masters() if run.killed == "job master" else job.slots())[0].kill()
+        after = job.restarted(before)
+        assert (after.generation > before.generation) == (run.killed == "job master")
+        in_mid_stream(job, run)
+    job.rest.cancel(job.job_id)
+    latest = job.ended().checkpoints.latest_completed
+    assert latest is not None
+    assert is_unaligned(latest) == (run.alignment == "unaligned")
+    return latest.id
+
+
+def submit(job: SubmittedJob, run: Run, left: CheckpointId | None) -> None:
     config = {
-        "state.backend.type": case.backend,
-        "execution.checkpointing.unaligned.enabled": str(case.alignment == "unaligned").lower(),
+        "state.backend.type": run.backend,
+        "execution.checkpointing.unaligned.enabled": str(run.alignment == "unaligned").lower(),
         "execution.checkpointing.aligned-checkpoint-timeout": "0 ms",
-        "taskmanager.memory.network.channel-window": WINDOW[case.alignment],
+        "taskmanager.memory.network.channel-window": WINDOW[run.alignment],
     }
-    job.submit(parallelism=parallelism, restore=restore, config=config)
+    job.submit(parallelism=run.parallelism, restore=None if left is None else "latest", config=config)
 
 
-def in_mid_stream(job: SubmittedJob, case: Case) -> JobView:
+def check_restored(view: JobView, run: Run, left: CheckpointId | None) -> None:
+    restored = view.checkpoints.latest_restored
+    assert (restored.id if restored else None) == left
+    assert {vertex.parallelism for vertex in view.vertices} == {run.parallelism}
+
+
+def in_mid_stream(job: SubmittedJob, run: Run) -> JobView:
     """Its newest checkpoint is of this attempt, and has records that were under way, if any ever has."""
     job.in_mid_stream()
-    if case.alignment == "unaligned":
+    if run.alignment == "unaligned":
         job.until(lambda view: holds_in_flight(view.checkpoints), "a checkpoint holds records that were under way")
     view = job.view
-    if case.alignment == "aligned":
+    if run.alignment == "aligned":
         assert [found.id for found in view.checkpoints.history if is_unaligned(found)] == []
     return view
 
