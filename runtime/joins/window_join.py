@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from ...state.backend import KeyedStateBackend, ListState
 from ...state.descriptors import ListStateDescriptor
-from ..batch import NO_TIMESTAMP, Batch
+from ..batch import NO_TIMESTAMP, Batch, Int64Array
 from ..functions import RuntimeContext, WindowContext, callable_of
 from ..keys import KeySelector
 from ..operators.co_process import KeysOfTwoInputs
@@ -60,7 +60,7 @@ class Sides(Evaluation):
         super().open_functions(context)
         self._co_group = callable_of(self.function, "co_group")
 
-    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
+    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Int64Array) -> list[int]:
         return self._contents[self.side].add(keys, rows)
 
     def kept(self) -> list[Any]:
@@ -113,8 +113,8 @@ class EvictingSides(Evicting):
         kind = tuple[bool, int, left | None, right | None] if known else None  # type: ignore[valid-type]
         self._state: ListState[Any] = backend.list_state(ListStateDescriptor(self.state_name, kind))
 
-    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
-        entries = [_entry(self.side, at, row) for at, row in zip(timestamps, rows, strict=True)]
+    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Int64Array) -> list[int]:
+        entries = [_entry(self.side, at, row) for at, row in zip(timestamps.tolist(), rows, strict=True)]
         return add_to_lists(self._state, self._set_key, keys, entries)
 
     def kept(self) -> list[Any]:

@@ -19,6 +19,7 @@ from ...state.backend import KeyedStateBackend, ListState, ValueState
 from ...state.descriptors import ListStateDescriptor, ValueStateDescriptor
 from ...state.handles import CachedValueState
 from ...state.serializers import ATOMIC_TYPES
+from ..batch import Int64Array
 from ..functions import AggregateFunction, RuntimeContext, WindowContext, callable_of, close_function, open_function
 from ..operators.running import state_type
 from ..operators.user_code import is_immutable
@@ -51,7 +52,7 @@ class Evaluation(ABC):
     def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None: ...
 
     @abstractmethod
-    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
+    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Int64Array) -> list[int]:
         """Elements of the current namespace, each with its key and own timestamp. Leaves no current key.
 
         Positions of the elements that may be the first of their key and window; the first one is among them."""
@@ -178,7 +179,7 @@ class Reduce(Folding):
         super().open_functions(context)
         self._reduce = callable_of(self.function, "reduce")
 
-    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
+    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Int64Array) -> list[int]:
         reduce = self._reduce
         first: list[int] = []
 
@@ -220,7 +221,7 @@ class Aggregate(Folding):
         own = getattr(type(self.function), "merge", None) or getattr(self.function, "merge", None)
         return callable(own) and own is not AggregateFunction.merge
 
-    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
+    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Int64Array) -> list[int]:
         return self._cells.accumulate(keys, rows, self.function.create_accumulator, self.function.add)
 
     @property
@@ -248,7 +249,7 @@ class Process(Evaluation):
         kind = None if input_type is None else state_type(input_type)
         self._state: ListState[Any] = backend.list_state(ListStateDescriptor(self.state_name, kind))
 
-    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
+    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Int64Array) -> list[int]:
         return add_to_lists(self._state, self._set_key, keys, rows)
 
     def kept(self) -> list[Any]:

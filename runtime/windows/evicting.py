@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from ...state.backend import KeyedStateBackend, ListState
 from ...state.descriptors import ListStateDescriptor
-from ..batch import NO_TIMESTAMP
+from ..batch import NO_TIMESTAMP, Int64Array
 from ..functions import RuntimeContext, WindowContext
 from ..operators.running import state_type
 from ..operators.user_code import check_produced
@@ -35,8 +35,8 @@ class Evicting(Evaluation):
         timed = None if kind is None else tuple[int, kind]  # type: ignore[valid-type]
         self._state: ListState[Any] = backend.list_state(ListStateDescriptor(self.state_name, timed))
 
-    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
-        return add_to_lists(self._state, self._set_key, keys, list(zip(timestamps, rows, strict=True)))
+    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Int64Array) -> list[int]:
+        return add_to_lists(self._state, self._set_key, keys, list(zip(timestamps.tolist(), rows, strict=True)))
 
     def kept(self) -> list[Any]:
         return self.kept_of([value for _timestamp, value in self._state.get()])

@@ -21,7 +21,7 @@ class Incoming:
 
     __slots__ = ("keys", "own_timestamps", "rows", "times")
 
-    def __init__(self, keys: list[Any], rows: list[Any], own_timestamps: list[int], times: Int64Array) -> None:
+    def __init__(self, keys: list[Any], rows: list[Any], own_timestamps: Int64Array, times: Int64Array) -> None:
         self.keys = keys
         self.rows = rows
         self.own_timestamps = own_timestamps
@@ -37,9 +37,12 @@ class Incoming:
         if len(positions) == len(self.rows):
             return self
         chosen = positions.tolist()
-        keys, rows, timestamps = self.keys, self.rows, self.own_timestamps
+        keys, rows = self.keys, self.rows
         return Incoming(
-            [keys[i] for i in chosen], [rows[i] for i in chosen], [timestamps[i] for i in chosen], self.times[positions]
+            [keys[i] for i in chosen],
+            [rows[i] for i in chosen],
+            self.own_timestamps[positions],
+            self.times[positions],
         )
 
     def one(self, position: int) -> Incoming:
@@ -63,14 +66,15 @@ def by_start(starts: Sequence[Int64Array]) -> Iterator[tuple[int, Positions]]:
 
 def event_times(batch: Batch, operator_name: str, end_of_time: bool = False) -> Int64Array:
     """The records' timestamps. RecordTypeError when one has none; or the last of all, unless `end_of_time`."""
-    if not batch.has_timestamps or (batch.timestamps() == NO_TIMESTAMP).any():
+    times = batch.timestamps()
+    if not batch.has_timestamps or times.min(initial=0) == NO_TIMESTAMP:
         raise RecordTypeError(
             f"operator '{operator_name}': a record has no timestamp, which event-time windows need; give the source a "
             "WatermarkStrategy with a timestamp assigner, or call assign_timestamps_and_watermarks(...)"
         )
-    if not end_of_time and (batch.timestamps() == MAX_TIMESTAMP).any():
+    if not end_of_time and times.max(initial=0) == MAX_TIMESTAMP:
         raise at_the_end_of_time(batch, operator_name)
-    return batch.timestamps()
+    return times
 
 
 def at_the_end_of_time(batch: Batch, operator_name: str) -> RecordTypeError:

@@ -227,7 +227,7 @@ def _fold_of(evaluation: Folding) -> Fold:
 class _OfPartials(Folding):
     """Contents that are merged from partials."""
 
-    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Sequence[int]) -> list[int]:
+    def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Int64Array) -> list[int]:
         combined = self.combined
         first: list[int] = []
 

@@ -109,7 +109,7 @@ class WindowOperator(KeyedOperator):
         at_hand = self._at_hand
         at_hand.now_ms = self.context.clock.now_ms()
         at_hand.collector = collector = Collector(self.output_type, self.output, self._tagged)
-        incoming = Incoming(self.keys(batch, input_index), batch.rows(), batch.timestamp_list(), self._times(batch))
+        incoming = Incoming(self.keys(batch, input_index), batch.rows(), batch.timestamps(), self._times(batch))
         accepted = self._add_all(incoming)
         collector.emit()
         if self.assigner.is_event_time and not accepted.all():
@@ -153,7 +153,7 @@ class WindowOperator(KeyedOperator):
         the first of each key, and its timers are there for the others."""
         for position in self._add(elements, number):
             self._at_hand.move_to(elements.keys[position], window, number, number)
-            self._ask_trigger(elements.rows[position], elements.own_timestamps[position])
+            self._ask_trigger(elements.rows[position], int(elements.own_timestamps[position]))
 
     def _add_one_by_one(self, assigner: AlignedWindows, incoming: Incoming, starts: list[Int64Array]) -> BoolArray:
         accepted = np.zeros(len(incoming), np.bool_)
@@ -168,7 +168,7 @@ class WindowOperator(KeyedOperator):
     def _add_one(self, incoming: Incoming, position: int, window: Any, number: int, contents: int) -> None:
         self._add(incoming.one(position), contents)
         self._at_hand.move_to(incoming.keys[position], window, number, contents)
-        self._act(self._ask_trigger(incoming.rows[position], incoming.own_timestamps[position]), over=False)
+        self._act(self._ask_trigger(incoming.rows[position], int(incoming.own_timestamps[position])), over=False)
 
     def _add(self, elements: Incoming, contents: int) -> list[int]:
         self.backend.set_namespace(contents)
