@@ -1,8 +1,9 @@
 """The command line as users have it, in processes of its own, against real clusters.
 
-project     an empty working directory; `write` puts a script there
-penstock    runs the command there, against the module's cluster; gives its exit code and what it printed
-rest        a client of the module's cluster
+project       an empty working directory; `write` puts a script there; `penstock` runs the command there, against the
+              module's cluster, and gives its exit code and what it printed
+near_project  one whose commands need no process of their own
+rest          a client of the module's cluster
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from penstock.api.rest_client import RestClient
+from penstock.testing.commands import penstock_in
 
 if TYPE_CHECKING:
     from conftest import Cluster
@@ -118,6 +120,18 @@ class Project:
         return Told(process.wait(COMMAND_TIMEOUT_S), out, err)
 
 
+class NearProject(Project):
+    """Its command line runs in this process, which has it loaded already; scripts have processes of their own."""
+
+    def penstock(self, *arguments: str | Path) -> Told:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [name for name in os.environ if name not in self.environment]:
+                patch.delenv(name)
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            return Told(*penstock_in(self.directory, *map(str, arguments)))
+
+
 def _shown(terminal: int) -> str:
     """To its end: a terminal that nobody writes to any more is an error for who reads it."""
     seen = b""
@@ -135,6 +149,14 @@ def project(tmp_path: Path, cluster: Cluster) -> Project:
     directory = tmp_path / "project"
     directory.mkdir()
     return Project(directory, cluster.address)
+
+
+@pytest.fixture
+def near_project(tmp_path: Path, cluster: Cluster) -> Project:
+    """For what goes wrong in scripts and on the cluster, not in the command line."""
+    directory = tmp_path / "project"
+    directory.mkdir()
+    return NearProject(directory, cluster.address)
 
 
 @pytest.fixture

@@ -38,6 +38,11 @@ def cluster_settings() -> dict[str, object]:
     }
 
 
+@pytest.fixture
+def project(near_project: Project) -> Project:
+    return near_project
+
+
 @pytest.fixture(autouse=True)
 def still_serving(cluster: Cluster, rest: RestClient, wait_for: WaitFor) -> Iterator[None]:
     """After each test the same dispatcher answers, and its log knows of no error of its own."""
