@@ -51,6 +51,8 @@ def check_arguments(function: Any, method: str, wanted: str, *parameters: str) -
     own = display_name(function) or "lambda"
     if isinstance(function, type) and issubclass(function, Function) and hasattr(function, method):
         raise PipelineError(f"'{own}' is a class, and an object of it is needed: write {own}(…)")
+    if isinstance(function, Function) and (why := why_not_called_with(function.open, 1)):
+        raise PipelineError(f"open of '{own}' is to be called with a context: {why}; write def open(self, context)")
     count = len(parameters)
     if why := why_not_called_with(getattr(function, method, function), count):
         raise PipelineError(
@@ -104,9 +106,18 @@ def check_tag(tag: Any, what: str) -> None:
         raise PipelineError(f"{what} takes an OutputTag, not {tag!r}; write OutputTag({example})")
 
 
-def check_strategy(strategy: WatermarkStrategy, record_type: RecordType, *, of_source: bool) -> None:
-    """PipelineError for what is no strategy, for a timestamp column that is not there or holds no points in time, and
-    for what cannot be aligned."""
+def check_summed(record_type: RecordType, field: int | str) -> None:
+    """PipelineError if the field is known, and texts: adding would put them one behind the other."""
+    kind = None if record_type.schema is None else record_type.schema.field(field).type
+    if kind is not None and (pa.types.is_string(kind) or pa.types.is_binary(kind)):
+        raise PipelineError(f"sum needs numbers, but column {field!r} is of type {kind}")
+
+
+def check_strategy(
+    strategy: WatermarkStrategy, record_type: RecordType, *, of_source: bool, timed: bool = True
+) -> None:
+    """PipelineError for what is no strategy, for a timestamp column that is not there or holds no points in time, for
+    watermarks of timestamps that nobody gives, and for what cannot be aligned. timed: the source gives timestamps."""
     from ..runtime.watermarks import WatermarkStrategy
 
     if not isinstance(strategy, WatermarkStrategy):
@@ -116,6 +127,11 @@ def check_strategy(strategy: WatermarkStrategy, record_type: RecordType, *, of_s
     if strategy.alignment is not None and not strategy.makes_watermarks:
         raise PipelineError("with_watermark_alignment needs watermarks, and this strategy makes none")
     column = strategy.timestamp_assigner
+    if column is None and not timed and strategy.out_of_orderness_ms is not None:
+        raise PipelineError(
+            "its watermark strategy follows the timestamps of records, and these have none; add "
+            ".with_timestamp_assigner('column'), or with a function: lambda record, previous: …"
+        )
     if not isinstance(column, str) or record_type.schema is None:
         return
     check_field(record_type, column, "timestamp assigner")

@@ -195,7 +195,7 @@ class StreamExecutionEnvironment:
         record_type = source.record_type if output_type is None else record_type_of(output_type)
 
         def make() -> Operator:
-            check_strategy(strategy, record_type, of_source=True)
+            check_strategy(strategy, record_type, of_source=True, timed=source.gives_timestamps)
             return SourceOperator(source, strategy, record_type)
 
         step = self.pipeline.add("source", make, (), name=name, source=source)

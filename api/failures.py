@@ -25,6 +25,8 @@ def explain(error: BaseException) -> str:
 
 def missing_module(script: str, error: ModuleNotFoundError, how: str) -> str:
     """`how`: where it is missing, and how it comes there."""
+    if (error.name or "").startswith("penstock."):
+        return f"{script} imports {error.name!r}, and penstock has no such module; README.md shows which there are"
     return f"{script} needs the module {error.name!r}, which is not {how}"
 
 

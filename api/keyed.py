@@ -10,7 +10,7 @@ from ..runtime.keys import KeyByColumns, KeyByFunction, KeySelector
 from ..runtime.operators.operator import Operator
 from ..runtime.record_types import record_type_of
 from ..state.errors import KeyTypeError, PipelineError
-from .checks import check_field, check_process, check_shape, named
+from .checks import check_field, check_process, check_shape, check_summed, named
 from .signatures import UNKNOWN, output_tags, return_annotation, yielded_type
 from .steps import Upstream
 from .streams import DataStream
@@ -146,6 +146,8 @@ class KeyedStream(DataStream):
             result = record_type_of(int) if kind == "count" else self.record_type
             if kind != "count":
                 check_field(self.record_type, field, kind)
+            if kind == "sum":
+                check_summed(self.record_type, field)
             return RunningAggregateOperator(self.selector, kind, field, result)
 
         return self._add(kind.replace("_", " "), make, name)

@@ -70,10 +70,17 @@ def map_batches_operator(function: Any, face: str, input_type: RecordType, outpu
     if any(value is not None for value in said):
         raise PipelineError(
             "concurrency, batch_size, capacity, cpu, memory and gpu are of a pool, which needs a class, whose __init__ "
-            f"loads the model and whose __call__ takes a batch; '{display_name(function) or 'lambda'}' is a function"
+            f"loads the model and whose __call__ takes a batch; {_what_it_is(function)}"
         )
     check_shape(function, "map_batches", "a batch", "batch")
     return MapBatchesOperator(function, face, result)
+
+
+def _what_it_is(function: Any) -> str:
+    name = display_name(function) or "lambda"
+    if hasattr(function, "__name__") or isinstance(function, functools.partial):
+        return f"'{name}' is a function"
+    return f"this is an object of '{name}': give functools.partial({name}, …), from which every actor makes its own"
 
 
 def is_model(function: Any) -> bool:

@@ -195,7 +195,7 @@ def freeze(
             group,
             step.chaining,
             step.source,
-            step.sink,
+            None if step.broken else step.sink,
             step.description,
             groups.resources.get(group, NO_RESOURCES),
             step.changelog_mode,

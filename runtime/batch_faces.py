@@ -59,7 +59,7 @@ def _typed(table: pa.Table, schema: pa.Schema, operator: str) -> pa.RecordBatch:
     if set(table.schema.names) != set(schema.names):
         raise RecordTypeError(
             f"operator '{operator}': the function returned columns {', '.join(table.schema.names)}, but the stream's "
-            f"type has {', '.join(schema.names)}; give map_batches an output type"
+            f"type has {', '.join(schema.names)}; return those, or say with output_type= what it returns"
         )
     try:
         cast = table.select(schema.names).cast(schema).combine_chunks()

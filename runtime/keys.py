@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from ..state.errors import RecordTypeError
+from ..state.errors import KeyTypeError, RecordTypeError
 from ..state.key_groups import columns_key_groups, key_groups_of
 from .batch import Batch, KeyGroupArray
 from .fields import fields_getter
@@ -40,10 +40,23 @@ class KeySelector(ABC):
         """Normalised keys, one per row; remembered in batch.keys. KeyTypeError, RecordTypeError; CallError of what
         users' functions raise."""
         if batch.keys is None or not self._owns(batch):
-            keys = self.key_type.normalise(self._find(batch))
+            found = self._find(batch)
+            try:
+                keys = self.key_type.normalise(found)
+            except KeyTypeError as error:
+                raise self._refused(found, batch.rows(), error) from None
             self._claim(batch)
             batch.keys = keys
         return batch.keys
+
+    def _refused(self, found: list[Any], rows: list[Any], error: KeyTypeError) -> KeyTypeError:
+        """The error with the first record whose key is none."""
+        for key, row in zip(found, rows, strict=True):
+            try:
+                self.key_type.normalise([key])
+            except KeyTypeError as own:
+                return KeyTypeError(f"{own} (the key {shown(key)} of the record {shown(row)})")
+        return error
 
     def key_groups(self, batch: Batch, max_parallelism: int) -> KeyGroupArray:
         """uint16 key group of every row; remembered in batch.key_groups. Works on the face the batch has: columnar

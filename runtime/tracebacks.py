@@ -10,6 +10,7 @@ from ..state.errors import PenstockError, ProtocolError
 
 _ROOT = Path(__file__).resolve().parents[1]
 _HIDDEN = (
+    str(_ROOT / "__init__.py"),
     *(f"{_ROOT / floor}/" for floor in ("state", "runtime", "connectors", "taskmanager", "jobmanager", "api")),
     runpy.__file__,
     "<frozen runpy>",

@@ -16,8 +16,8 @@ Rows = Sequence[Any]
 
 @dataclass(frozen=True)
 class LookupCache:
-    """How much of what was looked up a subtask keeps, and how long (Flink's partial cache). While a key is looked
-    up for the first time, other records of it call as well.
+    """How much of what was looked up a subtask keeps, and how long (Flink's partial cache). Records whose key
+    is being looked up share that call.
 
     max_rows: over all keys; a key without rows counts as one. expire_after_write, expire_after_access: durations from
     the lookup, or from the last use on; None: no limit. cache_missing: remember of a key that there is nothing.

@@ -9,7 +9,9 @@ place of the record, and rows to be joined in the place of results. What a looku
 
 What needs no call takes no room among the `capacity` calls, or it would keep those from starting that it waits for.
 
-A record that waits for its call looks into the cache once more when its turn comes. The cache is not in checkpoints.
+A record that waits for its call looks into the cache once more when its turn comes. Where its key is being called for
+it waits for that call, whose rows are its own as well, whether the cache keeps them or not; if the call is timed out,
+each that waited for it calls for itself, all at once. The cache is not in checkpoints.
 What a timeout handler gives is not cached. A key of None is nothing to look up: there are no rows of it.
 """
 
@@ -61,6 +63,10 @@ class LookupJoinOperator(AsyncOperator):
         self._fixed = never_changes(self.row_type)
         self._keys: dict[int, Any] = {}
         """Of entries without results, by number."""
+        self._sharing: dict[Any, list[Entry]] = {}
+        """By key that is called for: entries that wait for that call. With a cache only."""
+        self._alone: set[int] = set()
+        """Numbers of entries that do not wait for the call of another one any more."""
         self._cached = CachedRows(self.cache or LookupCache())
         self._hits = context.metrics.counter("lookup_cache_hits_total")
         self._misses = context.metrics.counter("lookup_cache_misses_total")
@@ -126,24 +132,47 @@ class LookupJoinOperator(AsyncOperator):
         return len(self._under_way) + len(self._pauses)
 
     def _is_answered(self, entry: Entry) -> bool:
-        """Another record of the key has been answered since it came."""
+        """Another record of the key has been answered since it came, or is about to be."""
         if self.cache is None:
             return False
-        rows = self._cached.get(self._keys[entry.number], self.context.clock.monotonic_ns() // _MS)
+        key = self._keys[entry.number]
+        rows = self._cached.get(key, self.context.clock.monotonic_ns() // _MS)
         if rows is None:
-            return False
-        del self._keys[entry.number]
-        self._queue.complete(entry, self._joined(entry.record, rows))
+            return self._shares(entry, key)
+        self._answer(entry, rows)
         return True
+
+    def _shares(self, entry: Entry, key: Any) -> bool:
+        """The call of another entry; otherwise its own call is one that others may share."""
+        if entry.attempt or entry.number in self._alone:
+            return False
+        if key not in self._sharing:
+            self._sharing[key] = []
+            return False
+        self._sharing[key].append(entry)
+        return True
+
+    def _answer(self, entry: Entry, rows: Rows) -> None:
+        del self._keys[entry.number]
+        self._alone.discard(entry.number)
+        self._queue.complete(entry, self._joined(entry.record, rows))
 
     def _arguments(self, entries: Sequence[Entry]) -> list[Any]:
         return [self._keys[entry.number] for entry in entries]
 
     def _complete(self, entry: Entry, produced: list[Any], *, in_time: bool = True) -> None:
-        key = self._keys.pop(entry.number)
-        if in_time and self.cache is not None:
-            self._cached.put(key, produced, self.context.clock.monotonic_ns() // _MS)
-        self._queue.complete(entry, self._joined(entry.record, produced))
+        key = self._keys[entry.number]
+        self._answer(entry, produced)
+        if self.cache is None:
+            return
+        sharing = self._sharing.pop(key, [])
+        if not in_time:
+            self._alone.update(other.number for other in sharing)
+            self._waiting.extendleft(reversed(sharing))
+            return
+        for other in sharing:
+            self._answer(other, produced)
+        self._cached.put(key, produced, self.context.clock.monotonic_ns() // _MS)
 
     # results
 

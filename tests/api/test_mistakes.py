@@ -194,6 +194,11 @@ class Uncallable:
     def __call__(self) -> None: ...
 
 
+class WrongOpen(Fine):
+    def open(self) -> None:  # type: ignore[override]
+        pass
+
+
 def alone(one: Any) -> Any:
     return one
 
@@ -208,6 +213,7 @@ def alone(one: Any) -> Any:
         (lambda c: keyed(c).process(Fine), r"'Fine' is a class, and an object of it is needed: write Fine\(…\)"),
         (lambda c: keyed(c).process(WrongTimer()),
          r"a timer's time and context, .* def on_timer\(self, timestamp, ctx\)"),
+        (lambda c: keyed(c).process(WrongOpen()), r"open of 'WrongOpen' .* write def open\(self, context\)"),
         (lambda c: keyed(c).reduce(lambda a: a), "is to be called with two records.* write lambda value1, value2: …"),
         (lambda c: windows(c).reduce(alone), r"is to be called with two records.* write def alone\(value1, value2\)"),
         (lambda c: windows(c).reduce(alone, two_phase=True), r"write def alone\(value1, value2\)"),
@@ -227,6 +233,11 @@ def alone(one: Any) -> Any:
         (lambda c: c.as_changelog(lambda: 1), "is to be called with a record, "),
         (lambda c: c.map_batches(Model),
          r"every actor makes 'Model' without arguments: missing .* 'path'; give .* functools.partial\(Model, …\)"),
+        (lambda c: keyed(c).sum("page"), "sum needs numbers, but column 'page' is of type string"),
+        (lambda c: c.map_batches(Model("path"), concurrency=2),
+         r"an object of 'Model': give functools.partial\(Model, …\)"),
+        (lambda c: c._env.from_collection(CLICKS, watermark_strategy=ps.WatermarkStrategy.for_monotonous_timestamps()),
+         r"follows the timestamps of records, and these have none; add .with_timestamp_assigner\("),
         (lambda c: c.map_batches(Uncallable), r"with a batch: .* write def __call__\(self, batch\)"),
         (lambda c: c.map(str).set_parallelism("2"), "parallelism must be an int of at least 1, not '2'"),
         (lambda c: c.map(str).set_max_parallelism("2"), "max parallelism must be between 1 and 32768, not '2'"),
@@ -310,6 +321,8 @@ def test_an_assigner_that_raises_names_the_record() -> None:
     [
         (KeyByFunction(lambda record: record.usr),
          r"has no attribute 'usr'; did you mean 'user'\? \(in the key function, on the record Click\(user='ann'"),
+        (KeyByFunction(lambda record: [record.user] if record.at == 2 else record.user),
+         r"one is of type list: .* \(the key \['bob'\] of the record Click\(user='bob'"),
         (KeyByColumns(["usr"]), r"key_by: records of type Click have no field 'usr' \(on the record Click\(user='ann'"),
     ],
 )  # fmt: skip

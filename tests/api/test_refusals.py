@@ -17,6 +17,8 @@ import pytest
 
 import penstock as ps
 from penstock.connectors.collections import CollectionSource
+from penstock.connectors.files import FileSink
+from penstock.connectors.formats import Parquet
 from penstock.connectors.print import PrintSink
 from penstock.state.errors import ConfigurationError, PipelineError
 
@@ -285,12 +287,14 @@ def test_everything_is_reported_together_and_followers_of_a_broken_step_are_not(
 ) -> None:
     clicks = env.from_collection(CLICKS)
     clicks.select("nope", name="one").filter(pl.col("user") == "ann", name="follower").print()
+    clicks.select("none", name="three").sink_to(FileSink("out", Parquet()), name="columns")
     clicks.map(5, name="two").print()
     text = refused(env)
-    assert text.startswith("the pipeline has 2 problems:")
+    assert text.startswith("the pipeline has 3 problems:")
     assert "operator 'one'" in text
     assert "operator 'two'" in text
     assert "follower" not in text
+    assert "columns'" not in text
 
 
 def test_unions_of_different_types_are_opaque(env: ps.StreamExecutionEnvironment) -> None:

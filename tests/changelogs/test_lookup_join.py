@@ -120,6 +120,37 @@ def test_a_record_that_waited_for_its_turn_looks_into_the_cache_again() -> None:
         assert harness.events == [(1, "one"), (11, "one"), (21, "one")]
 
 
+@pytest.mark.parametrize("cache", [LookupCache(), LookupCache(max_rows=1), LookupCache(cache_missing=False)])
+@pytest.mark.parametrize("key", [0, 2], ids=["nothing", "two rows"])
+def test_records_of_a_key_that_is_called_for_share_the_call(cache: LookupCache, key: int) -> None:
+    """Whether the cache keeps what it finds or not."""
+    with AsyncHarness(operator(cache=cache), record_type=INT) as harness:
+        harness.push([key, key + 10])
+        harness.push([1, key + 20])
+        assert harness.calls.records == [key, 1]
+        harness.answer(key, *ROWS[key])
+        assert harness.events == joined([key, key + 10])
+        harness.answer(1, "one")
+        assert harness.events == joined([key, key + 10, 1, key + 20])
+
+
+def test_each_calls_for_itself_when_the_call_that_was_shared_is_timed_out() -> None:
+    """At once, and not one after the other: a service that hangs holds each up for one timeout more at most."""
+    with AsyncHarness(operator(cache=LookupCache(), function=Patient()), record_type=INT) as harness:
+        harness.push([1, 11, 21, 2])
+        assert harness.calls.records == [1, 2]
+        harness.answer(2, "two", "zwei")
+        harness.advance_time(1_000)
+        harness.go_on()
+        assert (harness.calls.cancelled, harness.calls.records) == ([1], [1, 1, 1])
+        harness.answer(1, "too late")
+        harness.answer(1, "one")
+        harness.push([31])
+        assert harness.calls.records == [1], "what was found is there for all that come then"
+        harness.answer(1, "one")
+        assert harness.events == [(1, "late 1"), *joined([11, 21, 2, 31])]
+
+
 def test_cached_records_do_not_overtake_those_that_wait() -> None:
     with AsyncHarness(operator(cache=LookupCache()), record_type=INT) as harness:
         harness.push([1])
