@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from .errors import ConfigurationError
 from .located_objects import LocatedObjects
@@ -37,18 +35,5 @@ def dispose_of(path: str, options: Mapping[str, str]) -> int:
 
     ConfigurationError: it is no savepoint, or there is none; ObjectStoreError."""
     directory = check_disposable(path)
-    local = "://" not in directory
-    if local and not Path(directory).is_dir():  # opening the store would create it
-        raise ConfigurationError(f"there is no savepoint at {directory}.")
     root = ObstoreObjects("memory://")
-    deleted = run_program(dispose(directory), LocatedObjects(root, lambda where: ObstoreObjects(where, options)))
-    if local:
-        _remove_empty(directory)
-    return deleted
-
-
-def _remove_empty(directory: str) -> None:
-    try:
-        os.rmdir(directory)
-    except OSError:
-        return  # somebody has put something there
+    return run_program(dispose(directory), LocatedObjects(root, lambda where: ObstoreObjects(where, options)))

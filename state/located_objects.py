@@ -3,17 +3,23 @@
 A name in a savepoint's directory that is given by a URL or an absolute path (savepoint_store.py) is that of an object
 there; every other name lies in the root, the checkpoint storage. Stores of other places are opened when they are first
 asked, with the same options, and kept.
+
+On a disk a savepoint is a directory, which looks like one to people though it is empty: reading makes none, and the
+last object that is deleted takes it with it.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from .objects import Delete, List, ListDetails, ObjectStore, Pause, StoredObject, StoreOp
+from .errors import ObjectNotFound
+from .objects import Delete, List, ListDetails, ObjectStore, Pause, Put, PutFile, StoredObject, StoreOp
 
 _ELSEWHERE = re.compile(r"(?P<location>(?:[a-z0-9+]+://|/).*savepoint-[^/-]{1,6}-[^/]+)/(?P<name>.*)", re.DOTALL)
 
@@ -32,23 +38,22 @@ class LocatedObjects:
             case Pause():
                 return self.root.execute(op)
             case Delete(names):
-                for store, own in self._by_store(names):
-                    store.execute(Delete(own))
+                for location, own in _by_location(names).items():
+                    if not _is_missing(location):
+                        self._store(location).execute(Delete(tuple(own)))
+                        _remove_empty(location)
                 return None
             case List(prefix) | ListDetails(prefix):
                 location, name = _split(prefix)
+                if _is_missing(location):
+                    return []
                 found = self._store(location).execute(type(op)(name))
                 return [_within(location, each) for each in found]
             case _:
                 location, name = _split(op.name)
+                if not isinstance(op, Put | PutFile) and _is_missing(location):
+                    raise ObjectNotFound(f"{op.name} is not there: there is no such directory.")
                 return self._store(location).execute(op if location is None else replace(op, name=name))
-
-    def _by_store(self, names: tuple[str, ...]) -> list[tuple[ObjectStore, tuple[str, ...]]]:
-        grouped: dict[str | None, list[str]] = {}
-        for name in names:
-            location, own = _split(name)
-            grouped.setdefault(location, []).append(own)
-        return [(self._store(location), tuple(own)) for location, own in grouped.items()]
 
     def _store(self, location: str | None) -> ObjectStore:
         if location is None:
@@ -63,6 +68,24 @@ class LocatedObjects:
 def _split(name: str) -> tuple[str | None, str]:
     match = _ELSEWHERE.fullmatch(name)
     return (None, name) if match is None else (match["location"], match["name"])
+
+
+def _by_location(names: tuple[str, ...]) -> dict[str | None, list[str]]:
+    grouped: dict[str | None, list[str]] = {}
+    for name in names:
+        location, own = _split(name)
+        grouped.setdefault(location, []).append(own)
+    return grouped
+
+
+def _is_missing(location: str | None) -> bool:
+    return location is not None and "://" not in location and not os.path.isdir(location)
+
+
+def _remove_empty(location: str | None) -> None:
+    if location is not None and "://" not in location:
+        with suppress(OSError):  # something is there, or somebody has removed it
+            os.rmdir(location)
 
 
 def _within(location: str | None, found: str | StoredObject) -> str | StoredObject:
