@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import psutil
 import pytest
 
 from penstock.jobmanager.startup import cluster_control, node_processes
-from penstock.jobmanager.startup.cluster_rest import answers, delete_cluster, settle_rest_port
+from penstock.jobmanager.startup.cluster_rest import answers, settle_rest_port
 from penstock.jobmanager.startup.cluster_state import ClusterFiles, ClusterState, running_clusters
 from penstock.jobmanager.startup.cluster_supervisor import Supervisor
 from penstock.jobmanager.startup.embedded_cluster import EmbeddedCluster, unclaimed
@@ -26,7 +25,7 @@ from penstock.runtime.cluster_options import RESUME_JOBS
 from penstock.runtime.config import Configuration
 
 if TYPE_CHECKING:
-    from conftest import Cluster, NewCluster, WaitFor
+    from conftest import Cluster, WaitFor
 
 # a cluster that lives, and comes back ---------------------------------------------------------------------------
 
@@ -111,35 +110,7 @@ def _running_again(cluster: Cluster, restarts: int) -> ClusterState | None:
     return state if state.phase == "running" and state.restarts > restarts else None
 
 
-def test_a_dispatcher_that_hangs_is_replaced(new_cluster: NewCluster, wait_for: WaitFor) -> None:
-    cluster = new_cluster(heartbeat__interval="200 ms", heartbeat__timeout="1 s", taskmanager__numberOfTaskSlots=1)
-    dispatcher = cluster.actor("Dispatcher")
-    dispatcher.suspend()
-    wait_for(lambda: not is_alive(dispatcher) and answers(cluster.address), "another one answers")
-    assert cluster.state().restarts == 0
-
-
 # its end --------------------------------------------------------------------------------------------------------
-
-
-def test_whoever_deletes_the_cluster_ends_it(new_cluster: NewCluster, wait_for: WaitFor) -> None:
-    cluster = new_cluster(taskmanager__numberOfTaskSlots=1)
-    known = cluster.processes()
-    assert delete_cluster(cluster.address)
-    wait_for(lambda: not cluster.files.is_claimed(), "the supervisor ends")
-    assert [process for process in known if is_alive(process)] == []
-    assert not cluster.files.directory.exists()
-
-
-def test_when_the_supervisor_is_killed_nothing_lives(new_cluster: NewCluster, wait_for: WaitFor) -> None:
-    cluster = new_cluster(taskmanager__numberOfTaskSlots=1)
-    known = cluster.processes()
-    os.kill(cluster.supervisor_pid, signal.SIGKILL)
-    wait_for(lambda: not any(is_alive(process) for process in known), "all processes end")
-    assert cluster_control.status(cluster.config) is None
-    again = new_cluster(taskmanager__numberOfTaskSlots=1)
-    wait_for(lambda: again.get("/overview")["slots-total"] == 1, "its slots are there")
-
 
 SCRIPT = """
     import os, signal, sys
@@ -171,22 +142,33 @@ def test_when_the_script_is_killed_its_cluster_goes_with_it(short_directory: Pat
 
 
 def test_in_the_background_it_stays_until_it_is_stopped(short_directory: Path) -> None:
-    config = Configuration(
-        {
-            "io.tmp.dirs": str(short_directory),
-            "cluster.id": "daemon",
-            "rest.port": 0,
-            "taskmanager.numberOfTaskSlots": 1,
-        }
-    ).merged(Configuration({"high-availability.storageDir": str(short_directory / "daemon")}))
-    started = cluster_control.start_in_background(config)
-    assert started.state is not None
-    assert answers(started.state.rest_url or "")
-    files = ClusterFiles.of(config)
-    known = node_processes.members(str(files.directory), started.state.keeper_pid)
-    assert cluster_control.stop(config) == started.state
-    assert [process for process in known if is_alive(process)] == []
-    assert not files.directory.exists()
+    """`penstock cluster start -d | tee log` must end. And who stops it by its address waits until it is gone."""
+    config = Configuration({"io.tmp.dirs": str(short_directory), "cluster.id": "daemon"})
+    options = ["-c", f"io.tmp.dirs={short_directory}", "-c", "cluster.id=daemon"]
+    others = ["-c", f"high-availability.storageDir={short_directory / 'store'}", "-c", "rest.port=0", "--slots", "1"]
+    penstock = [sys.executable, "-m", "penstock.api.command_line", "cluster"]
+    try:
+        started = subprocess.run([*penstock, "start", "-d", *options, *others], capture_output=True, timeout=100)
+        assert started.returncode == 0, started.stderr.decode()
+        (url,) = started.stdout.decode().split()
+        assert answers(url)
+        files = ClusterFiles.of(config)
+        state = files.read()
+        assert state is not None
+        assert state.rest_url == url
+        assert state in running_clusters(config)
+        known = [psutil.Process(state.pid), *node_processes.members(str(files.directory), state.keeper_pid)]
+        by_address = {**os.environ, "PENSTOCK_ADDRESS": url}
+        stopped = subprocess.run(
+            [*penstock, "stop", "--yes", *options[:2]], env=by_address, capture_output=True, timeout=100, check=True
+        )
+        assert f"the cluster at {url} has stopped" in stopped.stderr.decode()
+        assert state not in running_clusters(config)
+        assert [process for process in known if is_alive(process)] == []
+        assert not files.directory.exists()
+    finally:
+        if cluster_control.status(config) is not None:  # the test has failed
+            cluster_control.stop(config)
     with pytest.raises(ClusterError, match="no cluster 'daemon' runs on this machine"):
         cluster_control.stop(config)
 
@@ -314,24 +296,3 @@ def test_an_answer_calms_it() -> None:
     assert vigil.silent_ms(2_500) == 500
     assert vigil.remedy(2_999) is Remedy.NONE
     assert vigil.remedy(3_000) is Remedy.KILL
-
-
-def test_a_cluster_in_the_background_does_not_keep_its_starters_pipe(tmp_path: Path) -> None:
-    """`penstock cluster start -d | tee log` must end. And who stops it by its address waits until it is gone."""
-    options = ["-c", f"io.tmp.dirs={tmp_path}", "-c", "rest.port=0", "-c", "cluster.id=piped"]
-    penstock = [sys.executable, "-m", "penstock.api.command_line", "cluster"]
-    storage = ["-c", f"high-availability.storageDir={tmp_path / 'store'}"]
-    try:
-        started = subprocess.run([*penstock, "start", "-d", *options, *storage], capture_output=True, timeout=100)
-        assert started.returncode == 0, started.stderr.decode()
-        (url,) = started.stdout.decode().split()
-        directories = {"io.tmp.dirs": str(tmp_path)}
-        assert [state.rest_url for state in running_clusters(Configuration(directories))] == [url]
-        by_address = {**os.environ, "PENSTOCK_ADDRESS": url}
-        stopped = subprocess.run(
-            [*penstock, "stop", "--yes", *options[:2]], env=by_address, capture_output=True, timeout=100, check=True
-        )
-        assert f"the cluster at {url} has stopped" in stopped.stderr.decode()
-        assert running_clusters(Configuration(directories)) == []
-    finally:
-        subprocess.run([*penstock, "stop", "--yes", *options], capture_output=True, timeout=60)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SCRIPT = Path(__file__).with_name("golden_job.py")
 KEYS, LONG = 31, 1_000
 """As in the script."""
-ROWS, RATE = 120_000, 500
+ROWS, RATE = 60_000, 250
 """Without the gate it runs for two minutes; with it, for a second or two."""
 PATIENCE_S = 120.0
 """The machine may be busy with other things."""

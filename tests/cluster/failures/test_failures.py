@@ -10,6 +10,7 @@ import pytest
 from penstock.jobmanager.startup.node_processes import is_alive
 
 if TYPE_CHECKING:
+    import psutil
     from conftest import Golden, WaitFor
 
     from penstock.jobmanager.views import JobView
@@ -42,8 +43,50 @@ def is_from_copies(view: JobView) -> bool:
     return sum(one.total for one in restored) > 0 and all(one.local == one.total for one in restored)
 
 
-def test_the_job_master_is_killed(golden: Golden) -> None:
-    before = golden.view
+def test_dispatcher_and_task_manager_die_and_the_job_does_not_notice(golden: Golden, wait_for: WaitFor) -> None:
+    before, cluster = golden.view, golden.cluster
+    restarts, dispatcher = cluster.state().restarts, cluster.actor("Dispatcher")
+    dispatcher.kill()
+    dispatcher = another_one_answers(golden, dispatcher, wait_for)
+    dispatcher.suspend()
+    another_one_answers(golden, dispatcher, wait_for)
+    assert cluster.state().restarts == restarts, "one that is silent is killed, and nothing else"
+
+    manager, slots = cluster.actor("TaskManager"), golden.slots()
+    manager.kill()
+    wait_for(lambda: not is_alive(manager), "it is dead")
+    finds_its_slots(golden, slots, wait_for)
+    golden.in_mid_stream()
+    ended = golden.finish()
+    assert (ended.attempt, ended.generation) == (before.attempt, before.generation)
+
+
+def finds_its_slots(golden: Golden, slots: list[psutil.Process], wait_for: WaitFor) -> None:
+    """The next task manager: while there is none, REST shows what the last one said."""
+
+    def heard_ms() -> int:
+        return max((one["timeSinceLastHeartbeat"] for one in golden.rest.task_managers()), default=0)
+
+    before_ms = heard_ms()
+    wait_for(lambda: heard_ms() > before_ms, "the next one is heard")
+    wait_for(lambda: {slot.pid for slot in golden.slots()} == {slot.pid for slot in slots}, "its slots are found")
+
+
+def another_one_answers(golden: Golden, dispatcher: psutil.Process, wait_for: WaitFor) -> psutil.Process:
+    """It shows the job as it was before."""
+    wait_for(lambda: not is_alive(dispatcher), "it is dead")
+    golden.until(lambda view: view, "REST is back")
+    golden.in_mid_stream()
+    return golden.cluster.actor("Dispatcher")
+
+
+def test_a_slot_stands_still_and_then_the_job_master_is_killed(golden: Golden, wait_for: WaitFor) -> None:
+    before, slot = golden.view, golden.slots()[0]
+    slot.suspend()
+    wait_for(lambda: not is_alive(slot), "it is given up, and killed")
+    golden.restarted(before)
+    assert f"its process {slot.pid} has not answered for 5000 ms (heartbeat.timeout)" in golden.told()
+    before = golden.in_mid_stream().view
     golden.masters()[0].kill()
     after = golden.restarted(before)
     assert after.generation > before.generation
@@ -51,15 +94,22 @@ def test_the_job_master_is_killed(golden: Golden) -> None:
     golden.in_mid_stream().finish()
 
 
-def test_the_dispatcher_is_killed(golden: Golden, wait_for: WaitFor) -> None:
-    before, dispatcher = golden.view, golden.cluster.actor("Dispatcher")
-    dispatcher.kill()
-    wait_for(lambda: not is_alive(dispatcher), "it is dead")
-    after = golden.until(lambda view: view, "REST is back")
-    assert (after.attempt, after.generation) == (before.attempt, before.generation)
+def test_the_job_master_stands_still_until_another_one_leads_and_then_ray_is_killed(
+    golden: Golden, wait_for: WaitFor
+) -> None:
+    before, (sleeper,) = golden.view, golden.masters()
+    sleeper.suspend()
+    after = golden.restarted(before)
+    assert after.generation > before.generation
     golden.in_mid_stream()
-    ended = golden.finish()
-    assert (ended.attempt, ended.generation) == (before.attempt, before.generation)
+    sleeper.resume()
+    wait_for(lambda: not is_alive(sleeper), "the one that slept finds that it leads no more, and ends")
+    before = golden.in_mid_stream().view
+    assert (before.attempt, before.generation) == (after.attempt, after.generation)
+    golden.cluster.ray_process("gcs_server").kill()
+    after = golden.restarted(before)
+    assert after.generation > before.generation
+    golden.in_mid_stream().finish()
 
 
 @pytest.mark.long
@@ -72,51 +122,12 @@ def test_dispatcher_and_job_master_are_killed(golden: Golden) -> None:
     golden.in_mid_stream().finish()
 
 
-def test_the_task_manager_is_killed(golden: Golden, wait_for: WaitFor) -> None:
-    before, manager, slots = golden.view, golden.cluster.actor("TaskManager"), golden.slots()
-    manager.kill()
-    wait_for(lambda: not is_alive(manager), "it is dead")
-    wait_for(lambda: {slot.pid for slot in golden.slots()} == {slot.pid for slot in slots}, "its slots are found")
-    golden.in_mid_stream()
-    ended = golden.finish()
-    assert ended.attempt == before.attempt
-
-
 @pytest.mark.long
 def test_the_task_manager_stands_still(golden: Golden, wait_for: WaitFor) -> None:
     before, manager, slots = golden.view, golden.cluster.actor("TaskManager"), golden.slots()
     manager.suspend()
     wait_for(lambda: not is_alive(manager), "it is given up, and killed")
-    wait_for(lambda: {slot.pid for slot in golden.slots()} == {slot.pid for slot in slots}, "its slots are found")
+    finds_its_slots(golden, slots, wait_for)
     golden.in_mid_stream()
     ended = golden.finish()
     assert ended.attempt == before.attempt
-
-
-def test_a_slot_stands_still(golden: Golden, wait_for: WaitFor) -> None:
-    before, slot = golden.view, golden.slots()[0]
-    slot.suspend()
-    wait_for(lambda: not is_alive(slot), "it is given up, and killed")
-    golden.restarted(before)
-    assert f"its process {slot.pid} has not answered for 5000 ms (heartbeat.timeout)" in golden.told()
-    golden.in_mid_stream().finish()
-
-
-def test_the_job_master_stands_still_until_another_one_leads(golden: Golden, wait_for: WaitFor) -> None:
-    before, (sleeper,) = golden.view, golden.masters()
-    sleeper.suspend()
-    after = golden.restarted(before)
-    assert after.generation > before.generation
-    golden.in_mid_stream()
-    sleeper.resume()
-    wait_for(lambda: not is_alive(sleeper), "the one that slept finds that it leads no more, and ends")
-    ended = golden.in_mid_stream().finish()
-    assert (ended.attempt, ended.generation) == (after.attempt, after.generation)
-
-
-def test_ray_itself_is_killed(golden: Golden) -> None:
-    before = golden.view
-    golden.cluster.ray_process("gcs_server").kill()
-    after = golden.restarted(before)
-    assert after.generation > before.generation
-    golden.in_mid_stream().finish()

@@ -36,6 +36,7 @@ def test_a_job_outlives_its_clusters(
     known = second.processes()
     os.kill(second.supervisor_pid, signal.SIGKILL)
     wait_for(lambda: not any(is_alive(process) for process in known), "all processes end")
+    assert cluster_control.status(second.config) is None
 
     third = new_cluster(**golden_settings)
     again = golden.moved(third).in_mid_stream().view
