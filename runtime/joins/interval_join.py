@@ -117,11 +117,12 @@ class IntervalJoinOperator(KeysOfTwoInputs, KeyedOperator):
         if not len(batch):
             return batch
         times = batch.timestamps()
-        if not batch.has_timestamps or (times == NO_TIMESTAMP).any():
+        if (times == NO_TIMESTAMP).any():
+            record = shown(batch.keep([int(times.argmin())]).rows()[0])
             raise RecordTypeError(
-                f"operator '{self.context.operator_name}': a record of the {_NAMES[side]} side has no timestamp, which "
-                "an interval join needs; give the source a WatermarkStrategy with a timestamp assigner, or call "
-                "assign_timestamps_and_watermarks(...)"
+                f"operator '{self.context.operator_name}': an interval join needs timestamps, and the record {record} "
+                f"of the {_NAMES[side]} side has none; give the source a WatermarkStrategy with a timestamp assigner, "
+                "or call assign_timestamps_and_watermarks(...)"
             )
         if (times > MAX_TIMESTAMP - self._reach[side]).any():
             raise RecordTypeError(

@@ -67,10 +67,11 @@ def by_start(starts: Sequence[Int64Array]) -> Iterator[tuple[int, Positions]]:
 def event_times(batch: Batch, operator_name: str, end_of_time: bool = False) -> Int64Array:
     """The records' timestamps. RecordTypeError when one has none; or the last of all, unless `end_of_time`."""
     times = batch.timestamps()
-    if not batch.has_timestamps or times.min(initial=0) == NO_TIMESTAMP:
+    if times.min(initial=0) == NO_TIMESTAMP:
+        record = shown(batch.keep([int(times.argmin())]).rows()[0])
         raise RecordTypeError(
-            f"operator '{operator_name}': a record has no timestamp, which event-time windows need; give the source a "
-            "WatermarkStrategy with a timestamp assigner, or call assign_timestamps_and_watermarks(...)"
+            f"operator '{operator_name}': event-time windows need timestamps, and the record {record} has none; give "
+            "the source a WatermarkStrategy with a timestamp assigner, or call assign_timestamps_and_watermarks(...)"
         )
     if not end_of_time and times.max(initial=0) == MAX_TIMESTAMP:
         raise at_the_end_of_time(batch, operator_name)
