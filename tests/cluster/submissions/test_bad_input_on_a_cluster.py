@@ -359,6 +359,11 @@ def test_a_store_that_cannot_be_used_at_submission(project: Project, bad_store: 
     assert len(told.err) < 2_000
 
 
+@pytest.mark.parametrize(
+    "bad_store",
+    ["wrong key", *(pytest.param(what, marks=pytest.mark.long) for what in ("no bucket", "nobody there"))],
+    indirect=True,
+)
 def test_a_cluster_whose_store_cannot_be_used(
     lonely_project: Project, short_directory: Path, bad_store: tuple[dict[str, str], str]
 ) -> None:
