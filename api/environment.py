@@ -28,7 +28,7 @@ from .interruption import interrupted
 from .job_options import job_options
 from .resources import SlotSharingGroup, register, slot_groups
 from .runtime_mode import RuntimeExecutionMode, problems_of_mode, resolved_mode
-from .steps import Pipeline, Step, Upstream, freeze, with_upstream
+from .steps import Pipeline, Step, Upstream, freeze, unread, with_upstream
 from .streams import DataStream
 
 if TYPE_CHECKING:
@@ -292,6 +292,8 @@ class StreamExecutionEnvironment:
         from .targets import bound_to_this_process, start_job
 
         graph, config = self.job_graph(job_name), self.configuration
+        if names := unread(self._pending()):
+            session.say(f"warning: nothing reads the results of {names}: call sink_to(…) or print() to see them")
         if session.capturing is not None:
             session.capturing(graph, config, self._code, self._pending())
         job = start_job(graph, config, bound_to_this_process(self._pending()), self._code)

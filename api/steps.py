@@ -169,6 +169,12 @@ def with_upstream(steps: Sequence[Step]) -> list[Step]:
     return [found[id_] for id_ in sorted(found)]
 
 
+def unread(steps: Sequence[Step]) -> str:
+    """Names of those that have results, and neither a reader nor an end; empty if there are none."""
+    read = {upstream.step.id for step in steps for upstream in step.inputs}
+    return ", ".join(f"'{step.name}'" for step in steps if step.sink is None and step.id not in read)
+
+
 def freeze(
     steps: Sequence[Step], parallelism: int, max_parallelism: int, groups: SlotGroups, *, batch_mode: bool
 ) -> list[Transformation]:

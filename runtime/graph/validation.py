@@ -64,10 +64,6 @@ def warnings_of(transformations: Sequence[Transformation]) -> list[str]:
             f"no uid is set for {_listed(unnamed)}: state is found again by the position in the pipeline; "
             "call .uid('…') to be free to change it"
         )
-    read = {edge.upstream.id for each in transformations for edge in each.inputs}
-    dropped = [each.name for each in transformations if each.sink is None and each.id not in read]
-    if dropped:
-        found.append(f"nothing reads the results of {_listed(dropped)}: call sink_to(…) or print() to see them")
     twice = [name for name, times in Counter(each.name for each in transformations).items() if times > 1]
     if twice:
         found.append(f"several operators are called {_listed(twice)}: metrics and messages cannot tell them apart")
