@@ -20,8 +20,10 @@ import numpy as np
 
 from ...state.backend import VOID_NAMESPACE, ValueState
 from ...state.descriptors import ValueStateDescriptor
+from ...state.handles import CachedValueState
 from ..operators.operator import OperatorContext, RestoredState
 from ..operators.user_code import raise_user_error, shown
+from .evaluations import Folding
 from .incoming import Incoming
 from .session_windows import SessionWindows
 from .trigger import TriggerResult
@@ -166,6 +168,16 @@ class SessionOperator(WindowOperator):
         self._sessions.update(sessions or None)
 
     # time
+
+    def _on_timers(self, timestamp: int, keys: list[Any], number: int, event_time: bool) -> None:
+        """What these keys have, and have perhaps not used for long, comes into the cache with one look below it."""
+        if len(keys) > 1:
+            self.backend.set_namespace(VOID_NAMESPACE)
+            cast(CachedValueState[Any], self._sessions).values_of(keys)
+            if isinstance(self.evaluation, Folding):
+                self.backend.set_namespace(number)
+                self.evaluation.contents_of(keys)
+        super()._on_timers(timestamp, keys, number, event_time)
 
     def _on_timer(self, timestamp: int, key: Any, number: int, event_time: bool) -> None:
         sessions = self._sessions_of(key)
