@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from .api.resources import SlotSharingGroup
     from .api.runtime_mode import RuntimeExecutionMode
     from .api.salting import salted
-    from .runtime.aggregates import avg, count, max, min, sum
+    from .runtime.aggregation.aggregates import avg, count, max, min, sum
+    from .runtime.aggregation.distributions import histogram, stddev, variance
+    from .runtime.aggregation.kept_values import bottom_k, collect, count_distinct, first, last, top_k
+    from .runtime.aggregation.sketches import approx_count_distinct, median, percentile
     from .runtime.async_functions import AsyncFunction, AsyncRetryStrategy, LookupFunction
     from .runtime.changelog import Change, ChangelogMode, RowKind
-    from .runtime.config import Configuration
+    from .runtime.configuration.config import Configuration
     from .runtime.connected_functions import (
         BroadcastProcessFunction,
         CoFlatMapFunction,
@@ -34,7 +37,8 @@ if TYPE_CHECKING:
         KeyedBroadcastProcessFunction,
         KeyedCoProcessFunction,
     )
-    from .runtime.distributions import histogram, stddev, variance
+    from .runtime.event_time.watermark_generators import WatermarkGenerator
+    from .runtime.event_time.watermarks import WatermarkStrategy
     from .runtime.functions import (
         AggregateFunction,
         FilterFunction,
@@ -50,15 +54,11 @@ if TYPE_CHECKING:
     )
     from .runtime.joins.functions import CoGroupFunction, FlatJoinFunction, JoinFunction, ProcessJoinFunction
     from .runtime.joins.lookup_cache import LookupCache
-    from .runtime.kept_values import bottom_k, collect, count_distinct, first, last, top_k
     from .runtime.operator_state import (
         CheckpointedFunction,
         FunctionInitializationContext,
         FunctionSnapshotContext,
     )
-    from .runtime.sketches import approx_count_distinct, median, percentile
-    from .runtime.watermark_generators import WatermarkGenerator
-    from .runtime.watermarks import WatermarkStrategy
     from .runtime.windows.all_windows import AllWindowFunction, ProcessAllWindowFunction
     from .runtime.windows.assigner import MergingWindowAssigner, WindowAssigner
     from .runtime.windows.calendar_windows import CalendarEventTimeWindows, CalendarProcessingTimeWindows
@@ -90,8 +90,8 @@ if TYPE_CHECKING:
         ReducingStateDescriptor,
         ValueStateDescriptor,
     )
+    from .state.serialization.type_descriptions import renamed_from
     from .state.ttl_config import StateTtlConfig
-    from .state.type_descriptions import renamed_from
 
 __version__: str
 
@@ -202,10 +202,10 @@ _HOMES = {
     ".api.salting": ("salted",),
     ".api.resources": ("SlotSharingGroup",),
     ".api.runtime_mode": ("RuntimeExecutionMode",),
-    ".runtime.aggregates": ("avg", "count", "max", "min", "sum"),
+    ".runtime.aggregation.aggregates": ("avg", "count", "max", "min", "sum"),
     ".runtime.async_functions": ("AsyncFunction", "AsyncRetryStrategy", "LookupFunction"),
     ".runtime.changelog": ("Change", "ChangelogMode", "RowKind"),
-    ".runtime.config": ("Configuration",),
+    ".runtime.configuration.config": ("Configuration",),
     ".runtime.connected_functions": (
         "BroadcastProcessFunction",
         "CoFlatMapFunction",
@@ -214,7 +214,7 @@ _HOMES = {
         "KeyedBroadcastProcessFunction",
         "KeyedCoProcessFunction",
     ),
-    ".runtime.distributions": ("histogram", "stddev", "variance"),
+    ".runtime.aggregation.distributions": ("histogram", "stddev", "variance"),
     ".runtime.functions": (
         "AggregateFunction",
         "FilterFunction",
@@ -228,13 +228,13 @@ _HOMES = {
         "RuntimeContext",
         "WindowFunction",
     ),
-    ".runtime.kept_values": ("bottom_k", "collect", "count_distinct", "first", "last", "top_k"),
+    ".runtime.aggregation.kept_values": ("bottom_k", "collect", "count_distinct", "first", "last", "top_k"),
     ".runtime.joins.functions": ("CoGroupFunction", "FlatJoinFunction", "JoinFunction", "ProcessJoinFunction"),
     ".runtime.joins.lookup_cache": ("LookupCache",),
     ".runtime.operator_state": ("CheckpointedFunction", "FunctionInitializationContext", "FunctionSnapshotContext"),
-    ".runtime.watermark_generators": ("WatermarkGenerator",),
-    ".runtime.sketches": ("approx_count_distinct", "median", "percentile"),
-    ".runtime.watermarks": ("WatermarkStrategy",),
+    ".runtime.event_time.watermark_generators": ("WatermarkGenerator",),
+    ".runtime.aggregation.sketches": ("approx_count_distinct", "median", "percentile"),
+    ".runtime.event_time.watermarks": ("WatermarkStrategy",),
     ".runtime.windows.all_windows": ("AllWindowFunction", "ProcessAllWindowFunction"),
     ".runtime.windows.assigner": ("MergingWindowAssigner", "WindowAssigner"),
     ".runtime.windows.calendar_windows": ("CalendarEventTimeWindows", "CalendarProcessingTimeWindows"),
@@ -267,7 +267,7 @@ _HOMES = {
         "ValueStateDescriptor",
     ),
     ".state.ttl_config": ("StateTtlConfig",),
-    ".state.type_descriptions": ("renamed_from",),
+    ".state.serialization.type_descriptions": ("renamed_from",),
 }
 """Where each name lives; the imports above say the same to type checkers (tests/structure/test_facade.py compares)."""
 

@@ -17,8 +17,8 @@ import sys
 from pathlib import Path, PurePosixPath
 
 from ..state.errors import PipelineError
-from ..taskmanager.archives import TAR_FILES, check_archive, unpack_archive
-from ..taskmanager.user_code import UserCode, unpacked_archives
+from ..taskmanager.processes.archives import TAR_FILES, check_archive, unpack_archive
+from ..taskmanager.processes.user_code import UserCode, unpacked_archives
 
 ARCHIVES = (".zip", ".whl", ".egg")
 SENT = "penstock-archives"

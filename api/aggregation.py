@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..runtime.aggregates import Aggregate, RowAggregates
-from ..runtime.annotations import arrow_field_type
-from ..runtime.field_types import FieldType
+from ..runtime.aggregation.aggregates import Aggregate, RowAggregates
 from ..runtime.functions import ProcessWindowFunction, WindowContext
 from ..runtime.keys import KeyByColumns, KeySelector, alike_in_columns
-from ..runtime.nested_types import Struct
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import OpaqueType, RecordType, RowType, ScalarType, record_type_of
-from ..runtime.shapes import DictShape
+from ..runtime.records.annotations import arrow_field_type
+from ..runtime.records.field_types import FieldType
+from ..runtime.records.nested_types import Struct
+from ..runtime.records.record_types import OpaqueType, RecordType, RowType, ScalarType, record_type_of
+from ..runtime.records.shapes import DictShape
 from ..runtime.windows.all_windows import no_key
 from ..runtime.windows.assigners import TimeWindow, TumblingEventTimeWindows, WindowAssigner
 from ..state.errors import PipelineError

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..runtime.async_functions import AsyncRetryStrategy
 from ..runtime.operator_state import CheckpointedFunction
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import RecordType
+from ..runtime.records.record_types import RecordType
 from ..runtime.units import parse_duration_ms
 from ..state.errors import PipelineError
 from .checks import check_arguments, named
@@ -21,8 +21,8 @@ from .signatures import display_name, implementation, is_async, returned_type, y
 from .streams import DataStream
 
 if TYPE_CHECKING:
+    from ..runtime.configuration.options import Duration
     from ..runtime.operators.async_io import AsyncSettings
-    from ..runtime.options import Duration
 
 LARGEST_CAPACITY = 1_000_000
 """Records that are held back are in memory, and in every checkpoint."""

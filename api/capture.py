@@ -25,12 +25,12 @@ import msgspec
 
 from ..jobmanager.cluster.capture import OUTCOME, REQUEST, CaptureOutcome, CaptureRequest
 from ..jobmanager.cluster.user_process import end, put
-from ..runtime.config import Configuration
+from ..runtime.configuration.config import Configuration
 from ..runtime.graph.describe import describe, plan
 from ..runtime.graph.job_graph import JobGraph
 from ..runtime.tracebacks import user_traceback
 from ..state.errors import PenstockError
-from ..state.pickling import dumps
+from ..state.serialization.pickling import dumps
 from . import session
 from .added_code import AddedCode
 from .failures import missing_module

@@ -11,7 +11,7 @@ from ..runtime.hints import with_options
 from ..runtime.keys import KeyByColumns, KeySelector
 from ..runtime.operators.operator import Operator
 from ..runtime.operators.running import state_type
-from ..runtime.record_types import OpaqueType, RecordType, record_type_of
+from ..runtime.records.record_types import OpaqueType, RecordType, record_type_of
 from ..state.errors import PipelineError
 from ..state.ttl_config import StateTtlConfig
 from .checks import check_shape
@@ -19,8 +19,8 @@ from .steps import Configurable, Upstream
 
 if TYPE_CHECKING:
     from ..runtime.async_functions import AsyncRetryStrategy
+    from ..runtime.configuration.options import Duration
     from ..runtime.joins.lookup_cache import LookupCache
-    from ..runtime.options import Duration
     from .streams import DataStream
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ..runtime.functions import Function, OutputTag, why_not_called_with
-from ..runtime.record_types import RecordType
+from ..runtime.records.record_types import RecordType
 from ..state.errors import PipelineError
 from .signatures import display_name, is_async
 
 if TYPE_CHECKING:
-    from ..runtime.watermarks import WatermarkStrategy
+    from ..runtime.event_time.watermarks import WatermarkStrategy
 
 
 def is_expression(value: Any) -> bool:
@@ -118,7 +118,7 @@ def check_strategy(
 ) -> None:
     """PipelineError for what is no strategy, for a timestamp column that is not there or holds no points in time, for
     watermarks of timestamps that nobody gives, and for what cannot be aligned. timed: the source gives timestamps."""
-    from ..runtime.watermarks import WatermarkStrategy
+    from ..runtime.event_time.watermarks import WatermarkStrategy
 
     if not isinstance(strategy, WatermarkStrategy):
         raise PipelineError(f"a WatermarkStrategy is needed, not {strategy!r}")

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from ..runtime.masking import masked
-from ..runtime.options import OPTIONS
+from ..runtime.configuration.masking import masked
+from ..runtime.configuration.options import OPTIONS
 from ..runtime.versions import own_versions
 from .commands import cluster, common, gc, jobs, run, savepoint_check, savepoints, state
 from .commands.common import ConfigFlag, Output, OutputFlag, telling

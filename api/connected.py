@@ -20,7 +20,7 @@ from ..runtime.graph.partitioning import Broadcast
 from ..runtime.key_types import KeyType
 from ..runtime.keys import KeyByColumns
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import OpaqueType, RecordType, RowType, record_type_of
+from ..runtime.records.record_types import OpaqueType, RecordType, RowType, record_type_of
 from ..state.descriptors import MapStateDescriptor
 from ..state.errors import PipelineError
 from .checks import check_shape, check_timer, named

@@ -1,7 +1,7 @@
 """StreamExecutionEnvironment: where a pipeline starts, is configured and is run.
 
 Configuration comes in layers: what the script sets here beats the flags of `penstock run`, which beat environment
-variables, which beat penstock.yaml, which beats the defaults (runtime/options.py lists every option).
+variables, which beat penstock.yaml, which beats the defaults (runtime/configuration/options.py lists every option).
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runtime import options
-from ..runtime.config import Configuration, load
+from ..runtime.configuration import options
+from ..runtime.configuration.config import Configuration, load
+from ..runtime.configuration.options import Duration
 from ..runtime.graph.chaining import build_job_graph
 from ..runtime.graph.describe import describe, plan
 from ..runtime.graph.job_graph import JobGraph
 from ..runtime.hints import with_options
 from ..runtime.operators.operator import Operator
-from ..runtime.options import Duration
-from ..runtime.record_types import record_type_of
+from ..runtime.records.record_types import record_type_of
 from ..state.errors import PenstockError, PipelineError
 from . import session, unexecuted
 from .added_code import AddedCode
@@ -34,7 +34,7 @@ from .streams import DataStream
 if TYPE_CHECKING:
     from ..connectors.formats.base import Format
     from ..runtime.connector import Source
-    from ..runtime.watermarks import WatermarkStrategy
+    from ..runtime.event_time.watermarks import WatermarkStrategy
     from .job_client import JobResult
     from .targets import Job
 
@@ -187,8 +187,8 @@ class StreamExecutionEnvironment:
         """The records of a connector. Without a strategy there are no watermarks before the end of input.
         PipelineError: what is given is no source."""
         from ..runtime.connector import Source
+        from ..runtime.event_time.watermarks import WatermarkStrategy
         from ..runtime.operators.source import SourceOperator
-        from ..runtime.watermarks import WatermarkStrategy
 
         check_connector(source, Source, "from_source takes a source first, like FileSource(path, Json())")
         strategy = WatermarkStrategy.no_watermarks() if watermark_strategy is None else watermark_strategy

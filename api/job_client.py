@@ -15,7 +15,7 @@ from ..connectors.collect import Collector
 from ..jobmanager.events import JobState, JobStatus
 from ..jobmanager.gateway import ConflictError, StateQuestion, UnavailableError
 from ..jobmanager.local_job import LocalJob
-from ..runtime.config import Configuration
+from ..runtime.configuration.config import Configuration
 from ..runtime.graph.describe import describe
 from ..runtime.graph.job_graph import JobGraph
 from ..state.errors import CheckpointError

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..runtime import cluster_options
-from ..runtime.config import Configuration
+from ..runtime.configuration import cluster_options
+from ..runtime.configuration.config import Configuration
 
 NOT_OF_A_JOB = frozenset({cluster_options.TARGET.key, cluster_options.ADDRESS.key})
 

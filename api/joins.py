@@ -15,7 +15,7 @@ from ..runtime.functions import OutputTag
 from ..runtime.graph.partitioning import Broadcast
 from ..runtime.keys import KeySelector
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import OpaqueType, RecordType
+from ..runtime.records.record_types import OpaqueType, RecordType
 from ..state.errors import ConfigurationError, PipelineError
 from .checks import check_shape, named
 from .connected import check_keys, key_names, second_inputs, two_input_stream
@@ -26,7 +26,7 @@ from .streams import DataStream
 from .windowed import Windowing, check_timestamps
 
 if TYPE_CHECKING:
-    from ..runtime.options import Duration
+    from ..runtime.configuration.options import Duration
     from ..runtime.windows.assigner import WindowAssigner
 
 Tags = tuple[OutputTag[Any] | None, OutputTag[Any] | None]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..runtime.graph.partitioning import Hash
 from ..runtime.keys import KeyByColumns, KeyByFunction, KeySelector
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import record_type_of
+from ..runtime.records.record_types import record_type_of
 from ..state.errors import KeyTypeError, PipelineError
 from .checks import check_field, check_process, check_shape, check_summed, named
 from .signatures import UNKNOWN, output_tags, return_annotation, yielded_type
@@ -16,8 +16,8 @@ from .steps import Upstream
 from .streams import DataStream
 
 if TYPE_CHECKING:
+    from ..runtime.configuration.options import Duration
     from ..runtime.functions import OutputTag
-    from ..runtime.options import Duration
     from ..runtime.windows.assigner import WindowAssigner
     from .joins import IntervalJoinedStreams
     from .windowed import WindowedStream

@@ -23,10 +23,10 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.batch_faces import FACES
 from ..runtime.functions import why_not_called_with
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import RecordType, record_type_of
+from ..runtime.records.batch_faces import FACES
+from ..runtime.records.record_types import RecordType, record_type_of
 from ..runtime.resources import resources_of
 from ..runtime.units import parse_duration_ms
 from ..state.errors import PipelineError
@@ -34,7 +34,7 @@ from .checks import check_shape
 from .signatures import display_name, is_async, yields
 
 if TYPE_CHECKING:
-    from ..runtime.options import Duration
+    from ..runtime.configuration.options import Duration
 
 BATCH_SIZE = 1_024
 LARGEST_CONCURRENCY = 10_000

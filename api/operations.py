@@ -85,7 +85,7 @@ class ReadsState(ABC):
 
 
 def _as_text(key: object) -> str:
-    """As state/written_keys.py reads it."""
+    """As state/savepoints/written_keys.py reads it."""
     return msgspec.json.encode(_plain(key)).decode()
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from ..runtime.units import format_size
 from ..state.errors import PipelineError
-from ..taskmanager.user_code import PATH_FILE
+from ..taskmanager.processes.user_code import PATH_FILE
 
 LEFT_OUT = (
     ".git", ".hg", ".svn", ".venv", "venv", "env", ".env", "__pycache__", ".penstock", ".cache", "node_modules",
@@ -226,6 +226,6 @@ def _sha256(path: Path) -> str:
 
 
 def _harmless(name: str) -> str:
-    """As the cluster keeps names (state/artefacts.py)."""
+    """As the cluster keeps names (state/store/artefacts.py)."""
     kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._+-") else "_" for letter in name)
     return kept.lstrip("._+-")[-90:] or "code"

@@ -27,7 +27,7 @@ from ..jobmanager.views import NEVER, CheckpointsView, ExceptionView, JobView, S
 from ..runtime.elements import MIN_WATERMARK
 from ..state.errors import JobFailedError
 from ..state.ids import Attempt, CheckpointId, VertexId
-from ..state.savepoint_store import located
+from ..state.savepoints.savepoint_store import located
 from . import interruption, session
 from .failures import FailureReports
 from .job_client import JobResult, stopping_on_signals

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Literal
 
-from ..runtime.config import Configuration
+from ..runtime.configuration.config import Configuration
+from ..runtime.configuration.options import RUNTIME_MODE
 from ..runtime.graph.validation import Problem
-from ..runtime.options import RUNTIME_MODE
 from .steps import Step
 
 Mode = Literal["streaming", "batch"]

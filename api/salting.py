@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..runtime.fields import field_getter
+from ..runtime.records.fields import field_getter
 from ..state.errors import PipelineError
 from ..state.key_groups import MAX_KEY_GROUPS, key_group
 

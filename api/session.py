@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ..jobmanager.job_states import JobState
 
 if TYPE_CHECKING:
-    from ..runtime.config import Configuration
+    from ..runtime.configuration.config import Configuration
     from ..runtime.graph.job_graph import JobGraph
     from .added_code import AddedCode
     from .job_client import JobResult

@@ -16,7 +16,7 @@ import typing
 from typing import Any, get_args, get_origin
 
 from ..runtime.functions import OutputTag
-from ..runtime.record_types import OpaqueType, RecordType, record_type_of
+from ..runtime.records.record_types import OpaqueType, RecordType, record_type_of
 from ..runtime.references import references
 
 UNKNOWN: Any = object()

@@ -19,7 +19,7 @@ from ..runtime.graph.transformations import Input, Transformation
 from ..runtime.graph.validation import Problem
 from ..runtime.hints import nearest, with_options
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import OPAQUE, OpaqueType, RecordType, record_type_of
+from ..runtime.records.record_types import OPAQUE, OpaqueType, RecordType, record_type_of
 from ..runtime.resources import NO_RESOURCES, Resources, resources_of
 from ..state.errors import PenstockError
 from .missing import Guiding

@@ -14,7 +14,7 @@ from ..runtime.functions import OutputTag
 from ..runtime.graph.partitioning import Broadcast, Custom, Forward, Global, Partitioning, Rebalance, Rescale
 from ..runtime.hints import with_options
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import OpaqueType, RecordType
+from ..runtime.records.record_types import OpaqueType, RecordType
 from ..state.errors import PipelineError
 from .changelogs import TableMethods
 from .checks import (
@@ -32,9 +32,9 @@ from .steps import Configurable, Step, Upstream
 
 if TYPE_CHECKING:
     from ..runtime.async_functions import AsyncRetryStrategy
+    from ..runtime.configuration.options import Duration
     from ..runtime.connector import Sink
-    from ..runtime.options import Duration
-    from ..runtime.watermarks import WatermarkStrategy
+    from ..runtime.event_time.watermarks import WatermarkStrategy
     from ..runtime.windows.assigner import WindowAssigner
     from ..state.descriptors import MapStateDescriptor
     from .collected import Collected

@@ -13,7 +13,7 @@ from ..runtime.changelog import ChangelogMode
 from ..runtime.functions import OutputTag
 from ..runtime.operators.operator import Operator
 from ..runtime.operators.running import state_type
-from ..runtime.record_types import OpaqueType, RecordType, record_type_of
+from ..runtime.records.record_types import OpaqueType, RecordType, record_type_of
 from ..state.errors import PipelineError
 from ..state.ttl_config import StateTtlConfig
 from .async_stream import Waiting, async_settings

@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..jobmanager.gateway import GraphRequest
-from ..runtime import cluster_options, options
-from ..runtime.config import Configuration
+from ..runtime.configuration import cluster_options, options
+from ..runtime.configuration.config import Configuration
 from ..runtime.graph.job_graph import JobGraph
 from ..runtime.versions import own_versions
 from ..state.errors import ConfigurationError, PipelineError
-from ..state.pickling import dumps
+from ..state.serialization.pickling import dumps
 from . import session
 from .added_code import AddedCode
 from .job_client import JobClient, announce

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any
 
-from ..runtime.aggregates import Aggregate as NamedAggregate
-from ..runtime.aggregates import RowAggregates
+from ..runtime.aggregation.aggregates import Aggregate as NamedAggregate
+from ..runtime.aggregation.aggregates import RowAggregates
 from ..runtime.keys import KeyByColumns, KeyByFunction
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import OPAQUE, RecordType, record_type_of
+from ..runtime.records.record_types import OPAQUE, RecordType, record_type_of
 from ..runtime.windows.evaluations import Aggregate, Folding, accumulator_type
 from ..runtime.windows.time_windows import TumblingEventTimeWindows
 from ..runtime.windows.two_phase import OF_PARTIALS, LocalWindowOperator, check_two_phase, partial_type

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from ..runtime.functions import OutputTag
 from ..runtime.keys import KeyByFunction
 from ..runtime.operators.operator import Operator
-from ..runtime.record_types import RecordType
+from ..runtime.records.record_types import RecordType
 from ..runtime.units import parse_duration_ms
 from ..state.errors import PipelineError
 from .checks import check_shape, check_tag, named
@@ -18,8 +18,8 @@ from .steps import with_upstream
 from .streams import DataStream
 
 if TYPE_CHECKING:
-    from ..runtime.aggregates import Aggregate
-    from ..runtime.options import Duration
+    from ..runtime.aggregation.aggregates import Aggregate
+    from ..runtime.configuration.options import Duration
     from ..runtime.windows.assigner import WindowAssigner
     from ..runtime.windows.evaluations import Evaluation, Folding
     from ..runtime.windows.evictors import Evictor

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
-from penstock.taskmanager.tls import TlsFiles
+from penstock.taskmanager.exchange.tls import TlsFiles
 
 WAIT_S = 60.0
 

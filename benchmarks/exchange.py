@@ -15,16 +15,16 @@ from collections import deque
 
 from penstock.runtime.batch import Batch
 from penstock.runtime.clock import SystemClock
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.state.ids import Attempt, SlotId
-from penstock.taskmanager.alignment import BarrierAligner
 from penstock.taskmanager.deployment import FLUSH_BYTES
-from penstock.taskmanager.gate import Data, InputChannel, InputGate
-from penstock.taskmanager.local_transport import LocalTransport
+from penstock.taskmanager.exchange.alignment import BarrierAligner
+from penstock.taskmanager.exchange.gate import Data, InputChannel, InputGate
+from penstock.taskmanager.exchange.local_transport import LocalTransport
+from penstock.taskmanager.exchange.partitioners import ToOne
+from penstock.taskmanager.exchange.transport import Frame
+from penstock.taskmanager.exchange.writers import OutputChannel, OutputOptions, RecordWriter, Writers
 from penstock.taskmanager.messages import ChannelId
-from penstock.taskmanager.partitioners import ToOne
-from penstock.taskmanager.transport import Frame
-from penstock.taskmanager.writers import OutputChannel, OutputOptions, RecordWriter, Writers
 
 LIMIT_US = 50.0
 WINDOW = 1 << 20

@@ -30,15 +30,15 @@ import psutil
 
 from penstock.runtime.clock import SystemClock
 from penstock.state.backend_factory import create_keyed_backend
-from penstock.state.checkpoint_store import CheckpointStore
-from penstock.state.counted_objects import CountedObjects
 from penstock.state.descriptors import ValueStateDescriptor
 from penstock.state.ids import Attempt, CheckpointId, JobId, new_nonce
 from penstock.state.key_groups import KeyGroupRange
-from penstock.state.keyed_backend import BackendOptions, RowBackend
-from penstock.state.objects import run_program
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.state.packing import SubtaskUploads
+from penstock.state.rows.keyed_backend import BackendOptions, RowBackend
+from penstock.state.store.checkpoint_store import CheckpointStore
+from penstock.state.store.counted_objects import CountedObjects
+from penstock.state.store.objects import run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
+from penstock.state.store.packing import SubtaskUploads
 
 VALUE_BYTES = 400
 BATCH = 500

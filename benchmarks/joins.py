@@ -35,7 +35,7 @@ from penstock.runtime.joins.regular_join import RegularJoinOperator
 from penstock.runtime.joins.window_join import window_join_operator
 from penstock.runtime.keys import KeyByColumns
 from penstock.runtime.operators.operator import Operator
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.runtime.windows.assigners import TumblingEventTimeWindows
 from penstock.testing.harness import BackendKind, OperatorHarness
 

@@ -30,15 +30,15 @@ from rocksdict import Rdict, WriteOptions
 from row_store import no_uploads
 
 from penstock.runtime.clock import SystemClock
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration.config import Configuration
 from penstock.state.backend import KeyedStateBackend, ValueState
 from penstock.state.backend_factory import create_keyed_backend
-from penstock.state.cell_weight import CacheShares
 from penstock.state.descriptors import ValueStateDescriptor
 from penstock.state.key_groups import KeyGroupRange
-from penstock.state.rocksdb_options import database_options
-from penstock.taskmanager.memory_budget import backend_options, memory_budget
-from penstock.taskmanager.process_metrics import rss_bytes
+from penstock.state.rows.cell_weight import CacheShares
+from penstock.state.rows.rocksdb_options import database_options
+from penstock.taskmanager.processes.memory_budget import backend_options, memory_budget
+from penstock.taskmanager.processes.process_metrics import rss_bytes
 
 VALUE_BYTES = 1_000
 BATCH = 1_000

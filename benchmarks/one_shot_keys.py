@@ -32,21 +32,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration.config import Configuration
 from penstock.runtime.functions import KeyedProcessFunction, RuntimeContext
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.operators.keyed_process import KeyedProcessOperator
 from penstock.runtime.operators.operator import Operator
-from penstock.runtime.record_types import OPAQUE
+from penstock.runtime.records.record_types import OPAQUE
 from penstock.runtime.windows.building import window_operator
 from penstock.runtime.windows.evaluations import Reduce
 from penstock.runtime.windows.session_windows import EventTimeSessionWindows
 from penstock.state.descriptors import ValueStateDescriptor
-from penstock.state.obstore_objects import ObstoreObjects
 from penstock.state.snapshots import OperatorSnapshot
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.state.ttl_config import StateTtlConfig
-from penstock.taskmanager.memory_budget import memory_budget
-from penstock.taskmanager.process_metrics import rss_bytes
+from penstock.taskmanager.processes.memory_budget import memory_budget
+from penstock.taskmanager.processes.process_metrics import rss_bytes
 from penstock.testing.harness import OperatorHarness
 
 BATCH = 1_000

@@ -31,17 +31,17 @@ import obstore
 from obstore.store import S3Store
 
 from penstock.state.backend_factory import create_keyed_backend
-from penstock.state.checkpoint_store import CheckpointStore
 from penstock.state.descriptors import ValueStateDescriptor
-from penstock.state.downloads import PART_BYTES, Downloads
 from penstock.state.ids import Attempt, CheckpointId, JobId, new_nonce
 from penstock.state.key_groups import KeyGroupRange, key_group
-from penstock.state.keyed_backend import RowBackend
-from penstock.state.local_copies import LocalCopies
-from penstock.state.objects import OPS_AT_ONCE, run_program
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.state.packing import SubtaskUploads
+from penstock.state.rows.keyed_backend import RowBackend
 from penstock.state.snapshots import KeyedHandle
+from penstock.state.store.checkpoint_store import CheckpointStore
+from penstock.state.store.downloads import PART_BYTES, Downloads
+from penstock.state.store.local_copies import LocalCopies
+from penstock.state.store.objects import OPS_AT_ONCE, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
+from penstock.state.store.packing import SubtaskUploads
 
 JOB, CHECKPOINT = JobId("job"), CheckpointId(1)
 GROUPS = 128

@@ -20,11 +20,11 @@ import numpy as np
 
 import penstock as ps
 from penstock.api.aggregation import NamedColumns, fields_of
-from penstock.runtime.aggregates import Aggregate, RowAggregates
+from penstock.runtime.aggregation.aggregates import Aggregate, RowAggregates
 from penstock.runtime.batch import Batch
 from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.keys import KeyByFunction
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.runtime.windows.evaluations import Aggregate as AggregateEvaluation
 from penstock.runtime.windows.window_operator import WindowOperator
 from penstock.testing.harness import OperatorHarness

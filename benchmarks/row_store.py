@@ -35,9 +35,9 @@ from penstock.state.backend_factory import create_keyed_backend
 from penstock.state.descriptors import ListStateDescriptor, ValueStateDescriptor
 from penstock.state.ids import CheckpointId
 from penstock.state.key_groups import KeyGroupRange
-from penstock.state.keyed_backend import BackendOptions, RowBackend
-from penstock.state.rocksdb_options import database_options
-from penstock.state.row_store import Uploads
+from penstock.state.rows.keyed_backend import BackendOptions, RowBackend
+from penstock.state.rows.rocksdb_options import database_options
+from penstock.state.rows.row_store import Uploads
 
 BATCH = 1_000
 TURNS = 10

@@ -34,18 +34,18 @@ from bare_sockets import WAIT_S, Costs, Wanted, bare, bounce, drain
 from penstock.runtime.batch import Batch
 from penstock.runtime.clock import SystemClock
 from penstock.runtime.elements import EndOfInput
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.state.ids import Attempt, SlotId
-from penstock.taskmanager.alignment import BarrierAligner
 from penstock.taskmanager.deployment import FLUSH_BYTES
-from penstock.taskmanager.gate import AllEnded, Data, InputChannel, InputGate
+from penstock.taskmanager.exchange.alignment import BarrierAligner
+from penstock.taskmanager.exchange.gate import AllEnded, Data, InputChannel, InputGate
+from penstock.taskmanager.exchange.socket_transport import SocketTransport
+from penstock.taskmanager.exchange.tls import TlsFiles
+from penstock.taskmanager.exchange.transport import Frame
+from penstock.taskmanager.exchange.writers import OutputChannel, OutputOptions
 from penstock.taskmanager.mailbox import Mailbox
 from penstock.taskmanager.messages import ChannelId, SlotAddress
-from penstock.taskmanager.socket_transport import SocketTransport
 from penstock.taskmanager.task import STEP_NS
-from penstock.taskmanager.tls import TlsFiles
-from penstock.taskmanager.transport import Frame
-from penstock.taskmanager.writers import OutputChannel, OutputOptions
 
 LEAST_RATIO = 0.6
 """Of large batches to the bare copy."""

@@ -23,8 +23,8 @@ from penstock.state.backend_factory import create_keyed_backend
 from penstock.state.descriptors import ValueStateDescriptor
 from penstock.state.ids import CheckpointId
 from penstock.state.key_groups import KeyGroupRange
-from penstock.state.keyed_backend import BackendOptions, RowBackend
-from penstock.state.row_store import Uploads
+from penstock.state.rows.keyed_backend import BackendOptions, RowBackend
+from penstock.state.rows.row_store import Uploads
 from penstock.state.ttl_config import StateTtlConfig
 
 BATCH = 1_000

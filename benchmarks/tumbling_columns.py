@@ -19,17 +19,17 @@ import numpy as np
 import pyarrow as pa
 
 from penstock.api.aggregation import NamedColumns
-from penstock.runtime.aggregates import Aggregate, RowAggregates, avg, count, max, sum
+from penstock.runtime.aggregation.aggregates import Aggregate, RowAggregates, avg, count, max, sum
 from penstock.runtime.batch import Batch
 from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.keys import KeyByColumns
 from penstock.runtime.operators.operator import Operator
-from penstock.runtime.record_types import OPAQUE, SchemaType
+from penstock.runtime.records.record_types import OPAQUE, SchemaType
 from penstock.runtime.windows.assigners import TumblingEventTimeWindows
 from penstock.runtime.windows.columnar_windows import ColumnarWindowOperator
 from penstock.runtime.windows.evaluations import Aggregate as AggregateEvaluation
 from penstock.runtime.windows.window_operator import WindowOperator
-from penstock.state import kernels
+from penstock.state.columns import kernels
 from penstock.testing.harness import OperatorHarness
 
 AGGREGATES: dict[str, Aggregate] = {"n": count(), "total": sum("value"), "mean": avg("value"), "worst": max("delay")}

@@ -24,7 +24,7 @@ from jobs.spending import WINDOWS, Order, Spending, Spent
 
 from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.keys import KeyByColumns
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.runtime.windows.building import window_operator
 from penstock.runtime.windows.evaluations import Aggregate
 from penstock.testing.harness import OperatorHarness

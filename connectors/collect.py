@@ -27,7 +27,7 @@ from ..runtime.changelog import EVERYTHING, ChangelogMode, changes
 from ..runtime.connector import Committer, Sink, SinkWriter, WriterContext
 from ..state.errors import PipelineError
 from ..state.ids import CheckpointId
-from ..state.pickling import dumps
+from ..state.serialization.pickling import dumps
 
 COLLECT = "collect"
 """Kind of the operators that collect; each has its collector's name."""

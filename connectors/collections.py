@@ -28,7 +28,7 @@ from ..runtime.connector import (
     SplitEnumerator,
     SplitFinished,
 )
-from ..runtime.record_types import OPAQUE, OpaqueType, RecordType, record_type_of
+from ..runtime.records.record_types import OPAQUE, OpaqueType, RecordType, record_type_of
 from ..state.errors import PipelineError, RecordTypeError
 
 

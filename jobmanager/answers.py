@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..state.job_log import LogRecord
+from ..state.store.job_log import LogRecord
 from ..taskmanager import messages
 from . import state_queries
 from .attempt_setup import AttemptSetup, Step

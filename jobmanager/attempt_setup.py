@@ -19,13 +19,13 @@ import enum
 from collections.abc import Sequence
 from functools import partial
 
-from ..state.checkpoint_store import CheckpointStore, metadata_name
 from ..state.errors import DamagedCheckpointError, PenstockError
 from ..state.ids import Attempt, CheckpointId, JobId
-from ..state.job_log import AttemptStarted, JobLog
-from ..state.objects import Program
-from ..state.savepoint_store import is_savepoint, read_savepoint
+from ..state.savepoints.savepoint_store import is_savepoint, read_savepoint
 from ..state.snapshots import CheckpointMetadata
+from ..state.store.checkpoint_store import CheckpointStore, metadata_name
+from ..state.store.job_log import AttemptStarted, JobLog
+from ..state.store.objects import Program
 from .events import RunBlocking, RunProgram, SendToSlot, SetTimer
 from .execution_graph import SubtaskState
 from .options import RestoreRequest

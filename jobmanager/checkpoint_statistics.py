@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from ..runtime.graph.job_graph import JobGraph
 from ..state.ids import CheckpointId
-from ..state.savepoint_store import is_savepoint
+from ..state.savepoints.savepoint_store import is_savepoint
 from ..state.snapshots import SubtaskSnapshot
 from ..taskmanager.messages import SubtaskId
 from .checkpoint_coordinator import Checkpoint

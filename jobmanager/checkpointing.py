@@ -22,14 +22,14 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from ..state.checkpoint_store import CheckpointStore, metadata_name
 from ..state.errors import CheckpointError, ProtocolError
 from ..state.ids import Attempt, CheckpointId, JobId, SlotId
-from ..state.job_log import CheckpointCompleted as CheckpointLogged
-from ..state.job_log import SavepointTaken, SavepointWritten, StopDecided, SubsumedUpTo
-from ..state.retained_checkpoints import RetainedCheckpoints
-from ..state.savepoint_store import write_savepoint
+from ..state.savepoints.savepoint_store import write_savepoint
 from ..state.snapshots import CheckpointMetadata
+from ..state.store.checkpoint_store import CheckpointStore, metadata_name
+from ..state.store.job_log import CheckpointCompleted as CheckpointLogged
+from ..state.store.job_log import SavepointTaken, SavepointWritten, StopDecided, SubsumedUpTo
+from ..state.store.retained_checkpoints import RetainedCheckpoints
 from ..taskmanager.messages import (
     AbortCheckpoint,
     Acknowledge,

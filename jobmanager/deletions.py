@@ -2,7 +2,7 @@
 
 A deletion that fails, because the store does not serve for a while, is begun again when a checkpoint is completed:
 files pile up only as long as checkpoints fail, too. What was found to be deletable stays so: nothing refers to it again
-(state/garbage.py says why).
+(state/store/garbage.py says why).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..state.objects import Program
+from ..state.store.objects import Program
 from .events import RunProgram
 from .orders import Orders
 

@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from ..state.ids import Attempt, SlotId
-from ..state.job_log import Finished
+from ..state.store.job_log import Finished
 from ..taskmanager.messages import Cancel, FinishTasks, SubtaskId
 from .commits import NotCommittedError
 from .events import JobState, RunBlocking, RunProgram, SetTimer, Tag, TimerFired, WorkDone, WorkFailed

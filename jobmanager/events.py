@@ -31,7 +31,7 @@ from ..runtime.elements import MIN_WATERMARK
 from ..runtime.resources import NO_RESOURCES, Resources
 from ..state.errors import PenstockError
 from ..state.ids import Attempt, CheckpointId, SlotId, VertexId
-from ..state.objects import Program
+from ..state.store.objects import Program
 from ..taskmanager.messages import FromSlot, SlotAddress, ToSlot
 from .gateway import StateAnswer, StateQuestion
 from .job_states import JobState as JobState

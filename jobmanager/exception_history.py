@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..runtime.options import CANCEL_TIMEOUT
+from ..runtime.configuration.options import CANCEL_TIMEOUT
 from ..runtime.tracebacks import qualified_name, user_traceback
 from ..state.errors import PenstockError, UserCodeError
 from ..state.ids import Generation, SlotId

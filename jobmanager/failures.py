@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..runtime.graph.job_graph import JobGraph
-from ..state import pickling
 from ..state.errors import ConfigurationError, JobFailedError, PenstockError, ProtocolError, UserCodeError
+from ..state.serialization import pickling
 from ..taskmanager.messages import Failed
 from .exception_history import ExceptionHistory
 from .restarts import MAX_REMEMBERED_FAILURES, RestartStrategy, helped_by_restart

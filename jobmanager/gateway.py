@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..state.backend import VOID_NAMESPACE
-from ..state.cell_reads import CellRows
-from ..state.counted_objects import ObjectCounts
 from ..state.errors import PenstockError
 from ..state.ids import JobId, OperatorId
+from ..state.rows.cell_reads import CellRows
+from ..state.store.counted_objects import ObjectCounts
 from .views import DisposalOperation, JobOverview, JobView, LogFile, TaskManagerView
 
 
@@ -79,7 +79,7 @@ class GraphRequest:
 
     job_name: str
     graph: bytes
-    """Pickle of a runtime JobGraph (state/pickling.py)."""
+    """Pickle of a runtime JobGraph (state/serialization/pickling.py)."""
     config: dict[str, str]
     versions: dict[str, str]
     artefacts: tuple[str, ...] = ()
@@ -130,7 +130,7 @@ class StateQuestion:
     """Its uid or id, or its name if no other has it."""
     state: str
     key: str
-    """As state/written_keys.py reads it."""
+    """As state/savepoints/written_keys.py reads it."""
     entry: str | None = None
     """Of a map: only what stands under this key."""
     namespace: int = VOID_NAMESPACE

@@ -10,15 +10,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ..runtime import options
-from ..runtime.config import Configuration
-from ..state.checkpoint_store import CheckpointStore, metadata_name_of_path
+from ..runtime.configuration import options
+from ..runtime.configuration.config import Configuration
 from ..state.errors import CheckpointError, ConfigurationError
 from ..state.ids import JobId, new_job_id, new_nonce
-from ..state.job_registry import JobDescription, JobRecord, find_latest, register_job
-from ..state.objects import ObjectStore, run_program
-from ..state.savepoint_store import is_savepoint, located, read_savepoint
+from ..state.savepoints.savepoint_store import is_savepoint, located, read_savepoint
 from ..state.snapshots import CheckpointMetadata
+from ..state.store.checkpoint_store import CheckpointStore, metadata_name_of_path
+from ..state.store.job_registry import JobDescription, JobRecord, find_latest, register_job
+from ..state.store.objects import ObjectStore, run_program
 
 LATEST = "latest"
 

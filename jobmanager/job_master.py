@@ -27,10 +27,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from ..runtime.graph.job_graph import JobGraph
-from ..state import job_log
 from ..state.errors import DeposedError, PenstockError, ProtocolError
 from ..state.ids import Generation, JobId, SlotId
-from ..state.job_log import LogRecord
+from ..state.store import job_log
+from ..state.store.job_log import LogRecord
 from ..taskmanager import messages
 from ..taskmanager.messages import SubtaskId
 from . import events, leadership

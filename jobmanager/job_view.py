@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 
 from ..connectors.collect import COLLECT
-from ..runtime import options
+from ..runtime.configuration import options
+from ..runtime.configuration.masking import masked
 from ..runtime.graph.job_graph import Edge, Vertex
-from ..runtime.masking import masked
-from ..state.cluster_store import JobSubmission
 from ..state.ids import SlotId
+from ..state.store.cluster_store import JobSubmission
 from ..taskmanager.messages import SlotAddress, SubtaskId
 from .events import JobStatus
 from .exception_history import exception_view

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ..state.errors import ObjectStoreUnavailable
-from ..state.job_log import Finished, JobLog, LogRecord, SavepointTaken
+from ..state.store.job_log import Finished, JobLog, LogRecord, SavepointTaken
 from .events import Command, RunProgram, SetTimer
 from .log_care import LogCare
 

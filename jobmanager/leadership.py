@@ -32,7 +32,6 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..state.documents import seal, unseal
 from ..state.errors import (
     DamagedCheckpointError,
     DeposedError,
@@ -42,8 +41,9 @@ from ..state.errors import (
     ProtocolError,
 )
 from ..state.ids import Generation, JobId
-from ..state.job_log import Finished, JobLog, LeaderElected
-from ..state.objects import Get, Program, Put, with_retries
+from ..state.store.documents import seal, unseal
+from ..state.store.job_log import Finished, JobLog, LeaderElected
+from ..state.store.objects import Get, Program, Put, with_retries
 from .events import RunProgram, SetTimer, TimerFired, WorkDone, WorkFailed
 
 TAG = "leadership"

@@ -21,13 +21,13 @@ from ..runtime.clock import Clock
 from ..runtime.directories import LOCAL
 from ..runtime.resources import Resources
 from ..state.ids import JobId, SlotId, new_nonce
-from ..state.local_copies import LocalCopies
-from ..state.objects import ObjectStore
+from ..state.store.local_copies import LocalCopies
+from ..state.store.objects import ObjectStore
 from ..taskmanager.deployment import SlotServices
+from ..taskmanager.exchange.local_transport import LocalTransport
 from ..taskmanager.executor import ThreadExecutor
-from ..taskmanager.local_transport import LocalTransport
 from ..taskmanager.messages import FromSlot, ToSlot
-from ..taskmanager.rare_collections import rare_collections
+from ..taskmanager.processes.rare_collections import rare_collections
 from ..taskmanager.slot import Slot
 from . import events
 from .job_master import JobMaster

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ..runtime import options
-from ..runtime.config import Configuration
+from ..runtime.configuration import options
+from ..runtime.configuration.config import Configuration
 from ..runtime.graph.job_graph import JobGraph
 from ..state.errors import JobFailedError, KeyTypeError
 from ..state.ids import new_nonce
-from ..state.located_objects import LocatedObjects
-from ..state.objects import ObjectStore
-from ..state.obstore_objects import ObstoreObjects
-from ..state.savepoint_store import located
+from ..state.savepoints.savepoint_store import located
+from ..state.store.located_objects import LocatedObjects
+from ..state.store.objects import ObjectStore
+from ..state.store.obstore_objects import ObstoreObjects
 from .events import CancelRequested, JobState, JobStatus, SavepointRequested, StopRequested
 from .gateway import RefusedError, StateQuestion
 from .identity import identify, restored_metadata

@@ -1,4 +1,4 @@
-"""The leader keeps its job's log quick to read and bounded: hints, and deletions (state/log_positions.py). Pure.
+"""The leader keeps its job's log quick to read and bounded: hints, and deletions (state/store/log_positions.py). Pure.
 
 What is deleted has been in the log for `log_kept_ms`, by this master's own time: no clock of another process, and no
 time that was written down, is trusted (PROTOCOLS 2). So a master that leads for less than that deletes nothing, and the
@@ -14,8 +14,8 @@ from collections import deque
 from functools import partial
 
 from ..state.ids import JobId
-from ..state.job_log import log_entry_name
-from ..state.log_positions import MAX_TRIMMED, LogHint, last_milestone, trim, write_hint
+from ..state.store.job_log import log_entry_name
+from ..state.store.log_positions import MAX_TRIMMED, LogHint, last_milestone, trim, write_hint
 from .events import Command, RunProgram
 
 HINT_EVERY = 64

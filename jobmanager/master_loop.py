@@ -18,7 +18,7 @@ from ..runtime.clock import Clock, SystemClock
 from ..runtime.resources import Resources
 from ..state.errors import PenstockError
 from ..state.ids import SlotId
-from ..state.objects import ObjectStore
+from ..state.store.objects import ObjectStore
 from ..taskmanager.executor import ThreadExecutor
 from ..taskmanager.messages import ToSlot
 from . import events, leadership

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from ..runtime.connector import Sink
 from ..runtime.graph.job_graph import JobGraph
-from ..state import pickling
-from ..state.checkpoint_store import CheckpointStore
 from ..state.ids import JobId, OperatorId
-from ..state.job_log import JobLog
+from ..state.serialization import pickling
+from ..state.store.checkpoint_store import CheckpointStore
+from ..state.store.job_log import JobLog
 from .checkpointing import Checkpointing
 from .commits import Commits
 from .execution_graph import ExecutionGraph

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..runtime.graph.job_graph import JobGraph
+from ..taskmanager.exchange.partitioners import connected
 from ..taskmanager.messages import SubtaskId
-from ..taskmanager.partitioners import connected
 
 
 class Regions:

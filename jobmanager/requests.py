@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 
-from ..state.job_log import StopDecided
+from ..state.store.job_log import StopDecided
 from . import leadership
 from .attempt_setup import AttemptSetup
 from .events import JobState, SetTimer

@@ -30,9 +30,9 @@ from typing import Any, NoReturn
 
 from msgspec import MsgspecError
 
-from ..runtime import options
 from ..runtime.clock import SystemClock
-from ..runtime.config import Configuration
+from ..runtime.configuration import options
+from ..runtime.configuration.config import Configuration
 from ..runtime.graph.job_graph import ChainedOperator, JobGraph, Vertex
 from ..runtime.metrics import MetricGroup
 from ..runtime.operator_state import OperatorState
@@ -40,17 +40,17 @@ from ..runtime.operators.operator import Operator, OperatorContext, RestoredStat
 from ..runtime.operators.sink import SinkOperator
 from ..runtime.operators.source import SourceOperator
 from ..state.backend_factory import BackendOptions, create_keyed_backend
-from ..state.backend_meta import StateRegistry
-from ..state.column_snapshots import without_rows
+from ..state.columns.column_snapshots import without_rows
 from ..state.errors import IncompatibleStateError, PenstockError, ProtocolError, UserCodeError
 from ..state.ids import Attempt, CheckpointId, OperatorId
 from ..state.key_groups import KeyGroupRange
 from ..state.key_signatures import Signature
 from ..state.operator_state import RestoredElements
-from ..state.pickling import loads
+from ..state.rows.backend_meta import StateRegistry
+from ..state.savepoints.stored_state import states_of
+from ..state.serialization.pickling import loads
+from ..state.serialization.type_descriptions import Description
 from ..state.snapshots import CANONICAL, CheckpointMetadata, KeyedHandle, OperatorSnapshot, SplitSnapshot
-from ..state.stored_state import states_of
-from ..state.type_descriptions import Description
 from .restore import all_committables, not_in_job, plan_and_problems, refused_to_drop
 
 _MISREAD = (

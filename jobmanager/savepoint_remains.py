@@ -10,7 +10,7 @@ given up any more (checkpoint_coordinator.py), and of a master before by nobody,
 counts for nobody, wherever it comes from, and goes with the rest: without its files it would look like a savepoint.
 Directories have one owner, because no master takes up the name of another's. A job does not end while a
 document is being written (ending.py). What comes even later, or of a master that has died, `penstock gc` finds
-(state/garbage.py).
+(state/store/garbage.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 from functools import partial
 
 from ..state.ids import CheckpointId
-from ..state.savepoint_store import remove_unfinished
+from ..state.savepoints.savepoint_store import remove_unfinished
 from .deletions import Deletions
 
 

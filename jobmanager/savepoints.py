@@ -34,8 +34,8 @@ from dataclasses import replace
 from ..runtime.elements import Savepoint
 from ..state.errors import CheckpointError
 from ..state.ids import JobId
-from ..state.job_log import SavepointTaken, StopDecided, StopWithdrawn
-from ..state.savepoint_store import savepoint_path
+from ..state.savepoints.savepoint_store import savepoint_path
+from ..state.store.job_log import SavepointTaken, StopDecided, StopWithdrawn
 from .checkpoint_coordinator import Checkpoint, CheckpointCoordinator
 from .events import Command, SavepointRequested
 from .journal import Journal

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..runtime import options
-from ..runtime.cluster_options import EXCEPTION_HISTORY
-from ..runtime.config import Configuration
-from ..state.savepoint_store import located
+from ..runtime.configuration import options
+from ..runtime.configuration.cluster_options import EXCEPTION_HISTORY
+from ..runtime.configuration.config import Configuration
+from ..state.savepoints.savepoint_store import located
 from .options import CheckpointOptions, JobMasterOptions
 from .restarts import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
 

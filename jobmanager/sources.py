@@ -15,9 +15,9 @@ from typing import Any
 
 from ..runtime.connector import Source
 from ..runtime.graph.job_graph import JobGraph
-from ..state import pickling
 from ..state.errors import PenstockError, UserCodeError
 from ..state.ids import CheckpointId, OperatorId, SlotId, VertexId
+from ..state.serialization import pickling
 from ..taskmanager.messages import AssignSplits, SubtaskId
 from .events import RunBlocking, SetTimer
 from .execution_graph import ANSWERS_BARRIERS, ExecutionGraph

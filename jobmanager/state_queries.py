@@ -20,12 +20,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..runtime.graph.job_graph import ChainedOperator, Vertex
-from ..state.cell_reads import CellRead, CellRows
 from ..state.errors import PenstockError
 from ..state.ids import Attempt, OperatorId
 from ..state.key_groups import key_group, subtask_of
 from ..state.key_signatures import merged
-from ..state.written_keys import key_of_text
+from ..state.rows.cell_reads import CellRead, CellRows
+from ..state.savepoints.written_keys import key_of_text
 from ..taskmanager.messages import ReadState, StateRead, SubtaskId
 from .events import AnswerState, SetTimer, StateRequested
 from .execution_graph import ANSWERS_BARRIERS, ExecutionGraph, SubtaskState

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 
 from ..runtime.elements import MIN_WATERMARK
 from ..runtime.graph.job_graph import Vertex
-from ..state.counted_objects import ObjectCounts, summed
 from ..state.ids import SlotId
 from ..state.statistics import StateStatistics
+from ..state.store.counted_objects import ObjectCounts, summed
 from ..taskmanager.messages import SubtaskId, TaskReport
 from .events import VertexStatus
 from .execution_graph import ExecutionGraph

@@ -15,7 +15,7 @@ import xxhash
 
 from ..runtime.elements import MIN_WATERMARK
 from ..runtime.logs import LogFile as LogFile
-from ..state.counted_objects import ObjectCounts as ObjectCounts
+from ..state.store.counted_objects import ObjectCounts as ObjectCounts
 from ..taskmanager.views import SlotView as SlotView
 from ..taskmanager.views import SubtaskDetails as SubtaskDetails
 from ..taskmanager.views import TaskManagerView as TaskManagerView

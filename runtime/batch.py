@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .record_types import RecordType
+from .records.record_types import RecordType
 
 NO_TIMESTAMP = -(2**63)
 """The event timestamp of a record that has none (PROTOCOLS 20)."""

@@ -24,7 +24,7 @@ from .batch import Batch
 from .changelog import INSERTIONS, ChangelogMode
 from .clock import Clock
 from .metrics import MetricGroup
-from .record_types import RecordType
+from .records.record_types import RecordType
 
 S = TypeVar("S")
 """A connector's own split type: picklable, immutable."""

@@ -4,7 +4,7 @@
         logs/         one .log and one .out file per process (logs.py)
         code/         code of jobs, unpacked, by the hash of its content
         work/<slot>/  state of the running attempt; goes with the slot
-        local/<job>/<slot>/  copies of uploaded state (state/local_copies.py); outlive the slot for a while
+        local/<job>/<slot>/  copies of uploaded state (state/store/local_copies.py); outlive the slot for a while
         s/            Unix sockets
         lock          held, shared, by every process of the node as long as it lives (occupy)
 
@@ -31,8 +31,8 @@ import time
 from pathlib import Path
 
 from ..state.errors import ConfigurationError
-from .cluster_options import CLUSTER_ID, WORK_DIRECTORY
-from .config import Configuration
+from .configuration.cluster_options import CLUSTER_ID, WORK_DIRECTORY
+from .configuration.config import Configuration
 
 LOGS, CODE, WORK, LOCAL, SOCKETS = "logs", "code", "work", "local", "s"
 LOGS_KEPT_S = 24 * 3600.0

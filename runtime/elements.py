@@ -44,7 +44,7 @@ class Savepoint:
     """The checkpoint is a savepoint: canonical, whole, and the user's own."""
 
     path: str
-    """Its directory (state/savepoint_store.py)."""
+    """Its directory (state/savepoints/savepoint_store.py)."""
     stop: bool = False
     """The job ends with it: sources give out nothing behind the barrier, unless it is aborted."""
     drain: bool = False

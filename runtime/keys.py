@@ -19,11 +19,11 @@ from uuid import UUID
 from ..state.errors import KeyTypeError, RecordTypeError
 from ..state.key_groups import columns_key_groups, key_groups_of
 from .batch import Batch, KeyGroupArray
-from .fields import fields_getter
 from .functions import callable_of, called_on_each
 from .hints import shown
 from .key_types import KeyType
-from .record_types import RecordType, RowType, SchemaType
+from .records.fields import fields_getter
+from .records.record_types import RecordType, RowType, SchemaType
 
 
 class KeySelector(ABC):

@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .masking import MASK
+from .configuration.masking import MASK
 
 MAX_BYTES = 10 << 20
 BACKUPS = 3

@@ -103,7 +103,7 @@ class LoadedModel:
 
     def __call__(self, columns: pa.RecordBatch) -> pa.Table | None:
         """Raises what the model raises; RecordTypeError: it gave no batch."""
-        from .batch_faces import as_table, given
+        from .records.batch_faces import as_table, given
 
         produced = self._model(given(columns, self._spec.face))
         return None if produced is None else as_table(produced, self._spec.operator)

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..state.errors import StateError, UserCodeError
 from ..state.ids import CheckpointId
-from ..state.objects import Program
 from ..state.operator_state import OperatorStateBackend, OperatorStateStore, RestoredElements
 from ..state.snapshots import OperatorSnapshot
+from ..state.store.objects import Program
 
 if TYPE_CHECKING:
-    from ..state.checkpoint_store import Uploads
+    from ..state.store.checkpoint_store import Uploads
     from .functions import RuntimeContext
 
 

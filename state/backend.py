@@ -28,12 +28,12 @@ from .descriptors import (
     ValueStateDescriptor,
 )
 from .key_groups import KeyGroupRange
-from .objects import Program
 from .snapshots import KeyedHandle
 from .statistics import StateStatistics
+from .store.objects import Program
 
 if TYPE_CHECKING:
-    from .cell_reads import CellRead, CellRows
+    from .rows.cell_reads import CellRead, CellRows
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from .backend import KeyedStateBackend
-from .backend_meta import StateRegistry, decode_meta
 from .errors import IncompatibleStateError
-from .heap import ROWS_FILE, HeapStore, read_rows_file
 from .ids import CheckpointId
 from .key_groups import KeyGroupRange
-from .keyed_backend import BackendOptions, RowBackend
-from .layers import PIECE_ROWS
-from .row_keys import state_of, with_state
-from .row_store import Row, RowStore, Uploads
-from .savepoint_store import StatePlace
+from .rows.backend_meta import StateRegistry, decode_meta
+from .rows.heap import ROWS_FILE, HeapStore, read_rows_file
+from .rows.keyed_backend import BackendOptions, RowBackend
+from .rows.layers import PIECE_ROWS
+from .rows.row_keys import state_of, with_state
+from .rows.row_store import Row, RowStore, Uploads
+from .savepoints.savepoint_store import StatePlace
 from .snapshots import CANONICAL, KeyedHandle
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _restored_rocksdb(
     options: BackendOptions,
     operator_name: str,
 ) -> RowStore:
-    from . import rocksdb  # loads the native library
+    from .rows import rocksdb  # loads the native library
 
     database, batch = _database_options(options), options.tuning.write_batch_bytes
     operator = f"operator '{operator_name}'"
@@ -116,7 +116,7 @@ def _restored_rocksdb(
 
 
 def _database_options(options: BackendOptions) -> rocksdict.Options:
-    from .rocksdb_options import database_options
+    from .rows.rocksdb_options import database_options
 
     return database_options(options.block_cache_bytes, options.write_buffer_bytes, options.tuning)
 
@@ -148,12 +148,12 @@ def _rows_of(
     if handle.backend == HeapStore.kind:
         return read_rows_file(fetched / ROWS_FILE, wanted) if handle.files else iter(())
     if handle.backend == "rocksdb":
-        from . import rocksdb
+        from .rows import rocksdb
 
         database = _database_options(options)
         return rocksdb.read_rows(fetched, directory / "import", database, wanted)
     if handle.backend == CANONICAL:
-        from .canonical import read_rows
+        from .savepoints.canonical import read_rows
 
         return read_rows(handle, fetched, wanted)
     raise IncompatibleStateError(

@@ -266,7 +266,7 @@ def _integers(column: pa.Array) -> HashArray:
 
 
 def _hash_bytes(data: npt.NDArray[np.uint8], offsets: npt.NDArray[Any], count: int) -> HashArray:
-    from .kernels import xxh64_values  # compiled code is loaded only where columns are hashed
+    from .columns.kernels import xxh64_values  # compiled code is loaded only where columns are hashed
 
     hashes = np.empty(count, np.uint64)
     xxh64_values(data, offsets, hashes)

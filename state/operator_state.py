@@ -30,15 +30,15 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from .backend import ListState
-from .checkpoint_store import Uploads
 from .descriptors import ListStateDescriptor, MapStateDescriptor
 from .errors import DamagedCheckpointError, IncompatibleStateError, KeyTypeError, StateError
 from .key_encoding import decode_key, encode_key, register_key_class
-from .objects import Program
-from .serializers import Serializer, serializer_for
+from .serialization.serializers import Serializer, serializer_for
+from .serialization.type_descriptions import Description
+from .serialization.type_evolution import incompatibility
 from .snapshots import OperatorStateHandle
-from .type_descriptions import Description
-from .type_evolution import incompatibility
+from .store.checkpoint_store import Uploads
+from .store.objects import Program
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -23,10 +23,10 @@ from ..runtime.elements import MAX_WATERMARK, MIN_WATERMARK, Barrier, LatencyMar
 from ..runtime.graph.job_graph import ChainedOperator, edge_name
 from ..runtime.operators.operator import Firing, Operator, OperatorContext, RestoredState, WaitingOperator, drained
 from ..state.ids import CheckpointId
-from ..state.objects import Program
 from ..state.snapshots import OperatorSnapshot
-from .frames import transcoded
-from .writers import RecordWriter, Writers
+from ..state.store.objects import Program
+from .exchange.frames import transcoded
+from .exchange.writers import RecordWriter, Writers
 
 T = TypeVar("T")
 

@@ -8,42 +8,43 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ..runtime import logs, options
+from ..runtime import logs
 from ..runtime.calls import MakeCalls
 from ..runtime.clock import Clock
-from ..runtime.config import Configuration
+from ..runtime.configuration import options
+from ..runtime.configuration.config import Configuration
 from ..runtime.metrics import MetricGroup
 from ..runtime.model_workers import ModelSpec, Told, Workers
 from ..runtime.operator_state import OperatorState
 from ..runtime.operators.operator import Operator, OperatorContext, RestoredState
 from ..runtime.operators.source import SourceOperator
-from ..state import pickling
 from ..state.backend import KeyedStateBackend
 from ..state.backend_factory import create_keyed_backend
-from ..state.cell_weight import CacheShares
-from ..state.checkpoint_store import CheckpointStore, Uploads
-from ..state.downloads import Downloads
 from ..state.ids import CheckpointId, OperatorId, SlotId
 from ..state.key_groups import KeyGroupRange
-from ..state.local_copies import LocalCopies
-from ..state.packing import SubtaskUploads
-from ..state.savepoint_store import SavepointUploads, StatePlace
-from .alignment import BarrierAligner
+from ..state.rows.cell_weight import CacheShares
+from ..state.savepoints.savepoint_store import SavepointUploads, StatePlace
+from ..state.serialization import pickling
+from ..state.store.checkpoint_store import CheckpointStore, Uploads
+from ..state.store.downloads import Downloads
+from ..state.store.local_copies import LocalCopies
+from ..state.store.packing import SubtaskUploads
 from .chain import OperatorChain
+from .exchange.alignment import BarrierAligner
+from .exchange.gate import InputChannel, InputGate
+from .exchange.partitioners import connected, partitioner_for
+from .exchange.transport import Transport
+from .exchange.writers import OutputChannel, OutputOptions, RecordWriter, Writers
 from .executor import Executor
-from .gate import InputChannel, InputGate
 from .in_flight import Place, may_overtake
-from .memory_budget import backend_options
 from .messages import ChannelId, Deploy, FromSlot, ReportWatermark, SplitRequest, SubtaskId
-from .partitioners import connected, partitioner_for
+from .processes.memory_budget import backend_options
 from .slices import MAX_COLUMNAR_ROWS, MAX_ROWS
 from .snapshotting import fetch_restored
 from .source_input import SourceInput
 from .task import Task, log_context
 from .thread_workers import thread_workers
-from .transport import Transport
 from .user_calls import user_calls
-from .writers import OutputChannel, OutputOptions, RecordWriter, Writers
 
 RESTORED = "restored"
 """Where fetched state lies until it is opened."""

@@ -6,7 +6,7 @@ A job may run for months without a restart, and its master only knows of files t
                 master's to see to (jobmanager/savepoints.py)
     discarded   the checkpoint was aborted, or is not acknowledged: its objects are deleted
 
-This is safe because names are given once (state/checkpoint_store.py), nothing re-uses files of a checkpoint that is
+This is safe because names are given once (checkpoint_store.py), nothing re-uses files of a checkpoint that is
 not known complete (PROTOCOLS 7), and one that is aborted, or that a subtask did not acknowledge, never becomes
 complete: its master says that it is aborted only if its completion is not on its way into the log.
 
@@ -19,9 +19,9 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from ..state.checkpoint_store import DELETE_BATCH
 from ..state.ids import CheckpointId
-from ..state.objects import Delete, Program, with_retries
+from ..state.store.checkpoint_store import DELETE_BATCH
+from ..state.store.objects import Delete, Program, with_retries
 
 MOST_NAMES = 10_000
 """Of objects that wait to be deleted, while the store does not serve; more are left to the next attempt's sweep."""

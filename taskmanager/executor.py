@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..state.errors import PenstockError
-from ..state.objects import ObjectStore, Program, carry_out
+from ..state.store.objects import ObjectStore, Program, carry_out
 
 CLOSE_S = 10.0
 """What closing waits for work under way."""

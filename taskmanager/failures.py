@@ -6,7 +6,7 @@ from ..runtime.functions import CallError
 from ..runtime.tracebacks import qualified_name, user_traceback
 from ..state.errors import PenstockError, UserCodeError
 from ..state.ids import Attempt
-from ..state.pickling import dumps
+from ..state.serialization.pickling import dumps
 from .messages import Failed, SubtaskId
 
 

@@ -37,14 +37,14 @@ import pyarrow as pa
 from ..runtime.batch import Batch
 from ..runtime.elements import Barrier
 from ..runtime.graph.partitioning import Broadcast, Custom, Partitioning
-from ..state.checkpoint_store import Uploads
-from ..state.downloads import Downloads
 from ..state.errors import DamagedCheckpointError
 from ..state.ids import OperatorId
-from ..state.objects import Program
 from ..state.snapshots import FileHandle, InFlightHandle
-from .frames import BatchDecoder, BatchEncoder
-from .wire import WireError
+from ..state.store.checkpoint_store import Uploads
+from ..state.store.downloads import Downloads
+from ..state.store.objects import Program
+from .exchange.frames import BatchDecoder, BatchEncoder
+from .exchange.wire import WireError
 
 _HEAD = struct.Struct("<IIQ")
 """Of a batch: length of the schema that begins here, or 0; flags; length of the body."""

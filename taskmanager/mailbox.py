@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..runtime.clock import Clock
-from .socket_transport import SocketTransport
+from .exchange.socket_transport import SocketTransport
 
 LONGEST_WAIT_NS = 500_000_000
 """`last_step_ns` of an idle slot is never older."""

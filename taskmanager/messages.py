@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from ..runtime.elements import Savepoint
 from ..runtime.graph.job_graph import Vertex
 from ..runtime.graph.partitioning import Partitioning
-from ..state.cell_reads import CellRead, CellRows
-from ..state.counted_objects import ObjectCounts
 from ..state.ids import Attempt, CheckpointId, Generation, JobId, OperatorId, SlotId, VertexId
+from ..state.rows.cell_reads import CellRead, CellRows
 from ..state.snapshots import InFlightHandle, OperatorSnapshot, SplitSnapshot, SubtaskSnapshot
+from ..state.store.counted_objects import ObjectCounts
 from .views import SubtaskDetails
 
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from ..state.errors import ProtocolError
 from ..state.ids import Generation
-from .leases import SupersededError
 from .messages import FromSlot, SubtaskId, TaskReport
+from .processes.leases import SupersededError
 
 MAX_MESSAGES = 100_000
 """More than any attempt of thousands of subtasks in one slot can have to say: something repeats itself."""

@@ -14,11 +14,11 @@ from ..runtime.batch import Batch
 from ..runtime.elements import InFlightEnd
 from ..state.errors import ProtocolError
 from .chain import Consumer, OperatorChain
-from .gate import InputGate
+from .exchange.gate import InputGate
+from .exchange.writers import Writers
 from .in_flight import InFlight, Place, Recovered
 from .slices import MAX_ROWS
 from .source_input import SourceInput
-from .writers import Writers
 
 
 class Recovery:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from ..runtime.batch import NO_TIMESTAMP
 from ..runtime.elements import MIN_WATERMARK
-from ..state.downloads import RestoredBytes
+from ..state.store.downloads import RestoredBytes
 from .chain import OperatorChain
-from .gate import InputGate
-from .input_counts import InputCounts
+from .exchange.gate import InputGate
+from .exchange.input_counts import InputCounts
+from .exchange.writers import Writers
 from .messages import Deploy, SubtaskId, TaskReport
 from .source_input import SourceInput
 from .views import SubtaskDetails
-from .writers import Writers
 
 
 def operator_counters(chain: OperatorChain) -> dict[str, int]:

@@ -24,8 +24,9 @@ from ..state.errors import ConnectionLostError
 from ..state.ids import Attempt, CheckpointId, SlotId
 from . import messages
 from .deployment import SlotServices, deploy_task
+from .exchange.gate import InputGate
+from .exchange.transport import Frame
 from .failures import failed
-from .gate import InputGate
 from .messages import ChannelId
 from .reporting import restore_report
 from .snapshotting import dropping
@@ -33,7 +34,6 @@ from .source_input import SourceInput
 from .state_reads import read_state
 from .task import Task, log_context
 from .task_state import TaskState
-from .transport import Frame
 
 REPORT_NS = 1_000_000_000
 LOST_CONNECTION_NS = 100_000_000

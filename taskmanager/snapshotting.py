@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 from ..runtime.clock import Clock
 from ..runtime.elements import MIN_WATERMARK
 from ..runtime.operators.operator import RestoredState
-from ..state.downloads import Downloads
 from ..state.ids import CheckpointId, OperatorId
-from ..state.local_copies import LocalCopies
-from ..state.objects import Program, Put, PutFile
 from ..state.operator_state import RestoredElements
-from ..state.packing import SubtaskUploads
 from ..state.snapshots import InFlightHandle, KeyedHandle, OperatorSnapshot, SubtaskSnapshot
+from ..state.store.downloads import Downloads
+from ..state.store.local_copies import LocalCopies
+from ..state.store.objects import Program, Put, PutFile
+from ..state.store.packing import SubtaskUploads
 from .in_flight import Recovered, fetch_in_flight
 from .messages import RestoreOperator, SubtaskId
 

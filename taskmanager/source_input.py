@@ -22,7 +22,7 @@ from ..runtime.connector import NotReady, ReaderEnd
 from ..runtime.elements import MAX_WATERMARK, Barrier, LatencyMarker, Watermark, WatermarkStatus
 from ..runtime.operators.source import SourceOperator
 from ..state.ids import CheckpointId
-from .gate import Aligned, AllEnded, Data, GateEvent
+from .exchange.gate import Aligned, AllEnded, Data, GateEvent
 from .in_flight import InFlight, Place
 
 

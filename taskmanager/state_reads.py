@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ..state.cell_reads import CellRows, NoSuchStateError
 from ..state.errors import PenstockError
+from ..state.rows.cell_reads import CellRows, NoSuchStateError
 from .messages import ReadState, StateRead
 from .task import Task
 

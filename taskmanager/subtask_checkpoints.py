@@ -25,18 +25,18 @@ from ..runtime.clock import Clock
 from ..runtime.elements import Savepoint
 from ..state.errors import BrokenStateError
 from ..state.ids import Attempt, CheckpointId
-from ..state.objects import Program
-from ..state.packing import SubtaskUploads
 from ..state.snapshots import SubtaskSnapshot
+from ..state.store.objects import Program
+from ..state.store.packing import SubtaskUploads
 from . import messages
 from .chain import OperatorChain
 from .discarded import DiscardedUploads
+from .exchange.gate import Aligned, InputGate
+from .exchange.writers import Writers
 from .executor import Work
-from .gate import Aligned, InputGate
 from .in_flight import InFlight
 from .snapshotting import Arrival, noting, subtask_snapshot
 from .source_input import SourceInput
-from .writers import Writers
 
 Answer = Callable[[Any, Exception | None], None]
 

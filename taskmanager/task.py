@@ -29,17 +29,18 @@ from ..runtime.batch import Batch
 from ..runtime.clock import Clock
 from ..runtime.elements import Barrier, EndOfInput, LatencyMarker, Watermark, WatermarkStatus
 from ..runtime.operators.operator import Firing, RestoredState
-from ..state.downloads import Downloads
 from ..state.ids import Attempt, CheckpointId, OperatorId, SlotId
-from ..state.local_files import as_local
-from ..state.objects import Program
-from ..state.packing import SubtaskUploads
+from ..state.store.downloads import Downloads
+from ..state.store.local_files import as_local
+from ..state.store.objects import Program
+from ..state.store.packing import SubtaskUploads
 from . import messages
 from .chain import OperatorChain
+from .exchange.gate import Aligned, AllEnded, Data, GateEvent, InputGate, is_last
+from .exchange.input_counts import InputCounts
+from .exchange.writers import Writers
 from .executor import Done, Executor
 from .failures import failed
-from .gate import Aligned, AllEnded, Data, GateEvent, InputGate, is_last
-from .input_counts import InputCounts
 from .recovery import Recovery
 from .reporting import operator_counters, restored_watermark, subtask_details
 from .slices import SliceSizer
@@ -48,7 +49,6 @@ from .source_input import SourceInput
 from .subtask_checkpoints import SubtaskCheckpoints
 from .task_state import Occupation, TaskState, TimeSpent
 from .works import Works
-from .writers import Writers
 
 STEP_NS = 10_000_000
 """A task gives the slot's thread back after this long, so that mail and other tasks get their turn (PROTOCOLS 19)."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..runtime.resources import NO_RESOURCES, Resources
-from ..state.downloads import RestoredBytes
 from ..state.statistics import StateStatistics
+from ..state.store.downloads import RestoredBytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..runtime import logs
-from ..state.objects import Program
+from ..state.store.objects import Program
 from .executor import Done, Executor, Work
 
 

@@ -21,7 +21,6 @@ from ..jobmanager import events
 from ..jobmanager.views import OperationState
 from ..runtime.batch import NO_TIMESTAMP, Batch
 from ..runtime.elements import MIN_WATERMARK, Barrier, EndOfInput, Watermark
-from ..state.checkpoint_store import CheckpointStore, attempt_of
 from ..state.errors import (
     ConnectionLostError,
     DamagedCheckpointError,
@@ -31,15 +30,16 @@ from ..state.errors import (
     ProtocolError,
 )
 from ..state.ids import CheckpointId, SlotId
-from ..state.job_log import CheckpointCompleted, JobLog, LogEntry, LogState, SavepointTaken
-from ..state.objects import Delete, Get, Put, PutFile, StoreOp, run_program
-from ..state.savepoint_store import read_savepoint
+from ..state.savepoints.savepoint_store import read_savepoint
 from ..state.snapshots import CheckpointMetadata
+from ..state.store.checkpoint_store import CheckpointStore, attempt_of
+from ..state.store.job_log import CheckpointCompleted, JobLog, LogEntry, LogState, SavepointTaken
+from ..state.store.objects import Delete, Get, Put, PutFile, StoreOp, run_program
 from ..taskmanager import messages
-from ..taskmanager.gate import InputGate
+from ..taskmanager.exchange.gate import InputGate
+from ..taskmanager.exchange.transport import Frame
 from ..taskmanager.task import Task
 from ..taskmanager.task_state import TaskState
-from ..taskmanager.transport import Frame
 from .lists import InjectedFailure
 from .log_troubles import may_be_deleted
 from .simulated_cluster import SimulatedCluster, SimulatedMaster

@@ -22,8 +22,8 @@ from types import TracebackType
 
 from ..jobmanager.events import JobState, JobStatus
 from ..jobmanager.local_job import LocalJob
-from ..runtime import options
-from ..runtime.config import Configuration
+from ..runtime.configuration import options
+from ..runtime.configuration.config import Configuration
 from ..runtime.graph.job_graph import JobGraph
 from ..state.ids import SlotId
 

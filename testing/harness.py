@@ -2,7 +2,7 @@
 
     from penstock.runtime.keys import KeyByFunction
     from penstock.runtime.operators.keyed_process import KeyedProcessOperator
-    from penstock.runtime.record_types import OPAQUE
+    from penstock.runtime.records.record_types import OPAQUE
     from penstock.testing import OperatorHarness, rescaled
 
     with OperatorHarness(KeyedProcessOperator(Rapid(), KeyByFunction(lambda c: c.user), OPAQUE)) as harness:
@@ -37,17 +37,17 @@ from ..runtime.metrics import MetricGroup
 from ..runtime.model_workers import MakeWorkers, no_workers
 from ..runtime.operator_state import OperatorState
 from ..runtime.operators.operator import Operator, OperatorContext, RestoredState, drained
-from ..runtime.record_types import OPAQUE, RecordType, record_type_of
+from ..runtime.records.record_types import OPAQUE, RecordType, record_type_of
 from ..state.backend import KeyedStateBackend
 from ..state.backend_factory import create_keyed_backend
-from ..state.checkpoint_store import CheckpointStore, Uploads
 from ..state.ids import Attempt, CheckpointId, JobId, OperatorId
 from ..state.key_groups import KeyGroupRange, key_group, subtask_of
-from ..state.objects import ObjectStore, Program, run_program
-from ..state.obstore_objects import ObstoreObjects
 from ..state.operator_state import RestoredElements
-from ..state.pickling import dumps, loads
+from ..state.serialization.pickling import dumps, loads
 from ..state.snapshots import KeyedHandle, OperatorSnapshot, OperatorStateHandle
+from ..state.store.checkpoint_store import CheckpointStore, Uploads
+from ..state.store.objects import ObjectStore, Program, run_program
+from ..state.store.obstore_objects import ObstoreObjects
 from .clock import ManualClock
 
 BackendKind = Literal["heap", "rocksdb"]

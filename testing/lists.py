@@ -31,10 +31,10 @@ from ..runtime.connector import (
     SplitBatch,
     WriterContext,
 )
-from ..runtime.record_types import record_type_of
+from ..runtime.records.record_types import record_type_of
 from ..state.errors import PenstockError
 from ..state.ids import CheckpointId
-from ..state.pickling import dumps
+from ..state.serialization.pickling import dumps
 
 
 class InjectedFailure(PenstockError):

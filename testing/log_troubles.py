@@ -14,10 +14,10 @@ from random import Random
 from unittest.mock import patch
 
 from ..jobmanager import log_care
-from ..state import log_positions
-from ..state.documents import seal
 from ..state.ids import JobId
-from ..state.log_positions import HINT_VERSION, LogHint, hint_name, is_milestone, last_milestone
+from ..state.store import log_positions
+from ..state.store.documents import seal
+from ..state.store.log_positions import HINT_VERSION, LogHint, hint_name, is_milestone, last_milestone
 from .simulated_store import SimulatedStore
 
 LOG_KEPT_MS = 1_500

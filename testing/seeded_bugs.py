@@ -29,17 +29,18 @@ from ..runtime.operator_state import FunctionSnapshotContext
 from ..runtime.operators.async_io import AsyncOperator
 from ..runtime.operators.model_pool import ModelPoolOperator
 from ..runtime.operators.sink import SinkOperator
-from ..state import column_snapshots, job_log
-from ..state.column_snapshots import ColumnSnapshots
+from ..state.columns import column_snapshots
+from ..state.columns.column_snapshots import ColumnSnapshots
 from ..state.ids import Attempt, CheckpointId, OperatorId
-from ..state.objects import Program, create_once
 from ..state.snapshots import FileHandle, KeyedHandle, OperatorSnapshot
+from ..state.store import job_log
+from ..state.store.objects import Program, create_once
 from ..taskmanager import deployment
-from ..taskmanager.alignment import Alignment, BarrierAligner
-from ..taskmanager.gate import InputGate
+from ..taskmanager.exchange.alignment import Alignment, BarrierAligner
+from ..taskmanager.exchange.gate import InputGate
+from ..taskmanager.exchange.writers import OutputChannel
 from ..taskmanager.in_flight import InFlight
 from ..taskmanager.snapshotting import RestoredSubtask
-from ..taskmanager.writers import OutputChannel
 from .seeded_state_bugs import STATE_BUGS, replaced
 from .simulated_warehouse import Warehouse
 

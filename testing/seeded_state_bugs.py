@@ -18,8 +18,8 @@ from ..runtime.windows.trigger import TriggerResult
 from ..runtime.windows.two_phase import LocalWindowOperator
 from ..state.operator_state import BroadcastState
 from ..state.snapshots import OperatorStateHandle
-from ..taskmanager.alignment import BarrierAligner
-from ..taskmanager.gate import InputChannel, InputGate
+from ..taskmanager.exchange.alignment import BarrierAligner
+from ..taskmanager.exchange.gate import InputChannel, InputGate
 from ..taskmanager.source_input import SourceInput
 
 

@@ -18,7 +18,7 @@ from ..jobmanager.views import OperationState
 from ..runtime.graph.job_graph import JobGraph
 from ..runtime.model_pool import PoolError
 from ..state.ids import CheckpointId, JobId
-from ..state.job_log import StopDecided
+from ..state.store.job_log import StopDecided
 from .checkers import (
     ChannelChecker,
     CommitChecker,

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..state.ids import Attempt, SlotId
+from ..taskmanager.exchange.transport import Frame
 from ..taskmanager.messages import ChannelId
 from ..taskmanager.slot import Slot
-from ..taskmanager.transport import Frame
 from .virtual_time import MS, Call, Process, VirtualTime
 
 ChannelKey = tuple[Attempt, ChannelId]

@@ -29,11 +29,11 @@ from functools import partial
 
 from ..api.environment import StreamExecutionEnvironment
 from ..api.streams import DataStream
-from ..runtime import aggregates
+from ..runtime.aggregation import aggregates
 from ..runtime.async_functions import AsyncRetryStrategy
-from ..runtime.config import Configuration
+from ..runtime.configuration.config import Configuration
+from ..runtime.event_time.watermarks import WatermarkStrategy
 from ..runtime.graph.job_graph import JobGraph
-from ..runtime.watermarks import WatermarkStrategy
 from ..runtime.windows.assigners import TumblingEventTimeWindows
 from .lists import ListSource
 from .simulated_functions import (

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 from ..state.errors import ObjectAlreadyExists, ObjectNotFound, ObjectStoreUnavailable
-from ..state.objects import (
+from ..state.store.objects import (
     Delete,
     Get,
     GetFile,

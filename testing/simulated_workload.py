@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from ..runtime import options
+from ..runtime.configuration import options
 from .lists import FAIL
 from .simulated_functions import Reading, is_rule
 from .simulated_workers import Trouble, draw_troubles

@@ -41,7 +41,7 @@ from random import Random
 
 from ..jobmanager.options import JobMasterOptions
 from ..jobmanager.settings import job_master_options
-from ..runtime.config import Configuration
+from ..runtime.configuration.config import Configuration
 from .checkers import Violation
 from .faults import Fault, FaultInjector, FaultPlan, draw_faults, draw_storm
 from .log_troubles import LOG_KEPT_MS, short_memory

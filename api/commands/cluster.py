@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from ...runtime import cluster_options
-from ...runtime.config import Configuration
+from ...runtime.configuration import cluster_options
+from ...runtime.configuration.config import Configuration
 from ...state.errors import PenstockError
 from .. import session
 from . import common

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
-from ...runtime import cluster_options
-from ...runtime.config import Configuration, load
-from ...runtime.state_settings import check_settings
+from ...runtime.configuration import cluster_options
+from ...runtime.configuration.config import Configuration, load
+from ...runtime.configuration.state_settings import check_settings
 from ...runtime.units import format_duration
 from ...state.errors import ConfigurationError, PenstockError
 from .. import session

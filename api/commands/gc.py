@@ -1,4 +1,4 @@
-"""`penstock gc LOCATION`: list, or delete, what a store holds that nothing needs (state/garbage.py)."""
+"""`penstock gc LOCATION`: list, or delete, what a store holds that nothing needs (state/store/garbage.py)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import common
 from .common import ConfigFlag, Output, OutputFlag, UsageError, telling
 
 if TYPE_CHECKING:
-    from ...state.garbage import Candidate, Findings
+    from ...state.store.garbage import Candidate, Findings
 
 SHOWN_NAMES = 5
 """Per reason, in the text form; JSON holds all."""
@@ -38,10 +38,10 @@ def gc(
         raise UsageError(f"--older-than: {error}") from None
     if "://" not in location and not Path(location).is_dir():
         raise UsageError(f"{location} is no directory")
-    from ...state.garbage import delete_garbage, find_garbage
-    from ...state.objects import run_program
-    from ...state.obstore_objects import ObstoreObjects
-    from ...state.savepoint_store import is_savepoint
+    from ...state.savepoints.savepoint_store import is_savepoint
+    from ...state.store.garbage import delete_garbage, find_garbage
+    from ...state.store.objects import run_program
+    from ...state.store.obstore_objects import ObstoreObjects
 
     if is_savepoint(location):
         raise UsageError(f"{location} is a savepoint: give the directory that it is in")

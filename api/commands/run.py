@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from ...runtime import cluster_options
-from ...runtime.config import Configuration, from_environment
+from ...runtime.configuration import cluster_options
+from ...runtime.configuration.config import Configuration, from_environment
 from ...state.errors import PenstockError
 from .. import session, unexecuted
 from ..failures import explain, missing_module
@@ -118,7 +118,7 @@ def _flags(
 
 def _whole(restore: str) -> str:
     """A savepoint can be anywhere, and is found from other working directories than this one, too."""
-    from ...state.savepoint_store import is_savepoint, located
+    from ...state.savepoints.savepoint_store import is_savepoint, located
 
     return located(restore) if is_savepoint(restore) else restore
 

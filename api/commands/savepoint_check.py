@@ -48,7 +48,7 @@ def check(
     """Tell whether a script's job can go on from a savepoint or checkpoint; if not, what does not fit, and exit with 1.
     The script is executed up to its pipeline, and nothing is run."""
     from ...jobmanager.restore_check import check_restore
-    from ...state.stored_state import StoredSnapshot
+    from ...state.savepoints.stored_state import StoredSnapshot
 
     flags = common.parse_settings(config or [])
     if parallelism is not None:

@@ -125,7 +125,7 @@ def dispose(
     output: OutputFlag = Output.TEXT,
 ) -> None:
     """Delete a savepoint for good. Nothing else ever does."""
-    from ...state.disposal import check_disposable, dispose_of
+    from ...state.savepoints.disposal import check_disposable, dispose_of
 
     options = common.configuration(common.parse_settings(config or []))
     try:
@@ -151,6 +151,6 @@ def _dispose_there(address: str, directory: str) -> None:
 
 def _whole(path: str | None) -> str | None:
     """As the cluster's processes understand it."""
-    from ...state.savepoint_store import located
+    from ...state.savepoints.savepoint_store import located
 
     return None if path is None else located(path)

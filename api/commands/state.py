@@ -1,4 +1,4 @@
-"""`state list`, `state cat`: what a savepoint or a checkpoint holds (state/stored_state.py). `state show`, `state get`:
+"""`state list`, `state cat`: what a savepoint or a checkpoint holds (stored_state.py). `state show`, `state get`:
 what a job that runs has (jobmanager/rest/state.py)."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from . import common
 from .common import AddressFlag, ConfigFlag, JobArgument, Output, OutputFlag, UsageError, telling
 
 if TYPE_CHECKING:
-    from ...state.stored_state import StoredSnapshot, StoredState
+    from ...state.savepoints.stored_state import StoredSnapshot, StoredState
 
 app = typer.Typer(name="state", help="Look into savepoints, checkpoints and jobs that run.", no_args_is_help=True)
 
@@ -115,7 +115,7 @@ def get(
 
 
 def _open(path: str, config: list[str] | None) -> StoredSnapshot:
-    from ...state.stored_state import StoredSnapshot
+    from ...state.savepoints.stored_state import StoredSnapshot
 
     return StoredSnapshot.open(path, common.configuration(common.parse_settings(config or [])).to_dict())
 
@@ -134,7 +134,7 @@ def _as_document(state: StoredState, rows: list[dict[str, Any]]) -> dict[str, An
 
 
 def _print_state(state: StoredState, rows: list[dict[str, Any]], limit: int, *, heading: bool, first: bool) -> None:
-    from ...state.stored_state import as_text
+    from ...state.savepoints.stored_state import as_text
 
     if heading:
         typer.echo(f"{'' if first else chr(10)}{state.operator} / {state.name} ({state.kind})")

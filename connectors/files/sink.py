@@ -27,7 +27,7 @@ import msgspec
 from ...runtime.batch import Batch
 from ...runtime.connector import Committer, Sink, SinkWriter, WriterContext
 from ...runtime.hints import with_options
-from ...runtime.record_types import RecordType
+from ...runtime.records.record_types import RecordType
 from ...runtime.units import parse_duration_ms, parse_size_bytes
 from ...state.errors import PipelineError
 from ...state.ids import Attempt, CheckpointId

@@ -42,7 +42,7 @@ from ...runtime.connector import (
 )
 from ...runtime.functions import OutputTag
 from ...runtime.hints import with_options
-from ...runtime.record_types import RecordType, record_type_of
+from ...runtime.records.record_types import RecordType, record_type_of
 from ...runtime.units import parse_duration_ms, parse_size_bytes
 from ...state.errors import MalformedRecordError, PipelineError
 from ..formats.base import Chunk, FileRange, Format, FormatReader, MalformedRecord, Position, check_format

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from ...runtime.batch import Batch
 from ...runtime.hints import shown
-from ...runtime.record_types import RecordType
+from ...runtime.records.record_types import RecordType
 from ...state.errors import PipelineError
 
 COLUMN_ROWS = 16_384

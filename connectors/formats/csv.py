@@ -21,9 +21,9 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
-from ...runtime.annotations import field_type_of
 from ...runtime.batch import Batch
-from ...runtime.record_types import RecordType, RowType, SchemaType, record_type_of
+from ...runtime.records.annotations import field_type_of
+from ...runtime.records.record_types import RecordType, RowType, SchemaType, record_type_of
 from ...state.errors import MalformedRecordError, PipelineError
 from .base import COLUMN_ROWS, FileRange, FormatWriter, check_named_columns, example_needed
 from .lines import BlockDecoder, LineFormat, read_header

@@ -17,10 +17,10 @@ import msgspec
 import pyarrow as pa
 
 from ...runtime.batch import Batch
-from ...runtime.field_types import Timestamp
-from ...runtime.nested_types import Struct
-from ...runtime.record_types import OpaqueType, RecordType, RowType, SchemaType, record_type_of
-from ...runtime.shapes import TupleShape
+from ...runtime.records.field_types import Timestamp
+from ...runtime.records.nested_types import Struct
+from ...runtime.records.record_types import OpaqueType, RecordType, RowType, SchemaType, record_type_of
+from ...runtime.records.shapes import TupleShape
 from ...state.errors import PipelineError, RecordTypeError
 from .base import FormatWriter
 from .lines import BlockDecoder, LineFormat

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...runtime.batch import Batch
-from ...runtime.record_types import RecordType, RowType, record_type_of
+from ...runtime.records.record_types import RecordType, RowType, record_type_of
 from ...state.errors import MalformedRecordError, PipelineError
 from .base import (
     COLUMN_ROWS,

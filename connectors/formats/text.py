@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import IO, Any
 
 from ...runtime.batch import Batch
-from ...runtime.record_types import RecordType, record_type_of
+from ...runtime.records.record_types import RecordType, record_type_of
 from ...state.errors import PipelineError, RecordTypeError
 from .base import FormatWriter
 from .lines import BlockDecoder, LineFormat

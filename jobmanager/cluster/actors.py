@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ...runtime import cluster_options
-from ...runtime.config import Configuration
+from ...runtime.configuration import cluster_options
+from ...runtime.configuration.config import Configuration
 from ...runtime.directories import node_directory
 from ...runtime.logs import setup_logging
-from ...state.cluster_store import JobSubmission
-from ...state.counted_objects import CountedObjects, ObjectCounter
 from ...state.errors import ConfigurationError, PenstockError
-from ...state.obstore_objects import ObstoreObjects
+from ...state.store.cluster_store import JobSubmission
+from ...state.store.counted_objects import CountedObjects, ObjectCounter
+from ...state.store.obstore_objects import ObstoreObjects
 from ..gateway import StateAnswer, StateQuestion
 from ..startup.cluster_state import ClusterFiles
 from ..state_queries import MOST_OPEN

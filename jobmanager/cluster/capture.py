@@ -50,7 +50,7 @@ class CaptureOutcome:
     """What came of it. Either `error` is set, or the rest."""
 
     graph: bytes | None = None
-    """Pickle of the JobGraph (state/pickling.py)."""
+    """Pickle of the JobGraph (state/serialization/pickling.py)."""
     job_name: str = ""
     config: dict[str, str] = field(default_factory=dict)
     """Options of the job: file, flags and what the script set itself."""

@@ -9,16 +9,16 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ...runtime import cluster_options, options
-from ...runtime.config import Configuration
+from ...runtime.configuration import cluster_options, options
+from ...runtime.configuration.config import Configuration
+from ...runtime.configuration.masking import masked
 from ...runtime.logs import list_logs, read_log
-from ...runtime.masking import masked
 from ...runtime.versions import own_versions
-from ...state.counted_objects import ObjectCounter
-from ...state.disposal import whole_path
 from ...state.ids import JobId
-from ...state.objects import ObjectStore
-from ...taskmanager.process_metrics import process_metrics, thread_dump
+from ...state.savepoints.disposal import whole_path
+from ...state.store.counted_objects import ObjectCounter
+from ...state.store.objects import ObjectStore
+from ...taskmanager.processes.process_metrics import process_metrics, thread_dump
 from ..gateway import (
     ArtefactView,
     Captured,

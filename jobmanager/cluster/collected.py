@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ...state.cluster_store import Page, empty_pages, get_page, list_pages, put_page
 from ...state.errors import ObjectNotFound
 from ...state.ids import JobId
-from ...state.objects import ObjectStore, run_program
-from ...state.pickling import dumps
+from ...state.serialization.pickling import dumps
+from ...state.store.cluster_store import Page, empty_pages, get_page, list_pages, put_page
+from ...state.store.objects import ObjectStore, run_program
 from ..gateway import CollectedRows
 
 REMEMBERED_PAGES = 10_000

@@ -1,6 +1,6 @@
 """The jobs of a cluster and who masters them. Pure: events in, commands out, time passed in.
 
-A job is live from its record in the cluster's store to its ending there (state/cluster_store.py). For every live job
+A job is live from its record in the cluster's store to its ending there (cluster_store.py). For every live job
 one master process runs, numbered 1, 2, 3, ...:
 
     started ── answers ──> healthy ── dies ──────────────> the next number is started, after a pause that grows
@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from ...state.cluster_store import JobSubmission
 from ...state.ids import JobId
+from ...state.store.cluster_store import JobSubmission
 from ..job_states import TERMINAL_STATES, JobState
 from ..views import JobOverview
 from .unloaded import created

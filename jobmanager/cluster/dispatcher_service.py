@@ -24,14 +24,14 @@ from typing import Protocol
 
 import msgspec
 
-from ...runtime import cluster_options
-from ...runtime.config import Configuration
-from ...state.cluster_store import EndedJob, JobSubmission, forget, get_ended, list_ended, list_records, put_ended
+from ...runtime.configuration import cluster_options
+from ...runtime.configuration.config import Configuration
 from ...state.errors import ObjectStoreError, PenstockError
 from ...state.ids import JobId, new_nonce
-from ...state.job_log import JobLog
-from ...state.objects import ObjectStore, run_program
-from ...state.obstore_objects import ObstoreObjects
+from ...state.store.cluster_store import EndedJob, JobSubmission, forget, get_ended, list_ended, list_records, put_ended
+from ...state.store.job_log import JobLog
+from ...state.store.objects import ObjectStore, run_program
+from ...state.store.obstore_objects import ObstoreObjects
 from ..gateway import StateAnswer, StateQuestion, UnavailableError
 from ..job_states import JobState
 from ..leadership import is_abandoned

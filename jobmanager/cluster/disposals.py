@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from ...state.disposal import check_disposable, dispose_of
+from ...state.savepoints.disposal import check_disposable, dispose_of
 from ..gateway import UnavailableError
 from ..operations import UNDER_WAY, still_known, too_many
 from ..views import DisposalOperation, OperationState

@@ -30,21 +30,21 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from ...connectors.collect import keep_collected
-from ...runtime import cluster_options
-from ...runtime.config import Configuration
+from ...runtime.configuration import cluster_options
+from ...runtime.configuration.config import Configuration
 from ...runtime.directories import CODE, node_directory
 from ...runtime.graph.job_graph import JobGraph
-from ...state import pickling
-from ...state.cluster_store import EndedJob, JobSubmission, get_graph, put_ended
-from ...state.counted_objects import CountedObjects, ObjectCounter, summed
 from ...state.errors import ObjectStoreDenied, ObjectStoreUnavailable, PenstockError
 from ...state.ids import Generation, JobId, new_nonce
-from ...state.job_log import JobLog
-from ...state.located_objects import LocatedObjects
-from ...state.objects import ObjectStore, run_program
-from ...state.obstore_objects import ObstoreObjects
-from ...taskmanager.leases import JobLease
-from ...taskmanager.user_code import UserCode, set_up
+from ...state.serialization import pickling
+from ...state.store.cluster_store import EndedJob, JobSubmission, get_graph, put_ended
+from ...state.store.counted_objects import CountedObjects, ObjectCounter, summed
+from ...state.store.job_log import JobLog
+from ...state.store.located_objects import LocatedObjects
+from ...state.store.objects import ObjectStore, run_program
+from ...state.store.obstore_objects import ObstoreObjects
+from ...taskmanager.processes.leases import JobLease
+from ...taskmanager.processes.user_code import UserCode, set_up
 from ..events import CancelRequested, CheckpointRequested, SavepointRequested, StopRequested
 from ..gateway import StateAnswer, StateQuestion, UnavailableError
 from ..job_master import JobMaster

@@ -12,8 +12,8 @@ import time
 from collections import deque
 
 from ...state.errors import DeposedError
-from ...state.job_log import Finished, JobLog
-from ...state.objects import ObjectStore, run_program
+from ...state.store.job_log import Finished, JobLog
+from ...state.store.objects import ObjectStore, run_program
 from ..events import RunProgram, SetTimer, TimerFired, WorkDone, WorkFailed
 from ..leadership import TAG, Leadership, LeadershipCommand, NothingToLead, StartLeading, StopLeading
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ...runtime.resources import NO_RESOURCES, Resources
 from ...state.ids import JobId, SlotId
-from ...taskmanager.task_manager import SlotOffer
+from ...taskmanager.processes.task_manager import SlotOffer
 from ...taskmanager.views import TaskManagerView
 
 PATIENCE_S = 30.0

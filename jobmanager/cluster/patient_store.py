@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...state.errors import ConfigurationError, ObjectStoreUnavailable
-from ...state.objects import ObjectStore, StoreOp
-from ...state.obstore_objects import ObstoreObjects
+from ...state.store.objects import ObjectStore, StoreOp
+from ...state.store.obstore_objects import ObstoreObjects
 
 
 class PatientStore:

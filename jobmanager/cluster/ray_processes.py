@@ -21,14 +21,14 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ...runtime import cluster_options
-from ...runtime.config import Configuration
+from ...runtime.configuration import cluster_options
+from ...runtime.configuration.config import Configuration
 from ...runtime.logs import remove_old_logs
 from ...runtime.versions import own_versions
-from ...state.cluster_store import JobSubmission
 from ...state.errors import PenstockError
 from ...state.ids import JobId
-from ...taskmanager.actor import SLOT_PREFIX, TaskManagerActor
+from ...state.store.cluster_store import JobSubmission
+from ...taskmanager.processes.actor import SLOT_PREFIX, TaskManagerActor
 from ..gateway import StateAnswer, StateQuestion, UnavailableError, UnknownError
 from ..startup.cluster_state import say_stopped
 from ..views import JobOverview, JobView, LogFile, TaskManagerView

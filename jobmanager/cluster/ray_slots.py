@@ -30,14 +30,14 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle as RayHandle
 
-from ...runtime.cluster_options import HEARTBEAT_TIMEOUT
+from ...runtime.configuration.cluster_options import HEARTBEAT_TIMEOUT
 from ...runtime.resources import NO_RESOURCES, Resources
 from ...state.errors import PenstockError
 from ...state.ids import Generation, JobId, SlotId
-from ...taskmanager.leases import JobLease, SupersededError
 from ...taskmanager.messages import FromSlot, ToSlot
-from ...taskmanager.ray_resources import free_resources
-from ...taskmanager.task_manager import SlotOffer
+from ...taskmanager.processes.leases import JobLease, SupersededError
+from ...taskmanager.processes.ray_resources import free_resources
+from ...taskmanager.processes.task_manager import SlotOffer
 from .. import events
 from ..master_loop import MasterLoop
 from ..views import TaskManagerView

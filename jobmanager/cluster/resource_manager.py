@@ -3,7 +3,7 @@
 A job gets all the slots it asks for, or none: two jobs that hold half of what they need would wait for each other.
 Slots are spread, so that the death of a node costs as few subtasks as possible and the nodes share the load; those
 that the job was let before (by a master that died) come first, because their processes are warm and hold its code.
-A slot that died is replaced on its node where there is room: there are copies of its state (state/local_copies.py).
+A slot that died is replaced on its node where there is room: there are copies of its state (local_copies.py).
 """
 
 from __future__ import annotations

@@ -21,14 +21,14 @@ from pathlib import Path
 
 import msgspec
 
-from ...runtime import options
-from ...runtime.config import Configuration
+from ...runtime.configuration import options
+from ...runtime.configuration.config import Configuration
 from ...runtime.graph.job_graph import JobGraph
 from ...runtime.units import format_duration
-from ...state import pickling
 from ...state.errors import PenstockError
+from ...state.serialization import pickling
 from ...state.snapshots import CheckpointMetadata
-from ...taskmanager.user_code import activate
+from ...taskmanager.processes.user_code import activate
 from ..restore_check import require_fit
 from .user_process import end, last_lines, put, run_aside
 

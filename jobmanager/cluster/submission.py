@@ -22,19 +22,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...runtime import cluster_options, options
-from ...runtime.config import Configuration
+from ...runtime.configuration import cluster_options, options
+from ...runtime.configuration.config import Configuration
 from ...runtime.directories import CODE
 from ...runtime.versions import differences, own_versions
-from ...state import artefacts
-from ...state.cluster_store import JobSubmission, forget, list_records, put_job
 from ...state.errors import CheckpointError, ConfigurationError, ObjectNotFound, PenstockError
 from ...state.ids import JobId, new_nonce
-from ...state.located_objects import LocatedObjects
-from ...state.objects import ObjectStore, run_program
-from ...state.obstore_objects import ObstoreObjects
 from ...state.snapshots import CheckpointMetadata
-from ...taskmanager.user_code import UserCode, install, unpack, unpacked_archives
+from ...state.store import artefacts
+from ...state.store.cluster_store import JobSubmission, forget, list_records, put_job
+from ...state.store.located_objects import LocatedObjects
+from ...state.store.objects import ObjectStore, run_program
+from ...state.store.obstore_objects import ObstoreObjects
+from ...taskmanager.processes.user_code import UserCode, install, unpack, unpacked_archives
 from ..gateway import ArtefactView, Captured, GraphRequest, RefusedError, RunRequest, UnknownError
 from ..identity import identify, restored_metadata
 from .capture import CaptureOutcome, CaptureRequest, run_capture

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ...runtime import options
-from ...runtime.config import Configuration
-from ...runtime.masking import masked
+from ...runtime.configuration import options
+from ...runtime.configuration.config import Configuration
+from ...runtime.configuration.masking import masked
 from ...runtime.tracebacks import qualified_name, user_traceback
-from ...state.cluster_store import JobSubmission
+from ...state.store.cluster_store import JobSubmission
 from ..job_states import JobState
 from ..views import NEVER, CheckpointsView, ExceptionView, JobOverview, JobView
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from ...state.cell_reads import readable
 from ...state.key_signatures import Signature, merged, show
+from ...state.rows.cell_reads import readable
 from ...state.statistics import StateStatistics
 from ..gateway import StateAnswer, StateQuestion
 from ..views import JobView, OperatorView

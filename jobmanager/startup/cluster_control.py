@@ -20,8 +20,8 @@ from typing import IO
 
 import msgspec
 
-from ...runtime import cluster_options as options
-from ...runtime.config import Configuration
+from ...runtime.configuration import cluster_options as options
+from ...runtime.configuration.config import Configuration
 from .cluster_rest import JOBS_STOP_TIMEOUT_S, live_jobs, waiting_for
 from .cluster_state import ClusterFiles, ClusterState, forget_if_empty
 from .node_processes import MARK

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import msgspec
 import psutil
 
-from ...runtime import cluster_options as options
-from ...runtime.config import Configuration
+from ...runtime.configuration import cluster_options as options
+from ...runtime.configuration.config import Configuration
 from ...state.errors import PenstockError
 from ..job_states import JobState
 from .cluster_state import running_clusters

@@ -22,7 +22,7 @@ from typing import Literal
 
 import msgspec
 
-from ...runtime.config import Configuration
+from ...runtime.configuration.config import Configuration
 from ...runtime.directories import cluster_directory, private_directory
 
 LOCK, STATE, STOP, SECRET = "lock", "cluster.json", "stop", "secret"

@@ -32,8 +32,8 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from ...runtime import cluster_options as options
-from ...runtime.config import Configuration
+from ...runtime.configuration import cluster_options as options
+from ...runtime.configuration.config import Configuration
 from ...runtime.logs import setup_logging
 from ...state.errors import PenstockError
 from .cluster_control import DEFAULT_STORAGE, STARTER, Order, Started, Tell

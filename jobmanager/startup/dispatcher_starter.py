@@ -15,8 +15,8 @@ from typing import Literal
 
 import msgspec
 
-from ...runtime.cluster_options import CLUSTER_ID
-from ...runtime.config import Configuration
+from ...runtime.configuration.cluster_options import CLUSTER_ID
+from ...runtime.configuration.config import Configuration
 from ...state.errors import PenstockError
 from .node_processes import on_death_of
 from .ray_address import ClusterError, RayAddress

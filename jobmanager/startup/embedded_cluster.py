@@ -15,8 +15,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-from ...runtime import cluster_options as options
-from ...runtime.config import Configuration
+from ...runtime.configuration import cluster_options as options
+from ...runtime.configuration.config import Configuration
 from .cluster_control import DEFAULT_STORAGE, STARTER, STOP_TIMEOUT_S, Order, Tell, read_started, spawn_supervisor
 from .cluster_state import ClusterFiles, ClusterState
 from .ray_address import ClusterError

@@ -14,8 +14,8 @@ import shutil
 import threading
 import time
 
-from ...runtime import cluster_options as options
-from ...runtime.config import Configuration
+from ...runtime.configuration import cluster_options as options
+from ...runtime.configuration.config import Configuration
 from ...runtime.directories import private_directory
 from .cluster_state import ClusterFiles
 from .ray_address import ClusterError, RayAddress, reachable

@@ -7,8 +7,8 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...runtime import cluster_options as options
-from ...runtime.config import Configuration
+from ...runtime.configuration import cluster_options as options
+from ...runtime.configuration.config import Configuration
 from ...state.errors import PenstockError
 
 LOOPBACK = "127.0.0.1"

@@ -38,10 +38,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from ...runtime import cluster_options as options
-from ...runtime.config import Configuration
-from ...runtime.node_options import VARIABLE as NODE_OPTIONS
-from ...runtime.node_options import node_environment
+from ...runtime.configuration import cluster_options as options
+from ...runtime.configuration.config import Configuration
+from ...runtime.configuration.node_options import VARIABLE as NODE_OPTIONS
+from ...runtime.configuration.node_options import node_environment
 from .node_processes import (
     MARK,
     kill_agents,
@@ -178,7 +178,7 @@ def join(
     config: Configuration, reach: RayAddress, *, directory: Path, host: str | None = None, prefix: Sequence[str] = ()
 ) -> RayNode:
     """One more node, at `host` (else as Ray finds its own address), with the options that are its own
-    (runtime/node_options.py). `prefix` is a command that runs its keeper, as `ip netns exec NAME` does: in place,
+    (node_options.py). `prefix` is a command that runs its keeper, as `ip netns exec NAME` does: in place,
     without a process between. Raises ClusterError."""
     if reach.loopback:
         raise ClusterError(

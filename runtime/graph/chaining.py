@@ -20,9 +20,9 @@ import xxhash
 from ...state.errors import PipelineError
 from ...state.ids import OperatorId, VertexId
 from ..changelog import ChangelogMode
-from ..config import Configuration
-from ..options import CHAINING
-from ..state_settings import check_settings
+from ..configuration.config import Configuration
+from ..configuration.options import CHAINING
+from ..configuration.state_settings import check_settings
 from .job_graph import ChainedOperator, Edge, JobGraph, Vertex
 from .partitioning import Forward, Rebalance
 from .serialization import pickled

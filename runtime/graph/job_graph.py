@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...state.ids import OperatorId, VertexId
-from ..options import RUNTIME_MODE
+from ..configuration.options import RUNTIME_MODE
 from ..resources import NO_RESOURCES, Resources
 from .partitioning import Partitioning
 

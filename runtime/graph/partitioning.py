@@ -1,4 +1,4 @@
-"""How records find the subtask of the next vertex, as the job graph says it (taskmanager/partitioners.py does it)."""
+"""How records find the subtask of the next vertex, as the job graph says it (partitioners.py does it)."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...state.errors import PipelineError
-from ...state.pickling import dumps
+from ...state.serialization.pickling import dumps
 from ..references import culprit
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..changelog import ChangelogMode
 from ..connector import Sink, Source
 from ..operators.operator import Operator
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from ..resources import NO_RESOURCES, Resources
 from .partitioning import Partitioning
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from ...state.errors import PenstockError, PipelineError
 from ..changelog import ChangelogMode
-from ..config import Configuration
-from ..memory_options import NETWORK_MEMORY, network_bytes
-from ..options import CHANNEL_WINDOW, CHECKPOINT_INTERVAL, GENERIC_TYPES
+from ..configuration.config import Configuration
+from ..configuration.memory_options import NETWORK_MEMORY, network_bytes
+from ..configuration.options import CHANNEL_WINDOW, CHECKPOINT_INTERVAL, GENERIC_TYPES
 from ..units import format_size
 from .job_graph import JobGraph
 from .partitioning import Forward, Rebalance, Rescale

@@ -19,7 +19,7 @@ from ..operators.co_process import KeysOfTwoInputs
 from ..operators.operator import OperatorContext, RestoredState
 from ..operators.running import state_type
 from ..operators.user_code import Collector, raise_user_error, shown
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from .functions import gives_what_may_change, kept_sides, several
 
 

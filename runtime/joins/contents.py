@@ -15,9 +15,9 @@ from typing import Any, cast
 
 from ...state.backend import KeyedStateBackend, ListState
 from ...state.descriptors import ListStateDescriptor, ValueStateDescriptor
-from ...state.handles import CachedValueState
+from ...state.rows.handles import CachedValueState
 from ..operators.running import state_type
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 
 LAST_ROWS = 64
 """So many stand in a value, at most, between two batches."""

@@ -13,7 +13,7 @@ from ...state.errors import PipelineError
 from ..functions import Function, OutputTag, RuntimeContext, callable_of, close_function, open_function
 from ..operators.keyed import ROWS_AT_ONCE
 from ..operators.user_code import TAKEN_APART, check_produced
-from ..record_types import RecordType, RowType, ScalarType
+from ..records.record_types import RecordType, RowType, ScalarType
 
 LEFT, RIGHT = 0, 1
 _KEPT = {"inner": (False, False), "left": (True, False), "right": (False, True), "full": (True, True)}

@@ -33,7 +33,7 @@ import numpy as np
 from ...state.backend import Timers
 from ...state.descriptors import ValueStateDescriptor
 from ...state.errors import RecordTypeError
-from ...state.handles import CachedValueState
+from ...state.rows.handles import CachedValueState
 from ..batch import NO_TIMESTAMP, Batch
 from ..elements import MIN_WATERMARK, Watermark
 from ..functions import OutputTag, RuntimeContext, close_function, open_function
@@ -43,7 +43,7 @@ from ..operators.keyed import ROWS_AT_ONCE, TIMERS_AT_ONCE, KeyedOperator
 from ..operators.operator import Firing, OperatorContext, RestoredState
 from ..operators.running import state_type
 from ..operators.user_code import Collector, raise_user_error, shown
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from ..windows.windows import MAX_TIMESTAMP
 from .functions import LEFT, RIGHT, JoinContext, gives_what_may_change, kept_sides
 from .pair_calls import PairCall

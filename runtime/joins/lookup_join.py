@@ -27,7 +27,7 @@ from ..operators.async_io import AsyncOperator, AsyncSettings
 from ..operators.operator import OperatorContext, RestoredState
 from ..operators.result_queue import Entry
 from ..operators.user_code import is_immutable, keys_by, raise_user_error, shown, taken_apart
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from .functions import never_changes
 from .lookup_cache import CachedRows, LookupCache, Rows
 

@@ -30,8 +30,8 @@ from typing import Any, cast
 import numpy as np
 
 from ...state.descriptors import MapStateDescriptor
-from ...state.map_state import CachedMapState
-from ...state.serializers import serializer_for
+from ...state.rows.map_state import CachedMapState
+from ...state.serialization.serializers import serializer_for
 from ...state.ttl_config import StateTtlConfig
 from ..batch import Batch
 from ..changelog import CHANGELOGS, ChangelogMode, RowKind, alike, kept_mode
@@ -42,7 +42,7 @@ from ..operators.keyed import ROWS_AT_ONCE, KeyedOperator
 from ..operators.operator import OperatorContext, RestoredState
 from ..operators.running import state_type
 from ..operators.user_code import raise_user_error, shown, taken_apart
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from .functions import LEFT, RIGHT, gives_what_may_change, kept_sides
 
 _INSERT, _DELETE = int(RowKind.INSERT), int(RowKind.DELETE)

@@ -32,7 +32,7 @@ from typing import Any, cast
 
 from ...state.backend import VOID_NAMESPACE
 from ...state.descriptors import MapStateDescriptor
-from ...state.map_state import CachedMapState
+from ...state.rows.map_state import CachedMapState
 from ..batch import Batch
 from ..changelog import EVERYTHING, INSERTIONS, ChangelogMode, RowKind, alike
 from ..elements import MAX_WATERMARK
@@ -43,7 +43,7 @@ from ..operators.operator import OperatorContext, RestoredState
 from ..operators.running import state_type
 from ..operators.timed import TimedOperator, times_of
 from ..operators.user_code import Collector, raise_user_error, shown
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from .functions import LEFT, RIGHT, gives_what_may_change
 
 _BEFORE = int(RowKind.UPDATE_BEFORE)

@@ -25,7 +25,7 @@ from ..operators.co_process import KeysOfTwoInputs
 from ..operators.keyed import ROWS_AT_ONCE
 from ..operators.running import state_type
 from ..operators.user_code import raise_user_error, shown
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from ..windows.assigner import AlignedWindows, WindowAssigner
 from ..windows.building import given_out_at_end, operator_class
 from ..windows.custom_windows import CustomWindowOperator, MergingWindowOperator

@@ -43,7 +43,7 @@ from ..calls import Answer, Calls
 from ..elements import Watermark
 from ..functions import RuntimeContext, callable_of, close_function, open_function
 from ..operator_state import CheckpointedFunction, FunctionInitializationContext, FunctionSnapshotContext
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from ..units import format_duration
 from .operator import OperatorContext, RestoredState
 from .queueing import QueueingOperator

@@ -18,7 +18,7 @@ from ..batch import Batch
 from ..connected_functions import KeyedBroadcastContext
 from ..functions import OutputTag, callable_of
 from ..keys import KeySelector
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from . import keyed_process, stateless
 from .operator import OperatorContext, RestoredState
 from .user_code import raise_user_error, shown

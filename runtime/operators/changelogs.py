@@ -9,12 +9,12 @@ import numpy as np
 
 from ...state.descriptors import ValueStateDescriptor
 from ...state.errors import RecordTypeError
-from ...state.serializers import serializer_for
+from ...state.serialization.serializers import serializer_for
 from ...state.ttl_config import StateTtlConfig
 from ..batch import Batch
 from ..changelog import CHANGELOGS, EVERYTHING, ChangelogMode, RowKind, alike, changes
 from ..keys import KeySelector
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from .keyed import KeyedOperator
 from .operator import Operator, OperatorContext, RestoredState
 from .running import state_type

@@ -1,7 +1,7 @@
 """Operators of two inputs: CoMap, CoFlatMap, CoProcess, and KeyedCoProcess with state and timers per key.
 
 They are the operators of one input with a method per input (`methods`). Batches of the two inputs come in whatever
-order they arrive in; the watermark is the minimum of both (taskmanager/gate.py).
+order they arrive in; the watermark is the minimum of both (taskmanager/exchange/gate.py).
 
 A key means the same on both inputs, so both must have keys of one type: 1 of the one would otherwise be another key
 than 1.0 of the other. What annotations say is compared when the pipeline is built (api/connected.py); the first keys
@@ -16,7 +16,7 @@ from typing import Any
 from ...state.errors import KeyTypeError
 from ..batch import Batch
 from ..keys import KeySelector
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from .keyed_process import KeyedProcessOperator
 from .operator import Operator, OperatorContext, RestoredState
 from .stateless import FlatMapOperator, MapOperator, ProcessOperator

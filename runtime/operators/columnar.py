@@ -20,7 +20,7 @@ import pyarrow as pa
 from ...state.errors import PipelineError
 from ..batch import Batch
 from ..changelog import CHANGELOGS, EVERYTHING
-from ..record_types import RecordType, SchemaType
+from ..records.record_types import RecordType, SchemaType
 from .operator import Operator
 from .user_code import raise_user_error
 

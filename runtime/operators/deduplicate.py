@@ -30,7 +30,7 @@ from ..batch import Batch
 from ..changelog import ChangelogMode, RowKind, alike
 from ..elements import MAX_WATERMARK
 from ..keys import KeySelector
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from .keyed import KeyedOperator
 from .operator import Operator, OperatorContext, RestoredState
 from .running import RunningReduceOperator, state_type

@@ -14,8 +14,8 @@ import numpy as np
 from ...state.errors import MalformedRecordError, PipelineError, RecordTypeError
 from ..batch import Batch
 from ..clock import Interval
-from ..watermark_generators import Mark, SplitGenerator
-from ..watermarks import FutureGuard, WatermarkStrategy
+from ..event_time.watermark_generators import Mark, SplitGenerator
+from ..event_time.watermarks import FutureGuard, WatermarkStrategy
 from .operator import OperatorContext
 from .user_code import assigned_by, raise_user_error, shown
 

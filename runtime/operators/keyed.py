@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from ...state.backend import KeyedStateBackend
-from ...state.cell_reads import CellRead, CellRows
 from ...state.ids import CheckpointId
-from ...state.objects import Program
+from ...state.rows.cell_reads import CellRead, CellRows
 from ...state.snapshots import OperatorSnapshot
 from ...state.statistics import StateStatistics
+from ...state.store.objects import Program
 from ..batch import Batch
 from ..elements import MAX_WATERMARK, MIN_WATERMARK, Watermark
 from ..keys import KeySelector
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from .operator import Operator, OperatorContext, RestoredState
 from .user_code import Collector, keys_by
 

@@ -29,7 +29,7 @@ from ..functions import (
     open_function,
 )
 from ..keys import KeySelector
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from .keyed import ROWS_AT_ONCE, TIMERS_AT_ONCE, KeyedOperator
 from .operator import Firing, OperatorContext, RestoredState
 from .running import RunningAggregateOperator, RunningReduceOperator

@@ -34,13 +34,13 @@ import pyarrow as pa
 from ...state.descriptors import ListStateDescriptor
 from ...state.errors import ConfigurationError, RecordTypeError
 from ..batch import Batch, Int64Array
-from ..batch_faces import as_batch
 from ..elements import Watermark
 from ..model_pool import MS, ModelPool, Order, PoolError, SendBatch, StartWorker
 from ..model_workers import CallEnded, ModelSpec, NoRoomError, WorkerEnded, WorkerEvent, WorkerReady, Workers
 from ..operator_state import CheckpointedFunction, FunctionInitializationContext, FunctionSnapshotContext
-from ..packed_batches import packed, unpacked
-from ..record_types import RecordType
+from ..records.batch_faces import as_batch
+from ..records.packed_batches import packed, unpacked
+from ..records.record_types import RecordType
 from ..resources import NO_RESOURCES, Resources
 from .operator import OperatorContext, RestoredState
 from .queueing import QueueingOperator

@@ -29,22 +29,22 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ...state.errors import StateError
 from ...state.ids import Attempt, CheckpointId, OperatorId
-from ...state.objects import Program
 from ...state.operator_state import RestoredElements
 from ...state.snapshots import KeyedHandle, OperatorSnapshot, SplitSnapshot
 from ...state.statistics import StateStatistics
+from ...state.store.objects import Program
 from ..batch import Batch
 from ..calls import MakeCalls, no_calls
 from ..changelog import INSERTIONS, ChangelogMode, kept_mode
 from ..clock import Clock
 from ..elements import MIN_WATERMARK, Watermark, WatermarkStatus
 from ..model_workers import MakeWorkers, no_workers
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 
 if TYPE_CHECKING:
     from ...state.backend import KeyedStateBackend
-    from ...state.cell_reads import CellRead, CellRows
-    from ...state.checkpoint_store import Uploads
+    from ...state.rows.cell_reads import CellRead, CellRows
+    from ...state.store.checkpoint_store import Uploads
     from ..metrics import MetricGroup
     from ..operator_state import OperatorState
 

@@ -21,10 +21,10 @@ from ...state.backend import VOID_NAMESPACE, ValueState
 from ...state.descriptors import ValueStateDescriptor
 from ..batch import Batch
 from ..elements import MAX_WATERMARK, Watermark
-from ..fields import field_getter, field_replacer
 from ..functions import RuntimeContext, callable_of, close_function, open_function
 from ..keys import KeySelector
-from ..record_types import RecordType, RowType, ScalarType
+from ..records.fields import field_getter, field_replacer
+from ..records.record_types import RecordType, RowType, ScalarType
 from .keyed import ROWS_AT_ONCE, KeyedOperator
 from .operator import Firing, OperatorContext, RestoredState
 from .user_code import is_immutable, raise_user_error, shown

@@ -9,12 +9,12 @@ Without checkpoints the barrier at the end of the input takes the last committab
 from __future__ import annotations
 
 from ...state.ids import CheckpointId
-from ...state.objects import Program
 from ...state.snapshots import OperatorSnapshot
+from ...state.store.objects import Program
 from ..batch import Batch
 from ..changelog import ChangelogMode
 from ..connector import Sink, SinkWriter, WriterContext
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from .operator import Firing, Operator, OperatorContext, RestoredState, immediate
 
 

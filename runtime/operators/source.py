@@ -20,16 +20,16 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ...state.ids import CheckpointId
-from ...state.objects import Program
 from ...state.snapshots import OperatorSnapshot, SplitSnapshot
+from ...state.store.objects import Program
 from ..batch import NO_TIMESTAMP, Batch
 from ..changelog import ChangelogMode
 from ..connector import NeedsSplit, NotReady, ReaderContext, ReaderEnd, Source, SplitBatch, SplitFinished
 from ..elements import MAX_WATERMARK, Watermark, WatermarkStatus
-from ..record_types import RecordType
-from ..watermark_generators import SplitGenerator
-from ..watermark_merge import WatermarkMerge
-from ..watermarks import WatermarkStrategy
+from ..event_time.watermark_generators import SplitGenerator
+from ..event_time.watermark_merge import WatermarkMerge
+from ..event_time.watermarks import WatermarkStrategy
+from ..records.record_types import RecordType
 from .event_time import EventTime
 from .operator import Firing, Operator, OperatorContext, RestoredState, immediate
 from .source_alignment import SourceAlignment

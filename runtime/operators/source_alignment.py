@@ -23,8 +23,8 @@ from collections.abc import Callable
 
 from ..clock import Clock, Interval
 from ..elements import MAX_WATERMARK
+from ..event_time.watermarks import WatermarkAlignment
 from ..metrics import MetricGroup
-from ..watermarks import WatermarkAlignment
 
 
 class SourceAlignment:

@@ -13,10 +13,9 @@ import numpy as np
 
 from ...state.errors import StateError
 from ...state.ids import CheckpointId
-from ...state.objects import Program
 from ...state.snapshots import OperatorSnapshot
+from ...state.store.objects import Program
 from ..batch import NO_TIMESTAMP, Batch
-from ..batch_faces import as_batch, as_table, given
 from ..changelog import CHANGELOGS, EVERYTHING, INSERTIONS
 from ..elements import MIN_WATERMARK, Watermark
 from ..functions import (
@@ -29,7 +28,8 @@ from ..functions import (
     open_function,
 )
 from ..operator_state import CheckpointedFunction
-from ..record_types import RecordType
+from ..records.batch_faces import as_batch, as_table, given
+from ..records.record_types import RecordType
 from .operator import Firing, Operator, OperatorContext, RestoredState, immediate
 from .user_code import TAKEN_APART, Collector, call_each, check_produced, raise_user_error, shown, taken_apart
 from .watermarks import WatermarksOperator

@@ -18,14 +18,14 @@ from uuid import UUID
 import numpy as np
 
 from ...state.errors import KeyTypeError, RecordTypeError, UserCodeError
-from ...state.serializers import ATOMIC_TYPES
+from ...state.serialization.serializers import ATOMIC_TYPES
 from ..batch import Batch
+from ..event_time.watermarks import WatermarkStrategy
 from ..functions import CallError, OutputTag, called_on_each
 from ..hints import nearest
 from ..hints import shown as shown
 from ..keys import KeySelector
-from ..record_types import OPAQUE, RecordType, record_type_of
-from ..watermarks import WatermarkStrategy
+from ..records.record_types import OPAQUE, RecordType, record_type_of
 from .operator import OperatorContext, Output
 
 TAKEN_APART = frozenset({list, tuple, GeneratorType})

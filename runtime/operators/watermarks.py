@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Self
 
 from ...state.ids import CheckpointId
-from ...state.objects import Program
 from ...state.snapshots import OperatorSnapshot
+from ...state.store.objects import Program
 from ..batch import Batch
 from ..changelog import EVERYTHING
 from ..elements import MAX_WATERMARK, MIN_WATERMARK, Watermark, WatermarkStatus
-from ..record_types import RecordType
-from ..watermarks import WatermarkStrategy
+from ..event_time.watermarks import WatermarkStrategy
+from ..records.record_types import RecordType
 from .event_time import EventTime
 from .operator import Firing, Operator, OperatorContext, RestoredState, immediate
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...state.errors import PipelineError
 from ..keys import KeySelector
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from .assigner import AlignedWindows, MergingWindowAssigner, WindowAssigner
 from .custom_windows import CustomWindowOperator, MergingWindowOperator
 from .evaluations import Evaluation, Folding

@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ...state import kernels
-from ...state.accumulator_spec import AccumulatorSpec
-from ...state.column_store import ColumnStore
+from ...state.columns import kernels
+from ...state.columns.accumulator_spec import AccumulatorSpec
+from ...state.columns.column_store import ColumnStore
 from ...state.errors import AggregateError, KeyTypeError, RecordTypeError
 from ...state.ids import CheckpointId
-from ..aggregate import Aggregate
+from ..aggregation.aggregate import Aggregate
 from ..batch import Batch, Int64Array
 from ..elements import MAX_WATERMARK, MIN_WATERMARK, Watermark, WatermarkStatus
-from ..field_types import FieldType
 from ..keys import KeyByColumns
 from ..operators.operator import Firing, Operator, OperatorContext, RestoredState, drained
-from ..record_types import RecordType, SchemaType
+from ..records.field_types import FieldType
+from ..records.record_types import RecordType, SchemaType
 from .columnar_windows import ColumnarWindowOperator, window_result_type
 from .incoming import event_times
 from .time_windows import TumblingEventTimeWindows

@@ -26,23 +26,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ...state import kernels
-from ...state.accumulator_spec import AccumulatorSpec
-from ...state.column_snapshots import ColumnLayout, ColumnSnapshots, restored_rows
-from ...state.column_store import ColumnStore
+from ...state.columns import kernels
+from ...state.columns.accumulator_spec import AccumulatorSpec
+from ...state.columns.column_snapshots import ColumnLayout, ColumnSnapshots, restored_rows
+from ...state.columns.column_store import ColumnStore
 from ...state.errors import AggregateError, KeyTypeError, PipelineError
 from ...state.ids import CheckpointId
 from ...state.key_groups import KeyGroupRange
-from ...state.objects import Program
-from ...state.savepoint_store import StatePlace
+from ...state.savepoints.savepoint_store import StatePlace
 from ...state.snapshots import KeyedHandle, OperatorSnapshot
 from ...state.statistics import StateStatistics
-from ..aggregates import Aggregate
+from ...state.store.objects import Program
+from ..aggregation.aggregates import Aggregate
 from ..batch import NO_TIMESTAMP, Batch
 from ..elements import Watermark
 from ..keys import KeyByColumns
 from ..operators.operator import Operator, OperatorContext, RestoredState
-from ..record_types import RecordType, SchemaType
+from ..records.record_types import RecordType, SchemaType
 from .assigners import TumblingEventTimeWindows
 from .incoming import at_the_end_of_time
 from .windows import MAX_TIMESTAMP

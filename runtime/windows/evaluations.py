@@ -17,13 +17,13 @@ from typing import Any, cast
 
 from ...state.backend import KeyedStateBackend, ListState, ValueState
 from ...state.descriptors import ListStateDescriptor, ValueStateDescriptor
-from ...state.handles import CachedValueState
-from ...state.serializers import ATOMIC_TYPES
+from ...state.rows.handles import CachedValueState
+from ...state.serialization.serializers import ATOMIC_TYPES
 from ..batch import Int64Array
 from ..functions import AggregateFunction, RuntimeContext, WindowContext, callable_of, close_function, open_function
 from ..operators.running import state_type
 from ..operators.user_code import is_immutable
-from ..record_types import RecordType, RowType, record_type_of
+from ..records.record_types import RecordType, RowType, record_type_of
 
 
 class Evaluation(ABC):

@@ -14,7 +14,7 @@ from ..batch import NO_TIMESTAMP, Int64Array
 from ..functions import RuntimeContext, WindowContext
 from ..operators.running import state_type
 from ..operators.user_code import check_produced
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from .evaluations import Evaluation, Process, add_to_lists, merge_lists
 from .evictors import Evictor, EvictorContext, TimestampedValue
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from ...state.backend import VOID_NAMESPACE, ValueState
 from ...state.descriptors import ValueStateDescriptor
-from ...state.handles import CachedValueState
+from ...state.rows.handles import CachedValueState
 from ..operators.operator import OperatorContext, RestoredState
 from ..operators.user_code import raise_user_error, shown
 from .evaluations import Folding

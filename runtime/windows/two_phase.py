@@ -38,15 +38,15 @@ from ...state.errors import PipelineError, RecordTypeError
 from ...state.ids import CheckpointId
 from ..batch import Batch, Int64Array
 from ..elements import MIN_WATERMARK, Watermark, WatermarkStatus
-from ..field_types import FieldType
 from ..functions import RuntimeContext, callable_of, close_function, open_function
 from ..keys import KeySelector
-from ..nested_types import ListOf, Struct
 from ..operators.keyed import ROWS_AT_ONCE
 from ..operators.operator import Firing, Operator, OperatorContext, RestoredState, drained
 from ..operators.user_code import keys_by, raise_user_error, shown
-from ..record_types import OpaqueType, RecordType, RowType, record_type_of
-from ..shapes import TupleShape
+from ..records.field_types import FieldType
+from ..records.nested_types import ListOf, Struct
+from ..records.record_types import OpaqueType, RecordType, RowType, record_type_of
+from ..records.shapes import TupleShape
 from .assigner import AlignedWindows, WindowAssigner
 from .calendar_windows import CalendarEventTimeWindows
 from .evaluations import Aggregate, Folding, Reduce

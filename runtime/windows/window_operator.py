@@ -38,7 +38,7 @@ from ..keys import KeySelector
 from ..operators.keyed import ROWS_AT_ONCE, TIMERS_AT_ONCE, KeyedOperator
 from ..operators.operator import Firing, OperatorContext, RestoredState
 from ..operators.user_code import Collector, raise_user_error, shown
-from ..record_types import RecordType
+from ..records.record_types import RecordType
 from .assigner import NO_WINDOW, AlignedWindows, WindowAssigner
 from .contexts import AtHand, ForTrigger, GlobalState
 from .evaluations import Aggregate, Apply, Evaluation, Process, Reduce

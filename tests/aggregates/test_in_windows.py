@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 import penstock as ps
 from penstock.connectors.files import FileSink
 from penstock.connectors.formats import Parquet
-from penstock.runtime.aggregate import Aggregate
-from penstock.runtime.aggregates import RowAggregates
+from penstock.runtime.aggregation.aggregate import Aggregate
+from penstock.runtime.aggregation.aggregates import RowAggregates
 from penstock.runtime.elements import MAX_WATERMARK
 from penstock.state.errors import PipelineError
 from penstock.testing.harness import BackendKind, rescaled, subtask_for

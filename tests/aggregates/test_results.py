@@ -21,13 +21,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.runtime.aggregate import Aggregate
-from penstock.runtime.aggregates import RowAggregates
-from penstock.runtime.annotations import field_type_of
-from penstock.runtime.sketches import COMPRESSION, WAITING
-from penstock.state.column_store import ColumnStore
+from penstock.runtime.aggregation.aggregate import Aggregate
+from penstock.runtime.aggregation.aggregates import RowAggregates
+from penstock.runtime.aggregation.sketches import COMPRESSION, WAITING
+from penstock.runtime.records.annotations import field_type_of
+from penstock.state.columns.column_store import ColumnStore
 from penstock.state.errors import PipelineError
-from penstock.state.serializers import serializer_for
+from penstock.state.serialization.serializers import serializer_for
 
 Part = list[Any]
 EDGES = [-1.0, 0.0, 0.5, 2.0]

@@ -36,13 +36,13 @@ from penstock.jobmanager.local_job import LocalJob
 from penstock.jobmanager.rest import server
 from penstock.jobmanager.rest.app import create_app
 from penstock.jobmanager.views import DisposalOperation, JobOverview, JobView, LogFile, TaskManagerView
-from penstock.runtime import options
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration import options
+from penstock.runtime.configuration.config import Configuration
 from penstock.runtime.versions import own_versions
-from penstock.state.disposal import whole_path
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.state.pickling import loads
-from penstock.taskmanager.user_code import UserCode, activate, install
+from penstock.state.savepoints.disposal import whole_path
+from penstock.state.serialization.pickling import loads
+from penstock.state.store.obstore_objects import ObstoreObjects
+from penstock.taskmanager.processes.user_code import UserCode, activate, install
 
 PATIENCE_S = 60.0
 

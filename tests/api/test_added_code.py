@@ -12,7 +12,7 @@ import pytest
 from penstock import StreamExecutionEnvironment
 from penstock.api.added_code import AddedCode
 from penstock.state.errors import PipelineError
-from penstock.taskmanager.archives import UserCodeInstallError
+from penstock.taskmanager.processes.archives import UserCodeInstallError
 
 
 def files(here: Path) -> AddedCode:

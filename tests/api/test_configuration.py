@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.runtime import options
-from penstock.runtime.config import Configuration, from_environment, from_file, load
+from penstock.runtime.configuration import options
+from penstock.runtime.configuration.config import Configuration, from_environment, from_file, load
 from penstock.runtime.units import format_duration, format_size, parse_duration_ms, parse_size_bytes
 from penstock.state.errors import ConfigurationError
 

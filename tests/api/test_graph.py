@@ -11,14 +11,14 @@ import msgspec
 import pytest
 
 from penstock.api.environment import StreamExecutionEnvironment
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration.config import Configuration
 from penstock.runtime.graph.chaining import build_job_graph, operator_ids
 from penstock.runtime.graph.describe import describe, plan
 from penstock.runtime.graph.partitioning import Forward, Hash, Partitioning, Rebalance
 from penstock.runtime.graph.transformations import Input, Transformation
 from penstock.runtime.keys import KeyByColumns
 from penstock.runtime.operators.operator import Operator
-from penstock.runtime.record_types import OPAQUE, RecordType, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, RecordType, record_type_of
 from penstock.state.errors import ConfigurationError, PipelineError
 
 FORWARD = Forward()

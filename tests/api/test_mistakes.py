@@ -19,7 +19,7 @@ from penstock.runtime.functions import RuntimeContext
 from penstock.runtime.keys import KeyByColumns, KeyByFunction, KeySelector
 from penstock.runtime.operators.keyed_process import KeyedProcessOperator
 from penstock.runtime.operators.watermarks import WatermarksOperator
-from penstock.runtime.record_types import OPAQUE
+from penstock.runtime.records.record_types import OPAQUE
 from penstock.state.errors import JobFailedError, PenstockError, PipelineError, RecordTypeError, UserCodeError
 from penstock.testing.harness import OperatorHarness
 

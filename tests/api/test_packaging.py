@@ -13,8 +13,8 @@ import pytest
 from penstock.api import packaging
 from penstock.api.packaging import PATH_FILE, Package, needs_modules_of, package_directory, top_of
 from penstock.state.errors import PipelineError
-from penstock.taskmanager.archives import unpack_archive
-from penstock.taskmanager.user_code import import_roots
+from penstock.taskmanager.processes.archives import unpack_archive
+from penstock.taskmanager.processes.user_code import import_roots
 
 LIMIT = 2**20
 

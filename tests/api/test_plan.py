@@ -13,7 +13,7 @@ import pytest
 
 import penstock as ps
 from penstock.runtime.graph.partitioning import Forward, Rebalance
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 
 
 @dataclass

@@ -11,7 +11,7 @@ import penstock as ps
 from penstock.connectors.collections import CollectionSource
 from penstock.connectors.files import FileSource
 from penstock.connectors.formats import Text
-from penstock.runtime import options
+from penstock.runtime.configuration import options
 from penstock.state.errors import ConfigurationError, PipelineError
 from penstock.testing.lists import ListSink
 

@@ -10,7 +10,7 @@ import pytest
 
 import penstock as ps
 from penstock.state.errors import PipelineError
-from penstock.state.pickling import dumps, loads
+from penstock.state.serialization.pickling import dumps, loads
 from penstock.testing.lists import ListSink
 
 

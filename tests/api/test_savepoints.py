@@ -16,7 +16,7 @@ from penstock.connectors.files import FileSource
 from penstock.connectors.formats import Text
 from penstock.jobmanager.events import JobState
 from penstock.state.errors import CheckpointError, PenstockError
-from penstock.state.savepoint_store import is_savepoint
+from penstock.state.savepoints.savepoint_store import is_savepoint
 from penstock.testing import commands
 
 COUNTS = """

@@ -206,7 +206,9 @@ def test_sums_that_leave_64_bits(tmp_path: Path, kind: str) -> None:
 
 
 def test_naive_datetimes_as_event_time(tmp_path: Path) -> None:
-    assert "operator 'numbers': the timestamp 2026-01-01 00:00:00 of the record 1 is a naive datetime" in refused(tmp_path, NAIVE)
+    assert "operator 'numbers': the timestamp 2026-01-01 00:00:00 of the record 1 is a naive datetime" in refused(
+        tmp_path, NAIVE
+    )
 
 
 def test_a_function_that_cannot_be_serialised(tmp_path: Path) -> None:

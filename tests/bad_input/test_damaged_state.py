@@ -22,13 +22,13 @@ import pytest
 import penstock as ps
 from penstock.jobmanager.events import JobState
 from penstock.jobmanager.local_job import LocalJob
-from penstock.state.checkpoint_store import CheckpointStore
-from penstock.state.documents import seal
 from penstock.state.errors import DamagedCheckpointError, IncompatibleStateError, JobFailedError
-from penstock.state.objects import run_program
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.state.savepoint_store import read_savepoint
+from penstock.state.savepoints.savepoint_store import read_savepoint
 from penstock.state.snapshots import METADATA_VERSION, CheckpointMetadata, FileHandle
+from penstock.state.store.checkpoint_store import CheckpointStore
+from penstock.state.store.documents import seal
+from penstock.state.store.objects import run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.testing.lists import ListSink, ListSource
 
 NUMBERS, KEYS = 2_500, 13

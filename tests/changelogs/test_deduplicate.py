@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.operators.deduplicate import KeepEarliestOperator, KeepFirstOperator, KeepLastOperator
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.state.errors import RecordTypeError
 from penstock.state.ttl_config import StateTtlConfig
 from penstock.testing.harness import OperatorHarness

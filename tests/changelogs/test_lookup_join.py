@@ -16,7 +16,7 @@ from penstock.runtime.joins.lookup_cache import CachedRows, LookupCache
 from penstock.runtime.joins.lookup_join import LookupJoinOperator
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.operators.async_io import AsyncSettings
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.state.errors import ConfigurationError, UserCodeError
 from penstock.testing import AsyncHarness
 

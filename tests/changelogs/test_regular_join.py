@@ -15,7 +15,7 @@ from penstock.runtime.changelog import Change, ChangelogMode, RowKind
 from penstock.runtime.joins.functions import kept_sides
 from penstock.runtime.joins.regular_join import RegularJoinOperator
 from penstock.runtime.keys import KeyByFunction
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.state.errors import KeyTypeError
 from penstock.state.ttl_config import StateTtlConfig
 from penstock.testing.harness import OperatorHarness

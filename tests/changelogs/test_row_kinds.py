@@ -21,7 +21,7 @@ from penstock.runtime.batch import Batch
 from penstock.runtime.changelog import changes
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.operators.changelogs import AsUpsertsOperator, ToUpsertOperator
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.state.errors import JobFailedError, PipelineError
 from penstock.state.ttl_config import StateTtlConfig
 from penstock.testing.harness import OperatorHarness

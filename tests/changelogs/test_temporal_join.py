@@ -17,7 +17,7 @@ from penstock.runtime.changelog import Change, RowKind
 from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.joins.temporal_join import TemporalJoinOperator
 from penstock.runtime.keys import KeyByFunction
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.state.errors import RecordTypeError, UserCodeError
 from penstock.testing.harness import OperatorHarness
 

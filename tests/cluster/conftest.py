@@ -32,7 +32,7 @@ from penstock.jobmanager.startup.cluster_state import ClusterFiles, ClusterState
 from penstock.jobmanager.startup.embedded_cluster import EmbeddedCluster
 from penstock.jobmanager.startup.ray_address import RayAddress
 from penstock.jobmanager.startup.ray_cluster import RayNode, connect, disconnect, join, start_head
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration.config import Configuration
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from penstock.api.rest_client import RestClient
 from penstock.jobmanager.gateway import RunRequest
 from penstock.jobmanager.rest.served_metrics import SERVED, full_name
-from penstock.runtime.options import CHANNEL_WINDOW
+from penstock.runtime.configuration.options import CHANNEL_WINDOW
 
 if TYPE_CHECKING:
     from conftest import Cluster, WaitFor

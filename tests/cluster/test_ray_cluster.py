@@ -20,7 +20,7 @@ from penstock.jobmanager.startup import node_processes, ray_address, ray_cluster
 from penstock.jobmanager.startup.node_processes import is_alive
 from penstock.jobmanager.startup.ray_address import ClusterError, RayAddress
 from penstock.jobmanager.startup.ray_cluster import RayNode, connect, disconnect, join, start_head
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration.config import Configuration
 
 if TYPE_CHECKING:
     from conftest import JoinBehindLink, Namespace, Nodes, WaitFor
@@ -106,7 +106,7 @@ OWNER = """
     import os, signal, sys, threading
     from pathlib import Path
     from penstock.jobmanager.startup.ray_cluster import start_head
-    from penstock.runtime.config import Configuration
+    from penstock.runtime.configuration.config import Configuration
 
     nodes = []
     start = lambda: nodes.append(start_head(Configuration(), directory=Path(sys.argv[1])))

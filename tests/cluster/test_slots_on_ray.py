@@ -15,13 +15,13 @@ import ray
 
 from penstock.jobmanager.startup import node_processes
 from penstock.jobmanager.startup.ray_cluster import connect, disconnect, start_head
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration.config import Configuration
 from penstock.runtime.versions import own_versions
 from penstock.state.ids import Generation, JobId, SlotId, new_job_id
-from penstock.taskmanager.actor import TaskManagerActor
-from penstock.taskmanager.leases import JobLease, LeaseRefusedError, SupersededError
-from penstock.taskmanager.task_manager import SlotOffer
-from penstock.taskmanager.user_code import UserCode
+from penstock.taskmanager.processes.actor import TaskManagerActor
+from penstock.taskmanager.processes.leases import JobLease, LeaseRefusedError, SupersededError
+from penstock.taskmanager.processes.task_manager import SlotOffer
+from penstock.taskmanager.processes.user_code import UserCode
 from penstock.taskmanager.views import TaskManagerView
 
 WaitFor = Callable[..., Any]

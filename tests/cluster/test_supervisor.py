@@ -21,8 +21,8 @@ from penstock.jobmanager.startup.embedded_cluster import EmbeddedCluster, unclai
 from penstock.jobmanager.startup.node_processes import is_alive
 from penstock.jobmanager.startup.ray_address import ClusterError
 from penstock.jobmanager.startup.restart_budget import Remedy, RestartBudget, Vigil
-from penstock.runtime.cluster_options import RESUME_JOBS
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration.cluster_options import RESUME_JOBS
+from penstock.runtime.configuration.config import Configuration
 
 if TYPE_CHECKING:
     from conftest import Cluster, WaitFor
@@ -115,7 +115,7 @@ def _running_again(cluster: Cluster, restarts: int) -> ClusterState | None:
 SCRIPT = """
     import os, signal, sys
     from penstock.jobmanager.startup.embedded_cluster import EmbeddedCluster
-    from penstock.runtime.config import Configuration
+    from penstock.runtime.configuration.config import Configuration
 
     cluster = EmbeddedCluster.start(Configuration(dict(pair.split("=", 1) for pair in sys.argv[1:])))
     print(cluster.supervisor_pid, flush=True)

@@ -25,7 +25,7 @@ from penstock.runtime.connector import (
     WriterContext,
 )
 from penstock.runtime.metrics import MetricGroup
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.state.errors import PipelineError, RecordTypeError
 from penstock.state.ids import Attempt, CheckpointId
 

@@ -24,7 +24,7 @@ from penstock.connectors.formats import Csv, Json, Parquet, Raw, Text
 from penstock.runtime.batch import NO_TIMESTAMP, Batch
 from penstock.runtime.connector import WriterContext
 from penstock.runtime.metrics import MetricGroup
-from penstock.runtime.record_types import OPAQUE, RecordType, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, RecordType, record_type_of
 from penstock.state.errors import PipelineError, RecordTypeError
 from penstock.state.ids import Attempt, CheckpointId
 

@@ -21,7 +21,7 @@ from penstock.runtime.batch import Batch
 from penstock.runtime.connector import SplitBatch
 from penstock.runtime.functions import OutputTag
 from penstock.runtime.metrics import MetricGroup
-from penstock.runtime.record_types import OPAQUE, RecordType, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, RecordType, record_type_of
 from penstock.state.errors import MalformedRecordError, PipelineError
 
 

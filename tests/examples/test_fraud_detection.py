@@ -16,7 +16,7 @@ import pytest
 from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.operators.keyed_process import KeyedProcessOperator
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.testing import OperatorHarness
 
 if TYPE_CHECKING:

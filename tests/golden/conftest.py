@@ -30,7 +30,7 @@ from penstock.jobmanager.local_job import LocalJob
 from penstock.runtime.batch import Batch
 from penstock.runtime.connector import NotReady, PollResult, ReaderContext
 from penstock.runtime.graph.job_graph import JobGraph
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.testing.lists import ListSink
 
 GOLDEN = Path(__file__).parent

@@ -21,7 +21,7 @@ import pytest
 import penstock
 from penstock.jobmanager.restore_check import Fit, check_restore
 from penstock.state.errors import IncompatibleStateError
-from penstock.state.stored_state import StoredSnapshot
+from penstock.state.savepoints.stored_state import StoredSnapshot
 
 ROOT = Path(__file__).parent
 STORED = sorted(ROOT.glob("*/*.tar.gz"))

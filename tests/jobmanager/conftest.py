@@ -26,10 +26,10 @@ from penstock.runtime.graph.partitioning import Forward, Partitioning, Rebalance
 from penstock.runtime.resources import Resources
 from penstock.state.errors import ObjectStoreUnavailable
 from penstock.state.ids import Attempt, CheckpointId, JobId, OperatorId, SlotId, VertexId
-from penstock.state.job_log import CheckpointCompleted, JobLog
-from penstock.state.objects import ObjectStore, Pause, StoreOp, run_program
-from penstock.state.obstore_objects import ObstoreObjects
 from penstock.state.snapshots import OperatorSnapshot, SubtaskSnapshot
+from penstock.state.store.job_log import CheckpointCompleted, JobLog
+from penstock.state.store.objects import ObjectStore, Pause, StoreOp, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.taskmanager import messages as m
 from penstock.taskmanager.messages import SubtaskId
 

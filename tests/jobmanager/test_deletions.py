@@ -8,7 +8,7 @@ from penstock.jobmanager.events import SavepointRequested
 from penstock.jobmanager.options import CheckpointOptions
 from penstock.jobmanager.views import OperationState
 from penstock.state.errors import ObjectStoreUnavailable
-from penstock.state.objects import List, Put
+from penstock.state.store.objects import List, Put
 from penstock.taskmanager import messages as m
 
 NewWorld = Any

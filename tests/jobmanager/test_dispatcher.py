@@ -16,8 +16,8 @@ from penstock.jobmanager.cluster.dispatcher import (
     StartMaster,
 )
 from penstock.jobmanager.views import NEVER, JobOverview
-from penstock.state.cluster_store import JobSubmission
 from penstock.state.ids import JobId
+from penstock.state.store.cluster_store import JobSubmission
 
 JOB = JobId("a" * 32)
 SILENCE_MS = 10_000

@@ -18,16 +18,16 @@ from penstock.jobmanager.gateway import ConflictError, GraphRequest, RefusedErro
 from penstock.jobmanager.leadership import Beat, beat_name
 from penstock.jobmanager.process_identity import this_process
 from penstock.jobmanager.views import JobOverview, JobView, LogFile, TaskManagerView
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration.config import Configuration
 from penstock.runtime.versions import own_versions
-from penstock.state.cluster_store import JobSubmission, get_ended, list_records, put_job
-from penstock.state.counted_objects import ObjectCounter
-from penstock.state.documents import seal
 from penstock.state.errors import ObjectNotFound, ObjectStoreUnavailable
 from penstock.state.ids import Generation, JobId, new_nonce
-from penstock.state.job_log import Finished, JobLog, LeaderElected
-from penstock.state.objects import Get, ObjectStore, Pause, Put, StoreOp, run_program
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.cluster_store import JobSubmission, get_ended, list_records, put_job
+from penstock.state.store.counted_objects import ObjectCounter
+from penstock.state.store.documents import seal
+from penstock.state.store.job_log import Finished, JobLog, LeaderElected
+from penstock.state.store.objects import Get, ObjectStore, Pause, Put, StoreOp, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 JOB = JobId("a" * 32)
 WAIT_S = 20.0

@@ -11,9 +11,9 @@ from penstock.jobmanager.events import JobState
 from penstock.jobmanager.options import CheckpointOptions
 from penstock.jobmanager.restarts import FixedDelay
 from penstock.jobmanager.settings import job_master_options
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration.config import Configuration
 from penstock.state.ids import CheckpointId, OperatorId, SlotId, VertexId
-from penstock.state.job_log import AttemptStarted, CheckpointCompleted
+from penstock.state.store.job_log import AttemptStarted, CheckpointCompleted
 from penstock.taskmanager import messages as m
 from penstock.taskmanager.messages import SubtaskId
 

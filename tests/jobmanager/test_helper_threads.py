@@ -11,8 +11,8 @@ from penstock.jobmanager.job_master import JobMaster
 from penstock.jobmanager.local_cluster import LocalCluster
 from penstock.jobmanager.options import CheckpointOptions, JobMasterOptions
 from penstock.state.ids import JobId, new_nonce
-from penstock.state.objects import Delete, Put, PutFile, StoreOp
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.objects import Delete, Put, PutFile, StoreOp
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.testing.lists import ListSource
 
 

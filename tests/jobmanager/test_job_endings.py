@@ -12,7 +12,7 @@ from penstock.jobmanager.options import CheckpointOptions
 from penstock.jobmanager.restarts import FixedDelay
 from penstock.state.errors import JobFailedError, MalformedRecordError, ObjectStoreDenied, ObjectStoreUnavailable
 from penstock.state.ids import Generation, JobId, SlotId, VertexId
-from penstock.state.job_log import CheckpointCompleted, Finished, LeaderElected
+from penstock.state.store.job_log import CheckpointCompleted, Finished, LeaderElected
 from penstock.taskmanager import messages as m
 from penstock.taskmanager.messages import SubtaskId
 

@@ -14,8 +14,8 @@ from penstock.jobmanager.options import CheckpointOptions
 from penstock.jobmanager.restarts import FixedDelay
 from penstock.state.errors import DeposedError, ObjectStoreUnavailable
 from penstock.state.ids import CheckpointId, JobId, OperatorId, SlotId, VertexId
-from penstock.state.job_log import Finished, JobLog, LeaderElected
-from penstock.state.objects import run_program
+from penstock.state.store.job_log import Finished, JobLog, LeaderElected
+from penstock.state.store.objects import run_program
 from penstock.taskmanager import messages as m
 from penstock.taskmanager.messages import SubtaskId
 

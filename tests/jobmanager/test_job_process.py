@@ -18,15 +18,15 @@ from penstock.jobmanager.cluster.job_process import JobProcess, JobProcessSettin
 from penstock.jobmanager.gateway import UnavailableError
 from penstock.jobmanager.leadership import Beat, beat_name
 from penstock.jobmanager.master_loop import MasterLoop
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration.config import Configuration
 from penstock.runtime.resources import Resources
-from penstock.state.cluster_store import JobSubmission, get_ended, put_job
-from penstock.state.documents import seal
 from penstock.state.errors import ObjectStoreUnavailable
 from penstock.state.ids import Attempt, Generation, JobId, SlotId, new_nonce
-from penstock.state.job_log import AttemptStarted, Finished, JobLog, LeaderElected
-from penstock.state.objects import Get, Put, StoreOp, run_program
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.cluster_store import JobSubmission, get_ended, put_job
+from penstock.state.store.documents import seal
+from penstock.state.store.job_log import AttemptStarted, Finished, JobLog, LeaderElected
+from penstock.state.store.objects import Get, Put, StoreOp, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.taskmanager.messages import ToSlot
 
 JOB = JobId("a" * 32)

@@ -28,9 +28,9 @@ from penstock.state.errors import (
     ProtocolError,
 )
 from penstock.state.ids import Attempt, Generation, JobId
-from penstock.state.job_log import AttemptStarted, Finished, JobLog, LeaderElected
-from penstock.state.objects import Get, Pause, Put, StoreOp, run_program
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.job_log import AttemptStarted, Finished, JobLog, LeaderElected
+from penstock.state.store.objects import Get, Pause, Put, StoreOp, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 JOB = JobId("job")
 LEASE, BEAT = 8_000, 1_000

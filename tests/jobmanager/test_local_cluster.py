@@ -10,7 +10,7 @@ import pytest
 import penstock as ps
 from penstock.jobmanager.local_cluster import LocalCluster
 from penstock.jobmanager.local_job import LocalJob
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.testing.clock import ManualClock
 
 

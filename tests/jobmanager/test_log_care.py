@@ -10,10 +10,10 @@ from penstock.jobmanager.log_care import HINT_EVERY, LogCare
 from penstock.jobmanager.options import CheckpointOptions
 from penstock.state.errors import ObjectNotFound
 from penstock.state.ids import JobId
-from penstock.state.job_log import log_entry_name
-from penstock.state.log_positions import is_milestone, read_hint
-from penstock.state.objects import Delete, Get, run_program
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.job_log import log_entry_name
+from penstock.state.store.log_positions import is_milestone, read_hint
+from penstock.state.store.objects import Delete, Get, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 JOB = JobId("job")
 DAY_MS = 86_400_000

@@ -22,7 +22,7 @@ from penstock.jobmanager.slot_pool import SlotPool
 from penstock.runtime.resources import NO_RESOURCES, Resources
 from penstock.state.ids import JobId, SlotId
 from penstock.taskmanager.messages import SlotAddress
-from penstock.taskmanager.task_manager import SlotOffer
+from penstock.taskmanager.processes.task_manager import SlotOffer
 from penstock.taskmanager.views import SlotView, TaskManagerView
 
 GPU, CORE = Resources(gpu=1), Resources(cpu=1)

@@ -17,9 +17,9 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 from penstock.jobmanager.cluster import ray_processes
 from penstock.jobmanager.cluster.ray_processes import RayProcesses
 from penstock.jobmanager.views import TaskManagerView
-from penstock.runtime.config import Configuration
-from penstock.state.cluster_store import JobSubmission
+from penstock.runtime.configuration.config import Configuration
 from penstock.state.ids import JobId
+from penstock.state.store.cluster_store import JobSubmission
 
 JOB = JobId("a" * 32)
 WAIT_S = 20.0

@@ -17,7 +17,7 @@ from penstock.jobmanager.cluster.ray_slots import RaySlots
 from penstock.runtime.resources import NO_RESOURCES
 from penstock.state.ids import Generation, JobId, SlotId
 from penstock.taskmanager.messages import SlotAddress
-from penstock.taskmanager.task_manager import SlotOffer
+from penstock.taskmanager.processes.task_manager import SlotOffer
 
 JOB = JobId("a" * 32)
 WAIT_S = 20.0

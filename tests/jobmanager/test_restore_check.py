@@ -18,12 +18,12 @@ from penstock.connectors.print import PrintSink
 from penstock.jobmanager.cluster.restore_process import Checked, check_aside
 from penstock.jobmanager.local_job import LocalJob
 from penstock.jobmanager.restore_check import Fit, check_restore, require_fit
-from penstock.runtime.watermark_generators import UserGenerator
+from penstock.runtime.event_time.watermark_generators import UserGenerator
 from penstock.state.errors import IncompatibleStateError
 from penstock.state.ids import OperatorId
-from penstock.state.pickling import dumps
+from penstock.state.savepoints.stored_state import StoredSnapshot
+from penstock.state.serialization.pickling import dumps
 from penstock.state.snapshots import CheckpointMetadata, OperatorSnapshot
-from penstock.state.stored_state import StoredSnapshot
 from penstock.testing.lists import ListSink, ListSource
 
 NUMBERS = list(range(200))

@@ -8,7 +8,7 @@ from penstock.jobmanager import events
 from penstock.jobmanager.events import CancelRequested, JobState, SavepointRequested
 from penstock.jobmanager.options import CheckpointOptions
 from penstock.state.errors import DeposedError
-from penstock.state.job_log import CheckpointCompleted, SavepointWritten
+from penstock.state.store.job_log import CheckpointCompleted, SavepointWritten
 
 NewWorld = Any
 

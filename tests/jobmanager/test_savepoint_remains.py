@@ -16,8 +16,8 @@ from penstock.jobmanager.events import (
 )
 from penstock.jobmanager.views import OperationState
 from penstock.state.errors import ObjectStoreUnavailable
-from penstock.state.job_log import SavepointTaken, SavepointWritten, StopDecided
-from penstock.state.objects import List, Put
+from penstock.state.store.job_log import SavepointTaken, SavepointWritten, StopDecided
+from penstock.state.store.objects import List, Put
 from penstock.taskmanager import messages as m
 
 NewWorld = Any

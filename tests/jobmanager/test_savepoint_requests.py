@@ -21,13 +21,13 @@ from penstock.jobmanager.gateway import ConflictError, RefusedError, Unavailable
 from penstock.jobmanager.job_states import JobState
 from penstock.jobmanager.operations import KEPT_MS, UNDER_WAY
 from penstock.jobmanager.views import OperationState, SavepointOperation
-from penstock.runtime.config import Configuration
-from penstock.state.cluster_store import EndedJob, JobSubmission, put_ended, put_job
-from penstock.state.counted_objects import ObjectCounter
+from penstock.runtime.configuration.config import Configuration
 from penstock.state.errors import ConfigurationError, ObjectStoreDenied
 from penstock.state.ids import JobId, new_nonce
-from penstock.state.objects import Put, run_program
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.cluster_store import EndedJob, JobSubmission, put_ended, put_job
+from penstock.state.store.counted_objects import ObjectCounter
+from penstock.state.store.objects import Put, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 NewWorld = Any
 """The class World of conftest.py."""

@@ -9,7 +9,7 @@ import pytest
 from penstock.jobmanager import events
 from penstock.jobmanager.events import CancelRequested, JobState, SavepointRequested, StopRequested
 from penstock.jobmanager.views import OperationState
-from penstock.state.job_log import SavepointTaken, StopDecided
+from penstock.state.store.job_log import SavepointTaken, StopDecided
 from penstock.taskmanager import messages as m
 
 NewWorld = Any

@@ -6,7 +6,7 @@ import pytest
 
 from penstock.jobmanager.restarts import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
 from penstock.jobmanager.settings import job_master_options
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration.config import Configuration
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from penstock.jobmanager.restore import plan_restore
 from penstock.jobmanager.splits import Assignment, SplitCoordinator
 from penstock.runtime.connector import Committer, ReaderContext, Source, SourceReader, SplitEnumerator
 from penstock.runtime.graph.job_graph import ChainedOperator, JobGraph, Vertex
-from penstock.runtime.record_types import OPAQUE, RecordType
+from penstock.runtime.records.record_types import OPAQUE, RecordType
 from penstock.state.errors import IncompatibleStateError
 from penstock.state.ids import Attempt, CheckpointId, OperatorId, VertexId
 from penstock.state.key_groups import KeyGroupRange

@@ -10,11 +10,11 @@ from penstock.jobmanager import events
 from penstock.jobmanager.gateway import RefusedError, StateAnswer, StateQuestion, UnavailableError, UnknownError
 from penstock.jobmanager.state_queries import MOST_OPEN, TIMEOUT_MS
 from penstock.runtime.elements import MIN_WATERMARK
-from penstock.state.cell_reads import CellRead, CellRows
 from penstock.state.errors import KeyTypeError, PenstockError
 from penstock.state.ids import OperatorId, VertexId
 from penstock.state.key_encoding import encode_key
 from penstock.state.key_groups import key_group
+from penstock.state.rows.cell_reads import CellRead, CellRows
 from penstock.state.statistics import NamedState, StateStatistics
 from penstock.taskmanager import messages as m
 from penstock.taskmanager.messages import SubtaskId

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from penstock.jobmanager.task_reports import SLOTS_APART, TaskReports
-from penstock.state.counted_objects import ObjectCounts
 from penstock.state.ids import Attempt, SlotId, VertexId
+from penstock.state.store.counted_objects import ObjectCounts
 from penstock.taskmanager import messages as m
 from penstock.taskmanager.messages import SubtaskId
 

@@ -13,11 +13,11 @@ from penstock.jobmanager.job_view import failed_view
 from penstock.jobmanager.options import CheckpointOptions
 from penstock.jobmanager.restarts import NoRestart
 from penstock.jobmanager.views import CheckpointView, ExceptionView, JobView, SubtaskDetails, vertex_hex
-from penstock.runtime.masking import MASK, masked
-from penstock.state.cluster_store import JobSubmission
+from penstock.runtime.configuration.masking import MASK, masked
 from penstock.state.errors import ObjectStoreDenied
 from penstock.state.ids import Attempt, CheckpointId, JobId, SlotId, VertexId
 from penstock.state.statistics import StateStatistics
+from penstock.state.store.cluster_store import JobSubmission
 from penstock.taskmanager import messages as m
 from penstock.taskmanager.messages import SlotAddress, SubtaskId
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from penstock.jobmanager.execution_graph import SubtaskState
 from penstock.jobmanager.watermark_alignment import WatermarkAlignments
 from penstock.runtime.elements import MAX_WATERMARK, MIN_WATERMARK
+from penstock.runtime.event_time.watermarks import WatermarkAlignment
 from penstock.runtime.metrics import MetricGroup
 from penstock.runtime.operators.source_alignment import SourceAlignment
-from penstock.runtime.watermarks import WatermarkAlignment
 from penstock.state.ids import Attempt, SlotId, VertexId
 from penstock.taskmanager.messages import AlignWatermark, ReportWatermark, SubtaskId
 from penstock.testing.clock import ManualClock

@@ -11,7 +11,7 @@ import pytest
 
 from penstock.runtime.batch import Batch
 from penstock.runtime.operators.operator import Operator
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.testing.clock import ManualClock
 from penstock.testing.harness import OperatorHarness, subtask_for
 

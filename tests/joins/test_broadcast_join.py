@@ -15,7 +15,7 @@ from penstock.runtime.batch import Batch
 from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.joins.broadcast_join import BroadcastJoinOperator
 from penstock.runtime.keys import KeyByFunction
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.state.errors import KeyTypeError, UserCodeError
 from penstock.testing.harness import OperatorHarness, rescaled
 

@@ -12,7 +12,7 @@ from penstock.runtime.joins.contents import LAST_ROWS
 from penstock.runtime.joins.window_join import window_join_operator
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.operators.operator import Operator
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.runtime.windows.assigners import EventTimeSessionWindows, TumblingEventTimeWindows, WindowAssigner
 from penstock.testing.harness import OperatorHarness
 

@@ -19,7 +19,7 @@ from penstock.runtime.joins.functions import LEFT, JoinContext, ProcessJoinFunct
 from penstock.runtime.joins.interval_join import IntervalJoinOperator
 from penstock.runtime.joins.pair_calls import PairCall
 from penstock.runtime.keys import KeyByFunction
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.state.descriptors import ValueStateDescriptor
 from penstock.state.errors import KeyTypeError, RecordTypeError, UserCodeError
 from penstock.testing.harness import OperatorHarness

@@ -20,7 +20,7 @@ from penstock.runtime.joins.functions import CoGroupFunction, PairsOf
 from penstock.runtime.joins.window_join import window_join_operator
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.operators.operator import Operator
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.runtime.windows.assigners import (
     EventTimeSessionWindows,
     GlobalWindows,

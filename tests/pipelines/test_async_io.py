@@ -15,10 +15,10 @@ import pytest
 import penstock as ps
 from penstock.jobmanager.events import JobState
 from penstock.jobmanager.views import OperationState
-from penstock.state.checkpoint_store import CheckpointStore
 from penstock.state.errors import JobFailedError
-from penstock.state.objects import run_program
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.checkpoint_store import CheckpointStore
+from penstock.state.store.objects import run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.testing.lists import ListSink, ListSource
 
 NUMBERS = 400

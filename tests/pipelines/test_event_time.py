@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import penstock as ps
-from penstock.runtime.watermark_generators import WatermarkOutput
+from penstock.runtime.event_time.watermark_generators import WatermarkOutput
 from penstock.state.errors import JobFailedError, PipelineError
 from penstock.testing.lists import FAIL, ListSink, ListSource
 

@@ -19,13 +19,13 @@ from penstock.connectors.collections import RangeReader, SequenceSource
 from penstock.jobmanager import local_job
 from penstock.jobmanager.events import JobState
 from penstock.runtime.connector import NotReady, PollResult, ReaderContext
-from penstock.state.checkpoint_store import CheckpointStore, attempt_of, objects_of
 from penstock.state.errors import ObjectStoreDenied
-from penstock.state.garbage import find_garbage
-from penstock.state.job_log import JobLog
-from penstock.state.objects import Delete, List, Pause, Put, PutFile, StoreOp, run_program
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.state.savepoint_store import read_savepoint
+from penstock.state.savepoints.savepoint_store import read_savepoint
+from penstock.state.store.checkpoint_store import CheckpointStore, attempt_of, objects_of
+from penstock.state.store.garbage import find_garbage
+from penstock.state.store.job_log import JobLog
+from penstock.state.store.objects import Delete, List, Pause, Put, PutFile, StoreOp, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.testing.lists import ListSink
 
 CHECKPOINTS = int(os.environ.get("CHECKPOINTS", "20"))

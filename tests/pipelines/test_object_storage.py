@@ -13,10 +13,10 @@ import pytest
 import penstock as ps
 from penstock.jobmanager import local_job
 from penstock.jobmanager.events import JobState
-from penstock.state.counted_objects import CountedObjects
 from penstock.state.errors import ConfigurationError
-from penstock.state.objects import List
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.counted_objects import CountedObjects
+from penstock.state.store.objects import List
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.testing.lists import ListSink
 
 NUMBERS = 400

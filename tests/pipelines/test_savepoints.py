@@ -14,9 +14,9 @@ import penstock as ps
 from penstock.jobmanager.events import JobState
 from penstock.jobmanager.views import OperationState, SavepointOperation
 from penstock.state.errors import PenstockError
-from penstock.state.objects import run_program
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.state.savepoint_store import dispose, read_savepoint
+from penstock.state.savepoints.savepoint_store import dispose, read_savepoint
+from penstock.state.store.objects import run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.testing.lists import ListSink
 
 NUMBERS = 400

@@ -13,10 +13,10 @@ import pytest
 
 import penstock as ps
 from penstock.jobmanager.events import JobState
-from penstock.state.checkpoint_store import CheckpointStore
-from penstock.state.objects import run_program
-from penstock.state.obstore_objects import ObstoreObjects
 from penstock.state.snapshots import CheckpointMetadata, InFlightHandle
+from penstock.state.store.checkpoint_store import CheckpointStore
+from penstock.state.store.objects import run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.testing.lists import ListSink, ListSource
 
 NUMBERS = 1_500

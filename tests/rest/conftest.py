@@ -16,12 +16,12 @@ from fastapi.testclient import TestClient
 from penstock.jobmanager import gateway as gw
 from penstock.jobmanager import views
 from penstock.jobmanager.rest.app import RestOptions, create_app
-from penstock.state.cell_reads import CellRows
-from penstock.state.counted_objects import ObjectCounts
-from penstock.state.downloads import RestoredBytes
 from penstock.state.ids import JobId, OperatorId
-from penstock.state.savepoint_store import is_savepoint
+from penstock.state.rows.cell_reads import CellRows
+from penstock.state.savepoints.savepoint_store import is_savepoint
 from penstock.state.statistics import NamedState, StateStatistics
+from penstock.state.store.counted_objects import ObjectCounts
+from penstock.state.store.downloads import RestoredBytes
 from penstock.taskmanager.views import KeyGroupRecords
 
 NOW_MS = 1_700_000_100_000

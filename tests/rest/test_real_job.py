@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 import penstock as ps
 from penstock.jobmanager.local_job import LocalJob
 from penstock.jobmanager.rest.app import RestOptions, create_app
-from penstock.runtime import options as option
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration import options as option
+from penstock.runtime.configuration.config import Configuration
 from penstock.testing.lists import ListSink, ListSource
 
 RECORDS = 2_000

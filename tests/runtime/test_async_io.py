@@ -11,7 +11,7 @@ import pytest
 
 from penstock.runtime.async_functions import AsyncFunction, AsyncRetryStrategy
 from penstock.runtime.operators.async_io import MOST_OVERDUE, MOST_THREADS, AsyncOperator, AsyncSettings
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.state.errors import ConfigurationError, UserCodeError
 from penstock.testing import AsyncHarness
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from penstock.runtime.elements import Watermark, WatermarkStatus
 from penstock.runtime.operators.async_io import AsyncOperator, AsyncSettings
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.testing import AsyncHarness, ManualCalls, OperatorHarness
 
 INT = record_type_of(int)

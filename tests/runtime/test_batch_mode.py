@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.runtime.elements import MAX_WATERMARK
+from penstock.runtime.event_time.watermarks import WatermarkStrategy
 from penstock.runtime.functions import KeyedProcessFunction, RuntimeContext, TimeDomain
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.operators.deduplicate import KeepLastOperator
@@ -17,8 +18,7 @@ from penstock.runtime.operators.keyed_process import KeyedProcessOperator
 from penstock.runtime.operators.operator import Operator
 from penstock.runtime.operators.running import RunningAggregateOperator, RunningReduceOperator
 from penstock.runtime.operators.watermarks import WatermarksOperator
-from penstock.runtime.record_types import OPAQUE, record_type_of
-from penstock.runtime.watermarks import WatermarkStrategy
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.runtime.windows.assigner import WindowAssigner
 from penstock.runtime.windows.assigners import (
     EventTimeSessionWindows,

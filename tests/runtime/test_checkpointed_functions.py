@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from penstock.connectors.collections import RangeReader
+from penstock.runtime.event_time.watermarks import WatermarkStrategy
 from penstock.runtime.functions import (
     FilterFunction,
     FlatMapFunction,
@@ -25,8 +26,7 @@ from penstock.runtime.operators.running import RunningReduceOperator
 from penstock.runtime.operators.sink import SinkOperator
 from penstock.runtime.operators.source import SourceOperator
 from penstock.runtime.operators.stateless import FilterOperator, FlatMapOperator, MapOperator, ProcessOperator
-from penstock.runtime.record_types import OPAQUE, record_type_of
-from penstock.runtime.watermarks import WatermarkStrategy
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.runtime.windows.assigners import TumblingEventTimeWindows
 from penstock.runtime.windows.evaluations import Process
 from penstock.runtime.windows.window_operator import WindowOperator

@@ -19,7 +19,7 @@ from penstock.runtime.operators.columnar import (
     select_type,
     with_columns_type,
 )
-from penstock.runtime.record_types import OPAQUE, RecordType, SchemaType, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, RecordType, SchemaType, record_type_of
 from penstock.state.errors import PipelineError, UserCodeError
 from penstock.testing.harness import OperatorHarness
 

@@ -15,7 +15,7 @@ import penstock as ps
 from penstock.runtime.batch import Batch
 from penstock.runtime.elements import MAX_WATERMARK, WatermarkStatus
 from penstock.runtime.keys import KeyByColumns
-from penstock.runtime.record_types import SchemaType
+from penstock.runtime.records.record_types import SchemaType
 from penstock.runtime.windows import columnar_two_phase
 from penstock.runtime.windows.columnar_two_phase import ColumnarLocalOperator, global_operator
 from penstock.runtime.windows.columnar_windows import ColumnarWindowOperator

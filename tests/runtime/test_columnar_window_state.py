@@ -9,19 +9,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from penstock.runtime import aggregates as agg
-from penstock.runtime.aggregates import Aggregate, RowAggregates
+from penstock.runtime.aggregation import aggregates as agg
+from penstock.runtime.aggregation.aggregates import Aggregate, RowAggregates
 from penstock.runtime.batch import Batch
 from penstock.runtime.elements import MAX_WATERMARK, Watermark
 from penstock.runtime.graph.partitioning import Hash
 from penstock.runtime.keys import KeyByColumns
-from penstock.runtime.record_types import OPAQUE, SchemaType
+from penstock.runtime.records.record_types import OPAQUE, SchemaType
 from penstock.runtime.windows.assigners import TumblingEventTimeWindows
 from penstock.runtime.windows.columnar_windows import ColumnarWindowOperator, window_result_type
 from penstock.state.errors import AggregateError, IncompatibleStateError, PipelineError, RecordTypeError
 from penstock.state.ids import CheckpointId
 from penstock.state.snapshots import OperatorSnapshot
-from penstock.taskmanager.partitioners import partitioner_for
+from penstock.taskmanager.exchange.partitioners import partitioner_for
 from penstock.testing.harness import OperatorHarness, rescaled
 
 TYPE = SchemaType(pa.schema([("name", pa.string()), ("code", pa.int32()), ("x", pa.int64())]))

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.api.aggregation import NamedColumns
-from penstock.runtime import aggregates as agg
-from penstock.runtime.aggregates import Aggregate, RowAggregates
+from penstock.runtime.aggregation import aggregates as agg
+from penstock.runtime.aggregation.aggregates import Aggregate, RowAggregates
+from penstock.runtime.aggregation.distributions import stddev, variance
 from penstock.runtime.batch import Batch
-from penstock.runtime.distributions import stddev, variance
 from penstock.runtime.elements import MAX_WATERMARK, MIN_WATERMARK
 from penstock.runtime.keys import KeyByColumns
-from penstock.runtime.record_types import OPAQUE, SchemaType
+from penstock.runtime.records.record_types import OPAQUE, SchemaType
 from penstock.runtime.windows.assigners import TumblingEventTimeWindows
 from penstock.runtime.windows.columnar_windows import ColumnarWindowOperator
 from penstock.runtime.windows.evaluations import Aggregate as AggregateEvaluation

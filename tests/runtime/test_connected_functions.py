@@ -26,7 +26,7 @@ from penstock.runtime.operators.co_process import (
     KeyedCoMapOperator,
     KeyedCoProcessOperator,
 )
-from penstock.runtime.record_types import OPAQUE
+from penstock.runtime.records.record_types import OPAQUE
 from penstock.state.descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 from penstock.state.errors import KeyTypeError, StateError, UserCodeError
 from penstock.state.ttl_config import StateTtlConfig

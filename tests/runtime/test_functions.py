@@ -26,7 +26,7 @@ from penstock.runtime.operators.stateless import (
     MapOperator,
     ProcessOperator,
 )
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.state.descriptors import ValueStateDescriptor
 from penstock.state.errors import RecordTypeError, StateError, UserCodeError
 from penstock.testing.harness import OperatorHarness

@@ -13,7 +13,7 @@ import pytest
 
 from penstock.runtime.batch import Batch
 from penstock.runtime.keys import KeyByColumns, KeyByFunction
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.state.key_groups import key_group
 
 

@@ -23,7 +23,7 @@ from penstock.runtime.operators.keyed_process import (
     RunningAggregateOperator,
     RunningReduceOperator,
 )
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.state.descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 from penstock.state.errors import KeyTypeError, UserCodeError
 from penstock.testing.harness import BackendKind, OperatorHarness, rescaled, subtask_for

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from penstock.runtime.batch import Batch
 from penstock.runtime.key_types import KeyType
 from penstock.runtime.keys import KeyByColumns, KeyByFunction
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.state.errors import KeyTypeError, RecordTypeError
 
 

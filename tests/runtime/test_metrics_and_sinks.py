@@ -8,7 +8,7 @@ from penstock.runtime.batch import Batch
 from penstock.runtime.connector import Sink, SinkWriter, WriterContext
 from penstock.runtime.metrics import MetricGroup
 from penstock.runtime.operators.sink import SinkOperator
-from penstock.runtime.record_types import OPAQUE
+from penstock.runtime.records.record_types import OPAQUE
 from penstock.state.ids import CheckpointId
 from penstock.testing.clock import ManualClock
 from penstock.testing.harness import OperatorHarness

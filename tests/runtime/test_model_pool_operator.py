@@ -17,7 +17,7 @@ from penstock.runtime.model_pool import DEATHS_PER_BATCH, FIRST_PAUSE_MS, NO_ROO
 from penstock.runtime.model_workers import CallEnded, NoRoomError
 from penstock.runtime.operators import model_pool
 from penstock.runtime.operators.model_pool import ModelPoolOperator, PoolSettings
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.state.errors import ConfigurationError, RecordTypeError, UserCodeError
 from penstock.testing import AsyncHarness, ManualWorkers
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from penstock.runtime.config import Configuration
-from penstock.runtime.node_options import node_environment, with_node_options
+from penstock.runtime.configuration.config import Configuration
+from penstock.runtime.configuration.node_options import node_environment, with_node_options
 
 
 def test_a_node_has_its_own_directories_and_certificate_and_nothing_else_of_its_own() -> None:

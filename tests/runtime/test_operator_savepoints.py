@@ -15,23 +15,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from penstock.runtime import aggregates as agg
+from penstock.runtime.aggregation import aggregates as agg
+from penstock.runtime.aggregation.distributions import variance
 from penstock.runtime.batch import Batch
-from penstock.runtime.distributions import variance
 from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.functions import KeyedProcessFunction, ProcessWindowFunction
 from penstock.runtime.keys import KeyByColumns, KeyByFunction
 from penstock.runtime.operators.keyed_process import KeyedProcessOperator
 from penstock.runtime.operators.operator import Operator
-from penstock.runtime.record_types import OPAQUE, SchemaType
+from penstock.runtime.records.record_types import OPAQUE, SchemaType
 from penstock.runtime.windows.assigners import TumblingEventTimeWindows
 from penstock.runtime.windows.columnar_windows import ColumnarWindowOperator
 from penstock.runtime.windows.window_operator import Process, WindowOperator
-from penstock.state.column_snapshots import without_rows
+from penstock.state.columns.column_snapshots import without_rows
 from penstock.state.descriptors import MapStateDescriptor, ValueStateDescriptor
 from penstock.state.errors import DamagedCheckpointError, IncompatibleStateError
-from penstock.state.obstore_objects import ObstoreObjects
 from penstock.state.snapshots import OperatorSnapshot
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.testing.harness import BackendKind, OperatorHarness, rescaled, subtask_for
 
 TYPE = SchemaType(pa.schema([("name", pa.string()), ("day", pa.date32()), ("x", pa.int64())]))

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.runtime.record_types import OPAQUE, RecordType, SchemaType, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, RecordType, SchemaType, record_type_of
 from penstock.state.errors import RecordTypeError
 
 

@@ -20,7 +20,7 @@ from penstock import (
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.operators.keyed_process import KeyedProcessOperator
 from penstock.runtime.operators.running import RunningReduceOperator
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.runtime.windows.evaluations import Process
 from penstock.runtime.windows.window_operator import WindowOperator
 from penstock.testing.harness import OperatorHarness

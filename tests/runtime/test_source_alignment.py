@@ -12,9 +12,9 @@ from penstock import OutputTag, WatermarkGenerator, WatermarkStrategy
 from penstock.connectors.collections import RangeReader, RangeSplit
 from penstock.runtime.connector import ReaderContext, SourceReader
 from penstock.runtime.elements import MIN_WATERMARK, Watermark, WatermarkStatus
+from penstock.runtime.event_time.watermark_generators import WatermarkOutput
 from penstock.runtime.operators.source import SourceOperator
-from penstock.runtime.record_types import OPAQUE
-from penstock.runtime.watermark_generators import WatermarkOutput
+from penstock.runtime.records.record_types import OPAQUE
 from penstock.state.snapshots import OperatorSnapshot, SplitSnapshot
 from penstock.testing.harness import OperatorHarness
 from penstock.testing.lists import ListSource

@@ -10,7 +10,7 @@ import pytest
 from penstock.runtime.functions import AggregateFunction, KeyedProcessFunction, ProcessWindowFunction, ReduceFunction
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.operators.keyed_process import KeyedProcessOperator
-from penstock.runtime.record_types import OPAQUE
+from penstock.runtime.records.record_types import OPAQUE
 from penstock.runtime.windows.assigners import TumblingEventTimeWindows
 from penstock.runtime.windows.window_operator import Process, WindowOperator
 from penstock.state.descriptors import (

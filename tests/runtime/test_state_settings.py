@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.runtime.config import Configuration
-from penstock.runtime.memory_options import network_bytes
-from penstock.runtime.state_options import FIELDS
-from penstock.runtime.state_settings import check_settings, managed_memory, rocks_tuning
+from penstock.runtime.configuration.config import Configuration
+from penstock.runtime.configuration.memory_options import network_bytes
+from penstock.runtime.configuration.state_options import FIELDS
+from penstock.runtime.configuration.state_settings import check_settings, managed_memory, rocks_tuning
 from penstock.state.errors import ConfigurationError
-from penstock.state.tuning import PROFILES, RocksTuning
+from penstock.state.rows.tuning import PROFILES, RocksTuning
 
 MB = 1 << 20
 ROCKS = "state.backend.rocksdb."

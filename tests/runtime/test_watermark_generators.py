@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from penstock import OutputTag, WatermarkGenerator, WatermarkStrategy
 from penstock.runtime.elements import MAX_WATERMARK, MIN_WATERMARK, Watermark, WatermarkStatus
+from penstock.runtime.event_time.watermark_generators import WatermarkOutput
 from penstock.runtime.operators.stateless import WatermarksOperator
-from penstock.runtime.record_types import OPAQUE
-from penstock.runtime.watermark_generators import WatermarkOutput
+from penstock.runtime.records.record_types import OPAQUE
 from penstock.state.errors import MalformedRecordError, PipelineError, RecordTypeError, UserCodeError
 from penstock.testing.harness import OperatorHarness
 

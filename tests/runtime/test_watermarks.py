@@ -28,11 +28,11 @@ from penstock.runtime.connector import (
     SplitFinished,
 )
 from penstock.runtime.elements import MAX_WATERMARK, MIN_WATERMARK, Watermark, WatermarkStatus
+from penstock.runtime.event_time.watermark_merge import WatermarkMerge
+from penstock.runtime.event_time.watermarks import WatermarkStrategy
 from penstock.runtime.operators.source import SourceOperator
 from penstock.runtime.operators.stateless import WatermarksOperator
-from penstock.runtime.record_types import OPAQUE, record_type_of
-from penstock.runtime.watermark_merge import WatermarkMerge
-from penstock.runtime.watermarks import WatermarkStrategy
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.state.errors import RecordTypeError, UserCodeError
 from penstock.state.snapshots import SplitSnapshot
 from penstock.testing.harness import OperatorHarness, rescaled

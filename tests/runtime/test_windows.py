@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from penstock.runtime.functions import AggregateFunction, OutputTag, ProcessWindowFunction
 from penstock.runtime.keys import KeyByFunction
-from penstock.runtime.record_types import OPAQUE
+from penstock.runtime.records.record_types import OPAQUE
 from penstock.runtime.windows.assigners import TumblingEventTimeWindows
 from penstock.runtime.windows.triggers import EventTimeTrigger, TriggerContext, TriggerResult
 from penstock.runtime.windows.window_operator import Aggregate, Apply, Evaluation, Process, Reduce, WindowOperator

@@ -15,10 +15,10 @@ from penstock.state.errors import (
 )
 from penstock.state.ids import CheckpointId
 from penstock.state.key_groups import KeyGroupRange
-from penstock.state.keyed_backend import BackendOptions
-from penstock.state.objects import Program
-from penstock.state.row_store import Uploads
+from penstock.state.rows.keyed_backend import BackendOptions
+from penstock.state.rows.row_store import Uploads
 from penstock.state.snapshots import FileHandle, KeyedHandle
+from penstock.state.store.objects import Program
 
 Kind = Literal["heap", "rocksdb"]
 Handles = tuple[KeyedHandle, ...]

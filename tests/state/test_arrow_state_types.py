@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from penstock.state.errors import StateError
-from penstock.state.serializers import serializer_for
-from penstock.state.type_evolution import differences
+from penstock.state.serialization.serializers import serializer_for
+from penstock.state.serialization.type_evolution import differences
 
 SCHEMA = pa.schema([pa.field("x", pa.int64(), False), pa.field("y", pa.string(), False)])
 

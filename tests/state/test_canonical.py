@@ -13,11 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from penstock.state import canonical
 from penstock.state.backend import KeyedStateBackend
 from penstock.state.backend_factory import create_keyed_backend
-from penstock.state.canonical import read_rows
-from penstock.state.checkpoint_store import CheckpointStore
 from penstock.state.descriptors import (
     AggregatingStateDescriptor,
     ListStateDescriptor,
@@ -29,11 +26,14 @@ from penstock.state.descriptors import (
 from penstock.state.errors import DamagedCheckpointError
 from penstock.state.ids import Attempt, CheckpointId, JobId
 from penstock.state.key_groups import KeyGroupRange, key_group, subtask_of
-from penstock.state.keyed_backend import BackendOptions
-from penstock.state.objects import run_program
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.state.savepoint_store import SavepointUploads, StatePlace
+from penstock.state.rows.keyed_backend import BackendOptions
+from penstock.state.savepoints import canonical
+from penstock.state.savepoints.canonical import read_rows
+from penstock.state.savepoints.savepoint_store import SavepointUploads, StatePlace
 from penstock.state.snapshots import KeyedHandle
+from penstock.state.store.checkpoint_store import CheckpointStore
+from penstock.state.store.objects import run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.state.ttl_config import StateTtlConfig
 
 Kind = Literal["heap", "rocksdb"]

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.state.cell_reads import MOST_BYTES, MOST_ENTRIES, CellRead, NoSuchStateError, readable
 from penstock.state.errors import KeyTypeError, StateError
 from penstock.state.key_encoding import encode_key
+from penstock.state.rows.cell_reads import MOST_BYTES, MOST_ENTRIES, CellRead, NoSuchStateError, readable
 
 Rig = Any
 Backend = Any

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from penstock.state.cell_weight import CacheShares, Generation, size_of, weight_of
 from penstock.state.descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
-from penstock.state.keyed_backend import BackendOptions
+from penstock.state.rows.cell_weight import CacheShares, Generation, size_of, weight_of
+from penstock.state.rows.keyed_backend import BackendOptions
 
 Rig = Any
 MB = 1 << 20

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.state.documents import seal, unseal
 from penstock.state.errors import DamagedCheckpointError
+from penstock.state.store.documents import seal, unseal
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| ([^|]+) \| `([\w/]+)\.py` `(\w+)` \| (\d+) \| (\d+) \|$", re.MULTILINE)

@@ -12,14 +12,14 @@ import msgspec
 import pytest
 
 from penstock.state.backend import KeyedStateBackend
-from penstock.state.backend_meta import PYTHON, decode_meta
 from penstock.state.descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 from penstock.state.errors import DamagedCheckpointError, IncompatibleStateError
 from penstock.state.key_groups import KeyGroupRange, key_group
 from penstock.state.key_signatures import annotated_signature, signature_of
+from penstock.state.rows.backend_meta import PYTHON, decode_meta
+from penstock.state.serialization.type_descriptions import renamed_from
 from penstock.state.snapshots import KeyedHandle
 from penstock.state.ttl_config import StateTtlConfig
-from penstock.state.type_descriptions import renamed_from
 
 Handles = tuple[KeyedHandle, ...]
 KEYS = range(60)

@@ -25,7 +25,7 @@ from penstock.state.descriptors import (
     ReducingStateDescriptor,
     ValueStateDescriptor,
 )
-from penstock.state.keyed_backend import BackendOptions
+from penstock.state.rows.keyed_backend import BackendOptions
 from penstock.state.ttl_config import StateTtlConfig
 
 KEYS = ["a", "b", "c"]

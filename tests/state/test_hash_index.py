@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.state.columns.hash_index import HashIndex
+from penstock.state.columns.kernels import order_by_target
 from penstock.state.errors import KeyTypeError
-from penstock.state.hash_index import HashIndex
-from penstock.state.kernels import order_by_target
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 COLUMNS: dict[str, tuple[st.SearchStrategy[Any], pa.DataType]] = {
@@ -114,7 +114,7 @@ def test_kernels_work_where_no_cache_can_be_written(tmp_path: Path) -> None:
     code = (
         "import os; real = os.access\n"
         "os.access = lambda path, mode: False\n"
-        "from penstock.state import kernels; import numpy as np\n"
+        "from penstock.state.columns import kernels; import numpy as np\n"
         "print(kernels.order_by_target(np.array([1, 0], np.uint16), 2)[0].tolist())\n"
         "import numba; print(numba.config.CACHE_DIR)"
     )

@@ -20,10 +20,10 @@ from penstock.state.descriptors import ListStateDescriptor, MapStateDescriptor, 
 from penstock.state.errors import CheckpointError, ObjectStoreUnavailable
 from penstock.state.ids import CheckpointId
 from penstock.state.key_groups import KeyGroupRange, key_group, subtask_of
-from penstock.state.keyed_backend import BackendOptions
-from penstock.state.objects import Program
-from penstock.state.row_store import Uploads
+from penstock.state.rows.keyed_backend import BackendOptions
+from penstock.state.rows.row_store import Uploads
 from penstock.state.snapshots import FileHandle, KeyedHandle
+from penstock.state.store.objects import Program
 
 GROUPS = 16
 Handles = tuple[KeyedHandle, ...]

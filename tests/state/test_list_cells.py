@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from penstock.state.descriptors import ListStateDescriptor
 from penstock.state.errors import StateError
-from penstock.state.heap import HeapStore
-from penstock.state.keyed_backend import BackendOptions
-from penstock.state.list_cells import ListTable, PlainChunks
-from penstock.state.serializers import serializer_for
-from penstock.state.write_queue import WriteQueue
+from penstock.state.rows.heap import HeapStore
+from penstock.state.rows.keyed_backend import BackendOptions
+from penstock.state.rows.list_cells import ListTable, PlainChunks
+from penstock.state.rows.write_queue import WriteQueue
+from penstock.state.serialization.serializers import serializer_for
 
 KEYS = ["a", "b", 3]
 OPERATIONS = st.lists(

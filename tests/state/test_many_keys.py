@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from penstock.state.descriptors import ValueStateDescriptor
-from penstock.state.keyed_backend import BackendOptions
+from penstock.state.rows.keyed_backend import BackendOptions
 
 REPLACED = ValueStateDescriptor[int]("replaced", int)
 CHANGED = ValueStateDescriptor[list[int]]("changed", list[int])

@@ -9,7 +9,7 @@ import pytest
 
 from penstock.state.descriptors import MapStateDescriptor
 from penstock.state.errors import StateError
-from penstock.state.keyed_backend import BackendOptions, RowBackend
+from penstock.state.rows.keyed_backend import BackendOptions, RowBackend
 
 ENTRIES = 1_000_000
 NUMBERS = MapStateDescriptor[int, int]("numbers", int, int)

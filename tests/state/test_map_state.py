@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.state import map_cells
-from penstock.state.cell_cache import MISSING
 from penstock.state.descriptors import MapStateDescriptor
 from penstock.state.key_encoding import encode_key
-from penstock.state.map_cells import MapTable
-from penstock.state.serializers import serializer_for
-from penstock.state.write_queue import WriteQueue
+from penstock.state.rows import map_cells
+from penstock.state.rows.cell_cache import MISSING
+from penstock.state.rows.map_cells import MapTable
+from penstock.state.rows.write_queue import WriteQueue
+from penstock.state.serialization.serializers import serializer_for
 
 VISITS = MapStateDescriptor[int, int]("visits", int, int)
 LISTS = MapStateDescriptor[int, list[int]]("lists", int, list[int])

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import pytest
 
 from penstock.state import key_encoding
-from penstock.state.checkpoint_store import CheckpointStore, Uploads
 from penstock.state.descriptors import ListStateDescriptor, MapStateDescriptor
 from penstock.state.errors import DamagedCheckpointError, IncompatibleStateError, KeyTypeError, StateError
 from penstock.state.ids import Attempt, CheckpointId, JobId
-from penstock.state.objects import run_program
-from penstock.state.obstore_objects import ObstoreObjects
 from penstock.state.operator_state import INLINE_BYTES, OperatorStateBackend, RestoredElements
 from penstock.state.snapshots import OperatorStateHandle
+from penstock.state.store.checkpoint_store import CheckpointStore, Uploads
+from penstock.state.store.objects import run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.state.ttl_config import StateTtlConfig
 
 INTS: ListStateDescriptor[int] = ListStateDescriptor("ints", int)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.state.pickling import dumps, loads
+from penstock.state.serialization.pickling import dumps, loads
 
 SCRIPT = """
 from dataclasses import dataclass, field, KW_ONLY
@@ -63,7 +63,7 @@ class Leg:
 """
 ELSEWHERE = """
 import pickle, sys
-from penstock.state.serializers import serializer_for
+from penstock.state.serialization.serializers import serializer_for
 kind = pickle.loads(sys.stdin.buffer.read())
 serializer = serializer_for(kind)
 print(serializer.generic, serializer.decode(serializer.encode(kind([]))) == kind([]))
@@ -72,7 +72,8 @@ print(serializer.generic, serializer.decode(serializer.encode(kind([]))) == kind
 
 def test_annotations_that_are_text_mean_the_same_in_another_process() -> None:
     """State of such a class is typed there, and not pickled with the class in every value."""
-    script = f"import sys\n{FUTURE}\nfrom penstock.state.pickling import dumps\nsys.stdout.buffer.write(dumps(Leg))"
+    dump = "from penstock.state.serialization.pickling import dumps\nsys.stdout.buffer.write(dumps(Leg))"
+    script = f"import sys\n{FUTURE}\n{dump}"
     script = script.replace("import sys\n", "", 1).replace("from __future__ import annotations\n", "")
     script = f"from __future__ import annotations\nimport sys\n{script}"
     pickled = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout

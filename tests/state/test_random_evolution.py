@@ -13,9 +13,9 @@ import hypothesis.strategies as st
 import msgspec
 from hypothesis import HealthCheck, given, settings
 
-from penstock.state.serializers import serializer_for
-from penstock.state.type_descriptions import renamed_from
-from penstock.state.type_evolution import differences
+from penstock.state.serialization.serializers import serializer_for
+from penstock.state.serialization.type_descriptions import renamed_from
+from penstock.state.serialization.type_evolution import differences
 
 Kind = Literal["dataclass", "tuple", "dict"]
 KINDS = st.sampled_from(["dataclass", "tuple", "dict"])

@@ -23,14 +23,14 @@ from penstock.state.backend_factory import create_keyed_backend
 from penstock.state.descriptors import ListStateDescriptor, MapStateDescriptor, StateDescriptor, ValueStateDescriptor
 from penstock.state.ids import Attempt, CheckpointId, JobId
 from penstock.state.key_groups import KeyGroupRange, key_group
-from penstock.state.objects import run_program
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.state.plain_rows import read_pickle
-from penstock.state.readable_types import readable
-from penstock.state.savepoint_store import SavepointUploads, StatePlace, readable_name
-from penstock.state.serializers import serializer_for
+from penstock.state.savepoints.savepoint_store import SavepointUploads, StatePlace, readable_name
+from penstock.state.serialization.plain_rows import read_pickle
+from penstock.state.serialization.readable_types import readable
+from penstock.state.serialization.serializers import serializer_for
+from penstock.state.serialization.type_descriptions import renamed_from
+from penstock.state.store.objects import run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.state.ttl_config import StateTtlConfig
-from penstock.state.type_descriptions import renamed_from
 
 EXACT = ["_key", "_suffix", "_value"]
 GROUPS = 4
@@ -285,7 +285,7 @@ class _Loose(TypedDict, total=False):
     ids=str,
 )
 def test_types_and_values_in_columns(declared: Any, value: Any, arrow: pa.DataType | None, expected: Any) -> None:
-    from penstock.state.plain_rows import PlainRows
+    from penstock.state.serialization.plain_rows import PlainRows
 
     serializer = serializer_for(declared)
     column = readable(serializer.description)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock.state.rocksdb import RocksStore
-from penstock.state.rocksdb_options import database_options
-from penstock.state.tuning import PROFILES, RocksTuning
+from penstock.state.rows.rocksdb import RocksStore
+from penstock.state.rows.rocksdb_options import database_options
+from penstock.state.rows.tuning import PROFILES, RocksTuning
 
 MB = 1 << 20
 

@@ -7,7 +7,15 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.state.row_keys import cell_prefix, cell_prefixes, encode_word, group_of, key_of, namespace_of, row_order
+from penstock.state.rows.row_keys import (
+    cell_prefix,
+    cell_prefixes,
+    encode_word,
+    group_of,
+    key_of,
+    namespace_of,
+    row_order,
+)
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 KEYS = st.one_of(st.lists(INT64, min_size=1), st.lists(st.integers(), min_size=1), st.lists(st.text(), min_size=1))

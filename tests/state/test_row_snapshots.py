@@ -16,7 +16,7 @@ from penstock.state.errors import (
     ObjectStoreUnavailable,
 )
 from penstock.state.key_groups import KeyGroupRange, key_group
-from penstock.state.keyed_backend import BackendOptions
+from penstock.state.rows.keyed_backend import BackendOptions
 from penstock.state.snapshots import KeyedHandle
 
 Handles = tuple[KeyedHandle, ...]

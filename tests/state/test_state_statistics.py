@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from penstock.state.accumulator_spec import AccumulatorSpec
-from penstock.state.column_store import ColumnStore
+from penstock.state.columns.accumulator_spec import AccumulatorSpec
+from penstock.state.columns.column_store import ColumnStore
 from penstock.state.descriptors import MapStateDescriptor, ValueStateDescriptor
 
 Rig = Any

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from penstock.state.descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+from penstock.state.rows.survey import Growth
 from penstock.state.statistics import NamedState
-from penstock.state.survey import Growth
 
 Rig = Any
 KEYS = 1_000

@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from penstock.state.backend import KeyedStateBackend
 from penstock.state.key_groups import KeyGroupRange, key_group, subtask_of
-from penstock.state.keyed_backend import BackendOptions
-from penstock.state.rocksdb import RocksStore
-from penstock.state.row_keys import encode_word
+from penstock.state.rows.keyed_backend import BackendOptions
+from penstock.state.rows.rocksdb import RocksStore
+from penstock.state.rows.row_keys import encode_word
 from penstock.state.snapshots import KeyedHandle
 
 GROUPS = 3

@@ -12,10 +12,17 @@ from hypothesis import strategies as st
 from penstock.state.backend import KeyedStateBackend
 from penstock.state.descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 from penstock.state.errors import ConfigurationError, StateError
-from penstock.state.keyed_backend import BackendOptions
-from penstock.state.list_cells import PlainChunks
-from penstock.state.serializers import serializer_for
-from penstock.state.ttl import StampedChunks, StampedSerializer, UnstampedChunks, UnstampedSerializer, header, is_dead
+from penstock.state.rows.keyed_backend import BackendOptions
+from penstock.state.rows.list_cells import PlainChunks
+from penstock.state.rows.ttl import (
+    StampedChunks,
+    StampedSerializer,
+    UnstampedChunks,
+    UnstampedSerializer,
+    header,
+    is_dead,
+)
+from penstock.state.serialization.serializers import serializer_for
 from penstock.state.ttl_config import StateTtlConfig
 
 SMALL_CACHE = BackendOptions(cache_cells=200, write_buffer_bytes=8 << 20, block_cache_bytes=8 << 20)

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pytest
 
 from penstock.state.errors import DamagedCheckpointError
-from penstock.state.serializers import serializer_for
-from penstock.state.type_descriptions import renamed_from
-from penstock.state.type_evolution import differences
+from penstock.state.serialization.serializers import serializer_for
+from penstock.state.serialization.type_descriptions import renamed_from
+from penstock.state.serialization.type_evolution import differences
 
 TABLE = Path(__file__).parents[2] / "docs" / "state-evolution.md"
 NOON = datetime(2024, 5, 1, 12, 0, 0, 5_000, tzinfo=UTC)

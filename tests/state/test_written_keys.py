@@ -17,7 +17,7 @@ from penstock.state.errors import KeyTypeError
 from penstock.state.key_encoding import decode_key, decode_plain, encode_key, encode_plain
 from penstock.state.key_groups import key_hash
 from penstock.state.key_signatures import merged, signature_of
-from penstock.state.written_keys import key_of_text
+from penstock.state.savepoints.written_keys import key_of_text
 
 
 class Colour(Enum):

@@ -8,11 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.state.checkpoint_store import CheckpointStore, metadata_name_of_path
 from penstock.state.errors import ConfigurationError, DamagedCheckpointError, ProtocolError
 from penstock.state.ids import Attempt, CheckpointId, JobId, OperatorId, VertexId
-from penstock.state.objects import Delete, Get, List, Put, run_program
-from penstock.state.obstore_objects import ObstoreObjects
 from penstock.state.snapshots import (
     CheckpointMetadata,
     FileHandle,
@@ -21,6 +18,9 @@ from penstock.state.snapshots import (
     SplitSnapshot,
     SubtaskSnapshot,
 )
+from penstock.state.store.checkpoint_store import CheckpointStore, metadata_name_of_path
+from penstock.state.store.objects import Delete, Get, List, Put, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 
 @pytest.fixture(params=["memory", "directory"])

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from penstock.jobmanager.cluster.collected import CollectedPages, fetch
-from penstock.state.cluster_store import (
+from penstock.state.errors import ObjectNotFound, ObjectStoreUnavailable
+from penstock.state.ids import JobId, new_nonce
+from penstock.state.store.cluster_store import (
     EndedJob,
     JobSubmission,
     forget,
@@ -19,10 +21,8 @@ from penstock.state.cluster_store import (
     put_ended,
     put_job,
 )
-from penstock.state.errors import ObjectNotFound, ObjectStoreUnavailable
-from penstock.state.ids import JobId, new_nonce
-from penstock.state.objects import List, Put, StoreOp, run_program
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.objects import List, Put, StoreOp, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 JOB = JobId("a" * 32)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from penstock.state.counted_objects import CountedObjects, ObjectCounter, ObjectCounts, summed
 from penstock.state.errors import ObjectAlreadyExists, ObjectNotFound
-from penstock.state.objects import Delete, Get, GetFile, GetPart, GetRange, List, ListDetails, Pause, Put, PutFile
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.counted_objects import CountedObjects, ObjectCounter, ObjectCounts, summed
+from penstock.state.store.objects import Delete, Get, GetFile, GetPart, GetRange, List, ListDetails, Pause, Put, PutFile
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 
 def test_ops_outcomes_and_bytes(tmp_path: Path) -> None:

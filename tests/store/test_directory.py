@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from penstock.state.errors import ConfigurationError, ObjectStoreDenied, ObjectStoreUnavailable
-from penstock.state.objects import Delete, Get, Put, PutFile
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.objects import Delete, Get, Put, PutFile
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 
 def mount(*arguments: str) -> None:
@@ -118,8 +118,8 @@ def test_empty_directories_do_not_pile_up(tmp_path: Path) -> None:
 
 RACER = """
 import sys
-from penstock.state.objects import create_once, run_program
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.objects import create_once, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 root, name = sys.argv[1:]
 store, won = ObstoreObjects(root), []
 sys.stdin.readline()

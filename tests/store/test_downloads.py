@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from penstock.state import downloads as module
-from penstock.state.downloads import PARTS_PER_ROUND, Downloads, RestoredBytes, checksum_of
 from penstock.state.errors import DamagedCheckpointError, ObjectStoreDenied, ObjectStoreUnavailable
-from penstock.state.objects import (
+from penstock.state.snapshots import FileHandle, KeyedHandle
+from penstock.state.store import downloads as module
+from penstock.state.store.downloads import PARTS_PER_ROUND, Downloads, RestoredBytes, checksum_of
+from penstock.state.store.objects import (
     DEFAULT_BUDGET,
     OPS_AT_ONCE,
     Delete,
@@ -26,8 +27,7 @@ from penstock.state.objects import (
     carry_out,
     run_program,
 )
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.state.snapshots import FileHandle, KeyedHandle
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 PART = 1_000
 

@@ -12,13 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from penstock.api.command_line import app
-from penstock.state.artefacts import put_artefact
-from penstock.state.checkpoint_store import CheckpointStore
-from penstock.state.cluster_store import EndedJob, JobSubmission, get_graph, put_ended, put_job
 from penstock.state.errors import ObjectStoreUnavailable
-from penstock.state.garbage import Findings, delete_garbage, find_garbage
 from penstock.state.ids import Attempt, CheckpointId, Generation, JobId, OperatorId, VertexId
-from penstock.state.job_log import (
+from penstock.state.snapshots import CheckpointMetadata, FileHandle, KeyedHandle, OperatorSnapshot, SubtaskSnapshot
+from penstock.state.store.artefacts import put_artefact
+from penstock.state.store.checkpoint_store import CheckpointStore
+from penstock.state.store.cluster_store import EndedJob, JobSubmission, get_graph, put_ended, put_job
+from penstock.state.store.garbage import Findings, delete_garbage, find_garbage
+from penstock.state.store.job_log import (
     AttemptStarted,
     CheckpointCompleted,
     Finished,
@@ -27,10 +28,9 @@ from penstock.state.job_log import (
     LogRecord,
     SubsumedUpTo,
 )
-from penstock.state.job_registry import JobDescription, find_latest, register_job
-from penstock.state.objects import Delete, List, ListDetails, Put, StoredObject, StoreOp, run_program
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.state.snapshots import CheckpointMetadata, FileHandle, KeyedHandle, OperatorSnapshot, SubtaskSnapshot
+from penstock.state.store.job_registry import JobDescription, find_latest, register_job
+from penstock.state.store.objects import Delete, List, ListDetails, Put, StoredObject, StoreOp, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 DAY = 86_400_000
 NOW = 100 * DAY

@@ -11,19 +11,19 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from penstock.state.accumulator_spec import AccumulatorSpec
-from penstock.state.checkpoint_store import CheckpointStore, Uploads, objects_of
-from penstock.state.column_snapshots import ColumnLayout, ColumnSnapshots
-from penstock.state.column_store import ColumnStore
+from penstock.state.columns.accumulator_spec import AccumulatorSpec
+from penstock.state.columns.column_snapshots import ColumnLayout, ColumnSnapshots
+from penstock.state.columns.column_store import ColumnStore
 from penstock.state.errors import ObjectNotFound
-from penstock.state.garbage import delete_garbage, find_garbage
 from penstock.state.ids import Attempt, CheckpointId, Generation, JobId, OperatorId, VertexId
-from penstock.state.job_log import AttemptStarted, CheckpointCompleted, JobLog, LeaderElected, SubsumedUpTo
 from penstock.state.key_groups import KeyGroupRange
-from penstock.state.objects import List, Program, StoreOp
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.state.retained_checkpoints import RetainedCheckpoints
 from penstock.state.snapshots import CheckpointMetadata, OperatorSnapshot, SubtaskSnapshot
+from penstock.state.store.checkpoint_store import CheckpointStore, Uploads, objects_of
+from penstock.state.store.garbage import delete_garbage, find_garbage
+from penstock.state.store.job_log import AttemptStarted, CheckpointCompleted, JobLog, LeaderElected, SubsumedUpTo
+from penstock.state.store.objects import List, Program, StoreOp
+from penstock.state.store.obstore_objects import ObstoreObjects
+from penstock.state.store.retained_checkpoints import RetainedCheckpoints
 
 LIVE = JobId("live")
 LATER_MS = 1 << 60

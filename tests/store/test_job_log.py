@@ -11,7 +11,7 @@ import xxhash
 
 from penstock.state.errors import DamagedCheckpointError, DeposedError, ProtocolError
 from penstock.state.ids import Attempt, CheckpointId, Generation, JobId
-from penstock.state.job_log import (
+from penstock.state.store.job_log import (
     Appended,
     AttemptStarted,
     CheckpointCompleted,
@@ -24,8 +24,8 @@ from penstock.state.job_log import (
     SubsumedUpTo,
     log_entry_name,
 )
-from penstock.state.objects import Get, Put, run_program
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.objects import Get, Put, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 JOB = JobId("job")
 

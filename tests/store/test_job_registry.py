@@ -8,10 +8,10 @@ import pytest
 
 from penstock.state.errors import DamagedCheckpointError
 from penstock.state.ids import Attempt, CheckpointId, Generation, JobId
-from penstock.state.job_log import AttemptStarted, CheckpointCompleted, Finished, JobLog, LeaderElected, LogRecord
-from penstock.state.job_registry import JobDescription, find_latest, list_jobs, register_job
-from penstock.state.objects import List, Put, run_program
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.job_log import AttemptStarted, CheckpointCompleted, Finished, JobLog, LeaderElected, LogRecord
+from penstock.state.store.job_registry import JobDescription, find_latest, list_jobs, register_job
+from penstock.state.store.objects import List, Put, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 NAMES = itertools.count(1)
 BEGUN = (LeaderElected(Generation(1)), AttemptStarted(Attempt(1)))

@@ -18,7 +18,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from penstock.state import job_log
 from penstock.state.errors import (
     DeposedError,
     ObjectAlreadyExists,
@@ -28,7 +27,8 @@ from penstock.state.errors import (
     ProtocolError,
 )
 from penstock.state.ids import Attempt, CheckpointId, Generation, JobId
-from penstock.state.job_log import (
+from penstock.state.store import job_log
+from penstock.state.store.job_log import (
     Appended,
     AttemptStarted,
     CheckpointCompleted,
@@ -40,7 +40,7 @@ from penstock.state.job_log import (
     LogState,
     SubsumedUpTo,
 )
-from penstock.state.objects import Get, Pause, Program, Put, StoreOp, create_once
+from penstock.state.store.objects import Get, Pause, Program, Put, StoreOp, create_once
 
 JOB = JobId("job")
 WRONG = r"is believed|another log|The job's log is illegal|was replaced|are gaps|twice"

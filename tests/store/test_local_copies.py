@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from penstock.state.checkpoint_store import CheckpointStore
-from penstock.state.counted_objects import CountedObjects
-from penstock.state.downloads import Downloads
 from penstock.state.errors import DamagedCheckpointError
 from penstock.state.ids import Attempt, CheckpointId, JobId
-from penstock.state.local_copies import LEFT_MS, LOOK_MS, LeftCopies, LocalCopies
-from penstock.state.objects import Delete, Put, run_program
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.state.packing import SMALL_BYTES, SubtaskUploads
 from penstock.state.snapshots import FileHandle, KeyedHandle
+from penstock.state.store.checkpoint_store import CheckpointStore
+from penstock.state.store.counted_objects import CountedObjects
+from penstock.state.store.downloads import Downloads
+from penstock.state.store.local_copies import LEFT_MS, LOOK_MS, LeftCopies, LocalCopies
+from penstock.state.store.objects import Delete, Put, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
+from penstock.state.store.packing import SMALL_BYTES, SubtaskUploads
 
 JOB = JobId("job")
 ONE, TWO, THREE = CheckpointId(1), CheckpointId(2), CheckpointId(3)
@@ -159,7 +159,7 @@ def test_a_copy_that_cannot_be_read_is_not_written_into(
         monkeypatch.undo()
         raise OSError(5, os.strerror(5))
 
-    monkeypatch.setattr("penstock.state.downloads.measure", unreadable)
+    monkeypatch.setattr("penstock.state.store.downloads.measure", unreadable)
     with pytest.raises(DamagedCheckpointError, match="its checksum does not fit"):
         slot.restore(file)
     assert database.read_bytes() == LARGE

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from penstock.state.errors import ObjectNotFound
-from penstock.state.located_objects import LocatedObjects
-from penstock.state.objects import Delete, Get, GetFile, GetPart, GetRange, List, ListDetails, Put, PutFile
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.located_objects import LocatedObjects
+from penstock.state.store.objects import Delete, Get, GetFile, GetPart, GetRange, List, ListDetails, Put, PutFile
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 NAME = "savepoint-012345-0123456789ab"
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.state.documents import seal, unseal
 from penstock.state.errors import DamagedCheckpointError, DeposedError
 from penstock.state.ids import Attempt, CheckpointId, Generation, JobId
-from penstock.state.job_log import (
+from penstock.state.store.documents import seal, unseal
+from penstock.state.store.job_log import (
     LOG_VERSION,
     AttemptStarted,
     CheckpointCompleted,
@@ -25,7 +25,7 @@ from penstock.state.job_log import (
     SubsumedUpTo,
     log_entry_name,
 )
-from penstock.state.log_positions import (
+from penstock.state.store.log_positions import (
     LogHint,
     hint_name,
     is_milestone,
@@ -37,8 +37,8 @@ from penstock.state.log_positions import (
     trim,
     write_hint,
 )
-from penstock.state.objects import Get, Put, StoreOp, run_program
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.objects import Get, Put, StoreOp, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 JOB = JobId("job")
 

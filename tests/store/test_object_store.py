@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from penstock.state.errors import ObjectAlreadyExists, ObjectNotFound, ObjectStoreDenied
-from penstock.state.objects import (
+from penstock.state.store.objects import (
     Delete,
     Get,
     GetFile,
@@ -22,7 +22,7 @@ from penstock.state.objects import (
     Put,
     PutFile,
 )
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 
 @pytest.fixture(params=["memory", "directory", "file-url", "s3"])

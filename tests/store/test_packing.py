@@ -14,15 +14,8 @@ import msgspec
 import pytest
 import xxhash
 
-from penstock.state import packing
-from penstock.state.checkpoint_store import CheckpointStore
-from penstock.state.counted_objects import CountedObjects
 from penstock.state.errors import DamagedCheckpointError, ObjectStoreUnavailable
 from penstock.state.ids import Attempt, CheckpointId, JobId, OperatorId, VertexId
-from penstock.state.objects import Delete, Get, List, Put, StoreOp, run_program
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.state.packing import SubtaskUploads
-from penstock.state.retained_checkpoints import RetainedCheckpoints
 from penstock.state.snapshots import (
     METADATA_VERSION,
     CheckpointMetadata,
@@ -31,7 +24,14 @@ from penstock.state.snapshots import (
     OperatorSnapshot,
     SubtaskSnapshot,
 )
-from penstock.state.stretches import GAP_BYTES, Stretch, stretches
+from penstock.state.store import packing
+from penstock.state.store.checkpoint_store import CheckpointStore
+from penstock.state.store.counted_objects import CountedObjects
+from penstock.state.store.objects import Delete, Get, List, Put, StoreOp, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
+from penstock.state.store.packing import SubtaskUploads
+from penstock.state.store.retained_checkpoints import RetainedCheckpoints
+from penstock.state.store.stretches import GAP_BYTES, Stretch, stretches
 
 ONE = CheckpointId(1)
 

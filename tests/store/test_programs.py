@@ -14,7 +14,7 @@ from penstock.state.errors import (
     ObjectStoreError,
     ObjectStoreUnavailable,
 )
-from penstock.state.objects import (
+from penstock.state.store.objects import (
     Get,
     Pause,
     Program,

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from penstock.state.checkpoint_store import objects_of
 from penstock.state.errors import ProtocolError
 from penstock.state.ids import Attempt, CheckpointId, JobId, OperatorId, VertexId
-from penstock.state.retained_checkpoints import RetainedCheckpoints
 from penstock.state.snapshots import CheckpointMetadata, FileHandle, KeyedHandle, OperatorSnapshot, SubtaskSnapshot
+from penstock.state.store.checkpoint_store import objects_of
+from penstock.state.store.retained_checkpoints import RetainedCheckpoints
 
 JOB = JobId("job")
 

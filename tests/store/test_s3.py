@@ -20,8 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from penstock.api.command_line import app
-from penstock.runtime.config import Configuration
-from penstock.state.downloads import Downloads, measure
+from penstock.runtime.configuration.config import Configuration
 from penstock.state.errors import (
     ConfigurationError,
     ObjectStoreDenied,
@@ -29,9 +28,11 @@ from penstock.state.errors import (
     ObjectStoreUnavailable,
 )
 from penstock.state.ids import JobId
-from penstock.state.job_log import JobLog
-from penstock.state.object_store_options import s3_access
-from penstock.state.objects import (
+from penstock.state.snapshots import FileHandle, KeyedHandle
+from penstock.state.store.downloads import Downloads, measure
+from penstock.state.store.job_log import JobLog
+from penstock.state.store.object_store_options import s3_access
+from penstock.state.store.objects import (
     Delete,
     Get,
     GetFile,
@@ -44,8 +45,7 @@ from penstock.state.objects import (
     StoreOp,
     run_program,
 )
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.state.snapshots import FileHandle, KeyedHandle
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 
 @pytest.fixture(autouse=True)
@@ -258,7 +258,7 @@ def test_what_can_be_tried_again(
 
 
 def test_a_store_that_accepts_and_says_nothing_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.state.obstore_objects._PROBE_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr("penstock.state.store.obstore_objects._PROBE_TIMEOUT", timedelta(seconds=1))
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -317,9 +317,9 @@ RACER = """
 import sys, itertools, os
 from penstock.state.errors import DeposedError
 from penstock.state.ids import Generation, JobId
-from penstock.state.job_log import Appended, JobLog, LeaderElected
-from penstock.state.objects import run_program
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.job_log import Appended, JobLog, LeaderElected
+from penstock.state.store.objects import run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 location, name = sys.argv[1:]
 store, numbers = ObstoreObjects(location), itertools.count()
 log = JobLog(JobId("job"), lambda: f"{name}-{next(numbers)}")

@@ -15,13 +15,19 @@ from typer.testing import CliRunner
 
 from penstock.api.command_line import app
 from penstock.state.errors import CheckpointError, DamagedCheckpointError
-from penstock.state.garbage import Findings, delete_garbage, find_garbage
 from penstock.state.ids import Attempt, CheckpointId, JobId, OperatorId, VertexId
-from penstock.state.objects import Delete, List, Program, Put, run_program
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.state.savepoint_store import SavepointUploads, dispose, read_savepoint, savepoint_path, write_savepoint
+from penstock.state.savepoints.savepoint_store import (
+    SavepointUploads,
+    dispose,
+    read_savepoint,
+    savepoint_path,
+    write_savepoint,
+)
+from penstock.state.savepoints.unfinished_savepoints import LEFT
 from penstock.state.snapshots import CheckpointMetadata, FileHandle, KeyedHandle, OperatorSnapshot, SubtaskSnapshot
-from penstock.state.unfinished_savepoints import LEFT
+from penstock.state.store.garbage import Findings, delete_garbage, find_garbage
+from penstock.state.store.objects import Delete, List, Program, Put, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
 
 JOB = JobId("0123456789abcdef" * 2)
 DAY = 86_400_000

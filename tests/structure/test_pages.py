@@ -15,8 +15,8 @@ import pytest
 from penstock.jobmanager.gateway import Gateway
 from penstock.jobmanager.rest.app import create_app
 from penstock.runtime.elements import Element
+from penstock.taskmanager.exchange.wire import Kind
 from penstock.taskmanager.messages import FromSlot, ToSlot
-from penstock.taskmanager.wire import Kind
 
 ROOT = Path(__file__).parents[2]
 DECISIONS = sorted(f"docs/decisions/{path.name}" for path in (ROOT / "docs" / "decisions").glob("*.md"))
@@ -111,8 +111,8 @@ def test_the_table_of_messages_is_complete() -> None:
 
 
 ACTORS = {
-    "slot": ("taskmanager/actor.py", "SlotShell"),
-    "task manager": ("taskmanager/actor.py", "TaskManagerShell"),
+    "slot": ("taskmanager/processes/actor.py", "SlotShell"),
+    "task manager": ("taskmanager/processes/actor.py", "TaskManagerShell"),
     "job master": ("jobmanager/cluster/actors.py", "JobMasterProcess"),
     "dispatcher": ("jobmanager/cluster/actors.py", "DispatcherProcess"),
 }

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from penstock.runtime.clock import Clock, SystemClock
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration.config import Configuration
 from penstock.runtime.directories import node_directory
 from penstock.runtime.elements import Element
 from penstock.state.ids import Attempt, SlotId
+from penstock.taskmanager.exchange.socket_transport import SocketTransport
+from penstock.taskmanager.exchange.tls import TlsFiles
+from penstock.taskmanager.exchange.transport import Frame
 from penstock.taskmanager.messages import ChannelId
-from penstock.taskmanager.slot_process import SlotProcess
-from penstock.taskmanager.socket_transport import SocketTransport
-from penstock.taskmanager.tls import TlsFiles
-from penstock.taskmanager.transport import Frame
+from penstock.taskmanager.processes.slot_process import SlotProcess
 
 WAIT_S = 20.0
 

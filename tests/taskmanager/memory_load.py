@@ -12,15 +12,15 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from penstock.runtime.config import Configuration
-from penstock.state import rocksdb  # noqa: F401  # the native library is part of a blank process
+from penstock.runtime.configuration.config import Configuration
 from penstock.state.backend_factory import create_keyed_backend
-from penstock.state.cell_weight import CacheShares
 from penstock.state.descriptors import ValueStateDescriptor
 from penstock.state.key_groups import KeyGroupRange
+from penstock.state.rows import rocksdb  # noqa: F401  # the native library is part of a blank process
+from penstock.state.rows.cell_weight import CacheShares
 from penstock.state.snapshots import FileHandle
-from penstock.taskmanager.memory_budget import backend_options, memory_budget
-from penstock.taskmanager.process_metrics import rss_bytes
+from penstock.taskmanager.processes.memory_budget import backend_options, memory_budget
+from penstock.taskmanager.processes.process_metrics import rss_bytes
 
 VALUE_BYTES = 4_000
 BATCH = 100

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from penstock.runtime.elements import Barrier
 from penstock.state.ids import CheckpointId
-from penstock.taskmanager.alignment import Alignment, BarrierAligner
+from penstock.taskmanager.exchange.alignment import Alignment, BarrierAligner
 
 
 def barrier(checkpoint: int, exactly_once: bool = True) -> Barrier:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.taskmanager import archives
-from penstock.taskmanager.archives import UserCodeInstallError, unpack_archive
+from penstock.taskmanager.processes import archives
+from penstock.taskmanager.processes.archives import UserCodeInstallError, unpack_archive
 
 
 def zipped(path: Path, members: dict[str, str]) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.taskmanager.contact import Contact, ContactState, poll_wait_s
+from penstock.taskmanager.processes.contact import Contact, ContactState, poll_wait_s
 
 CANCEL, EXIT = 60_000, 300_000
 

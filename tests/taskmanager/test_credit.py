@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.state.errors import ProtocolError
-from penstock.taskmanager.credit import ReceiveWindow, SendWindow
+from penstock.taskmanager.exchange.credit import ReceiveWindow, SendWindow
 
 
 def test_an_oversized_frame_goes_only_when_nothing_is_outstanding() -> None:

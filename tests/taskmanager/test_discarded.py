@@ -8,7 +8,7 @@ import pytest
 
 from penstock.state.errors import ObjectStoreDenied
 from penstock.state.ids import CheckpointId
-from penstock.state.objects import Delete
+from penstock.state.store.objects import Delete
 from penstock.taskmanager import discarded
 from penstock.taskmanager.discarded import DiscardedUploads
 

@@ -8,13 +8,13 @@ import pytest
 
 from penstock.runtime.batch import Batch
 from penstock.runtime.elements import Barrier, Element
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.state.ids import Attempt, CheckpointId, SlotId
-from penstock.taskmanager.credit import ReceiveWindow
-from penstock.taskmanager.drain_time import LEAST_BYTES, DrainTime
+from penstock.taskmanager.exchange.credit import ReceiveWindow
+from penstock.taskmanager.exchange.drain_time import LEAST_BYTES, DrainTime
+from penstock.taskmanager.exchange.transport import Frame
+from penstock.taskmanager.exchange.writers import OutputChannel, OutputOptions
 from penstock.taskmanager.messages import ChannelId
-from penstock.taskmanager.transport import Frame
-from penstock.taskmanager.writers import OutputChannel, OutputOptions
 
 WINDOW = 1 << 20
 TARGET_NS = 250_000_000

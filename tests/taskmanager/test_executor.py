@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from penstock.state.errors import PenstockError
-from penstock.state.objects import Get, Program
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.store.objects import Get, Program
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.taskmanager.executor import ThreadExecutor
 
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from penstock.runtime.batch import Batch
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.state.errors import RecordTypeError
-from penstock.taskmanager.frames import BatchDecoder, BatchEncoder, decode_control, transcoded
-from penstock.taskmanager.wire import WireError
+from penstock.taskmanager.exchange.frames import BatchDecoder, BatchEncoder, decode_control, transcoded
+from penstock.taskmanager.exchange.wire import WireError
 
 
 class Channel:

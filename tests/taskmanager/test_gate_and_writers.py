@@ -12,14 +12,14 @@ from penstock.runtime.elements import (
     Watermark,
     WatermarkStatus,
 )
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.state.ids import Attempt, CheckpointId, SlotId
-from penstock.taskmanager.alignment import BarrierAligner
-from penstock.taskmanager.gate import Aligned, AllEnded, Data, GateEvent, InputChannel, InputGate
+from penstock.taskmanager.exchange.alignment import BarrierAligner
+from penstock.taskmanager.exchange.gate import Aligned, AllEnded, Data, GateEvent, InputChannel, InputGate
+from penstock.taskmanager.exchange.partitioners import RoundRobinPartitioner, ToOne
+from penstock.taskmanager.exchange.transport import Frame
+from penstock.taskmanager.exchange.writers import OutputChannel, OutputOptions, RecordWriter, Writers
 from penstock.taskmanager.messages import ChannelId
-from penstock.taskmanager.partitioners import RoundRobinPartitioner, ToOne
-from penstock.taskmanager.transport import Frame
-from penstock.taskmanager.writers import OutputChannel, OutputOptions, RecordWriter, Writers
 from penstock.testing.clock import ManualClock
 
 INTS = record_type_of(int)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from penstock.runtime.batch import Batch
-from penstock.runtime.record_types import OPAQUE
-from penstock.taskmanager.input_counts import LARGE, SHOWN, STRIDE, TOGETHER, InputCounts
+from penstock.runtime.records.record_types import OPAQUE
+from penstock.taskmanager.exchange.input_counts import LARGE, SHOWN, STRIDE, TOGETHER, InputCounts
 
 
 def batch_of(groups: list[int]) -> Batch:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from penstock.state.ids import Attempt, SlotId
-from penstock.taskmanager.local_transport import LocalTransport
+from penstock.taskmanager.exchange.local_transport import LocalTransport
+from penstock.taskmanager.exchange.transport import Frame
 from penstock.taskmanager.messages import ChannelId
-from penstock.taskmanager.transport import Frame
 
 
 class Ends:

@@ -17,10 +17,10 @@ import pytest
 from penstock.runtime.clock import SystemClock
 from penstock.runtime.elements import Watermark
 from penstock.state.ids import Attempt, SlotId
+from penstock.taskmanager.exchange.socket_transport import SocketTransport
+from penstock.taskmanager.exchange.transport import Frame
 from penstock.taskmanager.mailbox import LONGEST_WAIT_NS, Mailbox
 from penstock.taskmanager.messages import ChannelId
-from penstock.taskmanager.socket_transport import SocketTransport
-from penstock.taskmanager.transport import Frame
 
 WAIT_S = 20.0
 CHANNEL = ChannelId(0, 0, 0)

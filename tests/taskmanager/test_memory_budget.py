@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from penstock.runtime.config import Configuration
-from penstock.state.cell_weight import CacheShares
+from penstock.runtime.configuration.config import Configuration
 from penstock.state.errors import ConfigurationError
-from penstock.taskmanager.memory_budget import backend_options, memory_budget
+from penstock.state.rows.cell_weight import CacheShares
+from penstock.taskmanager.processes.memory_budget import backend_options, memory_budget
 
 MB = 1 << 20
 LOAD = Path(__file__).with_name("memory_load.py")

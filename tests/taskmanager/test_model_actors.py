@@ -12,8 +12,8 @@ import pytest
 
 from penstock.runtime.model_workers import ModelSpec, NoRoomError, WorkerEnded, WorkerEvent
 from penstock.runtime.resources import Resources
-from penstock.taskmanager import model_actors
-from penstock.taskmanager.model_actors import RayWorkers
+from penstock.taskmanager.processes import model_actors
+from penstock.taskmanager.processes.model_actors import RayWorkers
 
 WAIT_S = 20.0
 

@@ -7,9 +7,9 @@ import pytest
 from penstock.state.errors import ProtocolError
 from penstock.state.ids import Attempt, Generation, VertexId
 from penstock.taskmanager import outbox
-from penstock.taskmanager.leases import SupersededError
 from penstock.taskmanager.messages import Initialized, Running, SubtaskId, TaskReport
 from penstock.taskmanager.outbox import Outbox
+from penstock.taskmanager.processes.leases import SupersededError
 
 ONE, TWO = SubtaskId(VertexId("v"), 0), SubtaskId(VertexId("v"), 1)
 

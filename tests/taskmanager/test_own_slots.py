@@ -12,8 +12,8 @@ import pytest
 from penstock.runtime.resources import NO_RESOURCES, Resources
 from penstock.state.ids import Generation, JobId, SlotId
 from penstock.taskmanager.messages import SlotAddress
-from penstock.taskmanager.slot_keeper import SlotKeeper
-from penstock.taskmanager.task_manager import (
+from penstock.taskmanager.processes.slot_keeper import SlotKeeper
+from penstock.taskmanager.processes.task_manager import (
     MAX_STARTING,
     UNLEASED_MS,
     WANTED_MS,

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from penstock.runtime.batch import Batch
 from penstock.runtime.graph.partitioning import Broadcast, Custom, Forward, Global, Hash, Rebalance, Rescale
 from penstock.runtime.keys import KeyByColumns, KeyByFunction
-from penstock.runtime.record_types import SchemaType, record_type_of
+from penstock.runtime.records.record_types import SchemaType, record_type_of
 from penstock.state.errors import PipelineError
 from penstock.state.key_groups import key_group, subtask_of
-from penstock.taskmanager.partitioners import connected, partitioner_for, rescale_targets
+from penstock.taskmanager.exchange.partitioners import connected, partitioner_for, rescale_targets
 
 INTS = record_type_of(int)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import gc
 
 import penstock as ps
-from penstock.taskmanager.rare_collections import THRESHOLDS, rare_collections
+from penstock.taskmanager.processes.rare_collections import THRESHOLDS, rare_collections
 
 
 def test_only_while_a_job_runs() -> None:

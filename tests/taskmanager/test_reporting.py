@@ -11,8 +11,8 @@ import pytest
 import penstock as ps
 from penstock.jobmanager.local_job import LocalJob
 from penstock.jobmanager.views import JobView, SubtaskView
-from penstock.runtime import options
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration import options
+from penstock.runtime.configuration.config import Configuration
 from penstock.testing.lists import ListSink, ListSource
 
 KEYS = 7

@@ -10,11 +10,11 @@ import pytest
 
 from penstock.runtime.elements import Watermark
 from penstock.state.ids import Attempt, SlotId
-from penstock.taskmanager.connections import _TCP_INFO as TCP_INFO
-from penstock.taskmanager.connections import owes_answer
+from penstock.taskmanager.exchange.connections import _TCP_INFO as TCP_INFO
+from penstock.taskmanager.exchange.connections import owes_answer
+from penstock.taskmanager.exchange.socket_transport import CHECK_NS
+from penstock.taskmanager.exchange.transport import Frame
 from penstock.taskmanager.messages import ChannelId
-from penstock.taskmanager.socket_transport import CHECK_NS
-from penstock.taskmanager.transport import Frame
 
 
 def frame(element: Any) -> Frame:
@@ -66,7 +66,7 @@ def test_a_silent_machine_is_noticed(stations: Any, monkeypatch: pytest.MonkeyPa
     a.transport.send(b.id, frame(Watermark(1)))
     stations.run(lambda: bool(b.frames))
     assert all(c.check_alive() is None for c in a.transport.peer(b.id).connections())
-    monkeypatch.setattr("penstock.taskmanager.connections.owes_answer", lambda info: True)
+    monkeypatch.setattr("penstock.taskmanager.exchange.connections.owes_answer", lambda info: True)
     for _ in range(12):
         a.clock.ahead_ns += CHECK_NS
         a.turn()

@@ -11,10 +11,10 @@ import pytest
 
 from penstock.runtime.clock import SystemClock
 from penstock.state.ids import Generation, JobId
-from penstock.taskmanager import slot_process
-from penstock.taskmanager.contact import ContactState
-from penstock.taskmanager.leases import JobLease
-from penstock.taskmanager.slot_process import EXIT_LOST
+from penstock.taskmanager.processes import slot_process
+from penstock.taskmanager.processes.contact import ContactState
+from penstock.taskmanager.processes.leases import JobLease
+from penstock.taskmanager.processes.slot_process import EXIT_LOST
 
 Node = Any
 """Of conftest.py."""

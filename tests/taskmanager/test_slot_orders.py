@@ -15,17 +15,17 @@ import penstock as ps
 from penstock.connectors.discard import DiscardingSink
 from penstock.jobmanager.execution_graph import ExecutionGraph
 from penstock.runtime.clock import SystemClock
-from penstock.state.cell_reads import CellRead
-from penstock.state.downloads import RestoredBytes, checksum_of
 from penstock.state.ids import Attempt, CheckpointId, Generation, JobId, OperatorId, SlotId, new_nonce
 from penstock.state.key_encoding import encode_key
-from penstock.state.objects import Put, StoreOp
-from penstock.state.obstore_objects import ObstoreObjects
+from penstock.state.rows.cell_reads import CellRead
 from penstock.state.snapshots import FileHandle, KeyedHandle, OperatorSnapshot
+from penstock.state.store.downloads import RestoredBytes, checksum_of
+from penstock.state.store.objects import Put, StoreOp
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.taskmanager import messages as m
 from penstock.taskmanager.deployment import SlotServices
+from penstock.taskmanager.exchange.local_transport import LocalTransport
 from penstock.taskmanager.executor import ThreadExecutor
-from penstock.taskmanager.local_transport import LocalTransport
 from penstock.taskmanager.messages import SubtaskId
 from penstock.taskmanager.slot import Slot
 
@@ -106,8 +106,8 @@ def test_tasks_of_several_attempts_live_side_by_side(home: Home) -> None:
 
 
 def test_a_restore_tells_how_far_it_is(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.state.downloads.PART_BYTES", 10)
-    monkeypatch.setattr("penstock.state.downloads.PARTS_PER_ROUND", 1)
+    monkeypatch.setattr("penstock.state.store.downloads.PART_BYTES", 10)
+    monkeypatch.setattr("penstock.state.store.downloads.PARTS_PER_ROUND", 1)
     monkeypatch.setattr("penstock.taskmanager.slot.REPORT_NS", 10_000_000)
     home.objects.execute(Put("job/shared/1-a", bytes(40)))
     file = FileHandle("job/shared/1-a", 40, checksum_of(bytes(40)))

@@ -22,16 +22,16 @@ from penstock.jobmanager.job_master import JobMaster
 from penstock.jobmanager.master_loop import MasterLoop
 from penstock.jobmanager.settings import job_master_options
 from penstock.runtime import logs
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration.config import Configuration
 from penstock.runtime.graph.job_graph import JobGraph
 from penstock.state.errors import ConfigurationError, ProtocolError
 from penstock.state.ids import Generation, JobId, SlotId, new_job_id, new_nonce
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.taskmanager import slot_process
-from penstock.taskmanager.leases import JobLease, LeaseRefusedError, SupersededError
+from penstock.state.store.obstore_objects import ObstoreObjects
 from penstock.taskmanager.messages import Cancel, Canceled, FromSlot, ToSlot
-from penstock.taskmanager.slot_process import EXIT_BROKEN, EXIT_LOST, SlotProcess
-from penstock.taskmanager.user_code import UserCode
+from penstock.taskmanager.processes import slot_process
+from penstock.taskmanager.processes.leases import JobLease, LeaseRefusedError, SupersededError
+from penstock.taskmanager.processes.slot_process import EXIT_BROKEN, EXIT_LOST, SlotProcess
+from penstock.taskmanager.processes.user_code import UserCode
 from penstock.testing.lists import FAIL, ListSink, ListSource
 
 DEADLINE_S = 60.0

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from penstock.state.checkpoint_store import CheckpointStore, Uploads
 from penstock.state.descriptors import ListStateDescriptor
-from penstock.state.downloads import Downloads
 from penstock.state.errors import DamagedCheckpointError, ObjectStoreUnavailable
 from penstock.state.ids import Attempt, CheckpointId, JobId, OperatorId, VertexId
-from penstock.state.objects import Pause, Program, Put, StoreOp, run_program, with_retries
-from penstock.state.obstore_objects import ObstoreObjects
 from penstock.state.operator_state import INLINE_BYTES, OperatorStateBackend
-from penstock.state.packing import SubtaskUploads
 from penstock.state.snapshots import FileHandle, KeyedHandle, OperatorSnapshot, SplitSnapshot, SubtaskSnapshot
+from penstock.state.store.checkpoint_store import CheckpointStore, Uploads
+from penstock.state.store.downloads import Downloads
+from penstock.state.store.objects import Pause, Program, Put, StoreOp, run_program, with_retries
+from penstock.state.store.obstore_objects import ObstoreObjects
+from penstock.state.store.packing import SubtaskUploads
 from penstock.taskmanager.failures import failed
 from penstock.taskmanager.messages import RestoreOperator, SubtaskId
 from penstock.taskmanager.snapshotting import Arrival, fetch_restored, subtask_snapshot

@@ -11,15 +11,15 @@ import pytest
 
 from penstock.runtime.batch import Batch
 from penstock.runtime.elements import Barrier, EndOfInput, LatencyMarker, Watermark, WatermarkStatus
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.state.errors import ConfigurationError, ProtocolError
 from penstock.state.ids import Attempt, CheckpointId, SlotId
-from penstock.taskmanager.connections import Connection, Peer
-from penstock.taskmanager.handshake import Connector
+from penstock.taskmanager.exchange.connections import Connection, Peer
+from penstock.taskmanager.exchange.handshake import Connector
+from penstock.taskmanager.exchange.socket_transport import CHECK_NS, SocketTransport
+from penstock.taskmanager.exchange.transport import Frame
+from penstock.taskmanager.exchange.wire import HEADER, Kind
 from penstock.taskmanager.messages import ChannelId
-from penstock.taskmanager.socket_transport import CHECK_NS, SocketTransport
-from penstock.taskmanager.transport import Frame
-from penstock.taskmanager.wire import HEADER, Kind
 
 CHANNEL, OTHER = ChannelId(3, 1, 2), ChannelId(4, 0, 0)
 NUMBER = record_type_of(int)

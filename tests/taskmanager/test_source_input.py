@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from penstock.runtime.elements import MAX_WATERMARK, Barrier, Savepoint, Watermark
+from penstock.runtime.event_time.watermarks import WatermarkStrategy
 from penstock.runtime.operators.source import SourceOperator
-from penstock.runtime.record_types import record_type_of
-from penstock.runtime.watermarks import WatermarkStrategy
+from penstock.runtime.records.record_types import record_type_of
 from penstock.state.ids import CheckpointId
 from penstock.state.snapshots import SplitSnapshot
-from penstock.taskmanager.gate import Aligned, AllEnded, Data
+from penstock.taskmanager.exchange.gate import Aligned, AllEnded, Data
 from penstock.taskmanager.source_input import SourceInput
 from penstock.testing.clock import ManualClock
 from penstock.testing.harness import OperatorHarness

@@ -7,10 +7,18 @@ import random
 import pytest
 
 from penstock.state.ids import Generation, JobId, SlotId
-from penstock.taskmanager import task_manager
-from penstock.taskmanager.leases import SupersededError
 from penstock.taskmanager.messages import SlotAddress
-from penstock.taskmanager.task_manager import AskSlot, Command, KillSlot, SlotOffer, SlotState, StartSlot, TaskManager
+from penstock.taskmanager.processes import task_manager
+from penstock.taskmanager.processes.leases import SupersededError
+from penstock.taskmanager.processes.task_manager import (
+    AskSlot,
+    Command,
+    KillSlot,
+    SlotOffer,
+    SlotState,
+    StartSlot,
+    TaskManager,
+)
 
 JOB, OTHER = JobId("job"), JobId("other")
 FIRST = Generation(1)

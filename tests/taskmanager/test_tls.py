@@ -14,12 +14,12 @@ import pytest
 
 from penstock.runtime.batch import Batch
 from penstock.runtime.elements import Barrier, Watermark
-from penstock.runtime.record_types import record_type_of
+from penstock.runtime.records.record_types import record_type_of
 from penstock.state.errors import ConfigurationError
 from penstock.state.ids import Attempt, CheckpointId
+from penstock.taskmanager.exchange.tls import TlsFiles
+from penstock.taskmanager.exchange.transport import Frame
 from penstock.taskmanager.messages import ChannelId
-from penstock.taskmanager.tls import TlsFiles
-from penstock.taskmanager.transport import Frame
 
 CHANNEL = ChannelId(0, 0, 0)
 NUMBER = record_type_of(int)

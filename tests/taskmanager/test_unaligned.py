@@ -10,21 +10,21 @@ import pytest
 from penstock.runtime.batch import Batch
 from penstock.runtime.elements import Barrier, Element, EndOfInput, InFlightEnd, Watermark
 from penstock.runtime.graph.partitioning import Broadcast, Rebalance
-from penstock.runtime.record_types import record_type_of
-from penstock.state.checkpoint_store import CheckpointStore
-from penstock.state.downloads import Downloads
+from penstock.runtime.records.record_types import record_type_of
 from penstock.state.errors import DamagedCheckpointError
 from penstock.state.ids import Attempt, CheckpointId, JobId, OperatorId, SlotId
-from penstock.state.objects import Program, run_program
-from penstock.state.obstore_objects import ObstoreObjects
 from penstock.state.snapshots import FileHandle
-from penstock.taskmanager.alignment import BarrierAligner
-from penstock.taskmanager.gate import Aligned, Data, GateEvent, InputChannel, InputGate
+from penstock.state.store.checkpoint_store import CheckpointStore
+from penstock.state.store.downloads import Downloads
+from penstock.state.store.objects import Program, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
+from penstock.taskmanager.exchange.alignment import BarrierAligner
+from penstock.taskmanager.exchange.gate import Aligned, Data, GateEvent, InputChannel, InputGate
+from penstock.taskmanager.exchange.partitioners import partitioner_for
+from penstock.taskmanager.exchange.transport import Frame
+from penstock.taskmanager.exchange.writers import OutputChannel, OutputOptions, RecordWriter, Writers
 from penstock.taskmanager.in_flight import InFlight, Place, fetch_in_flight, may_overtake, sending_order
 from penstock.taskmanager.messages import ChannelId
-from penstock.taskmanager.partitioners import partitioner_for
-from penstock.taskmanager.transport import Frame
-from penstock.taskmanager.writers import OutputChannel, OutputOptions, RecordWriter, Writers
 from penstock.testing.clock import ManualClock
 
 EDGE = "a>b#0"

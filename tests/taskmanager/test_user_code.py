@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from penstock.state import artefacts
-from penstock.state.artefacts import ArtefactError
 from penstock.state.errors import ObjectNotFound
-from penstock.state.objects import List, run_program
-from penstock.state.obstore_objects import ObstoreObjects
-from penstock.taskmanager import user_code
-from penstock.taskmanager.user_code import UserCode, UserCodeInstallError, activate, install, set_up
+from penstock.state.store import artefacts
+from penstock.state.store.artefacts import ArtefactError
+from penstock.state.store.objects import List, run_program
+from penstock.state.store.obstore_objects import ObstoreObjects
+from penstock.taskmanager.processes import user_code
+from penstock.taskmanager.processes.user_code import UserCode, UserCodeInstallError, activate, install, set_up
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.state.ids import Attempt, SlotId
-from penstock.taskmanager.handshake import Acceptor, Connector, RefusedError, refused
-from penstock.taskmanager.messages import ChannelId
-from penstock.taskmanager.wire import (
+from penstock.taskmanager.exchange.handshake import Acceptor, Connector, RefusedError, refused
+from penstock.taskmanager.exchange.wire import (
     DIRECT_BYTES,
     HEADER,
     MAX_BODY_BYTES,
@@ -27,6 +26,7 @@ from penstock.taskmanager.wire import (
     handshake_frame,
     header,
 )
+from penstock.taskmanager.messages import ChannelId
 
 SIZES = st.one_of(
     st.integers(0, 64),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock.runtime.operators.stateless import MapOperator
-from penstock.runtime.record_types import OPAQUE
+from penstock.runtime.records.record_types import OPAQUE
 from penstock.testing import OperatorHarness
 
 

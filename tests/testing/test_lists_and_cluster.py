@@ -9,8 +9,8 @@ import pytest
 
 from penstock.api.environment import StreamExecutionEnvironment
 from penstock.jobmanager.events import JobState
-from penstock.runtime import options
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration import options
+from penstock.runtime.configuration.config import Configuration
 from penstock.runtime.graph.job_graph import JobGraph
 from penstock.state.errors import JobFailedError
 from penstock.testing.cluster import Cluster

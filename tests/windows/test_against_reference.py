@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from penstock.runtime.functions import AggregateFunction
 from penstock.runtime.keys import KeyByFunction
-from penstock.runtime.record_types import OPAQUE
+from penstock.runtime.records.record_types import OPAQUE
 from penstock.runtime.windows.assigners import (
     CalendarEventTimeWindows,
     EventTimeSessionWindows,

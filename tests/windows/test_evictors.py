@@ -8,7 +8,7 @@ import pytest
 
 from penstock.runtime.functions import WindowFunction
 from penstock.runtime.keys import KeyByFunction
-from penstock.runtime.record_types import OPAQUE, record_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.runtime.windows.assigners import EventTimeSessionWindows, GlobalWindows, TumblingEventTimeWindows
 from penstock.runtime.windows.building import window_operator
 from penstock.runtime.windows.evaluations import Aggregate, Apply, Evaluation, Process, Reduce

@@ -7,7 +7,7 @@ import pytest
 
 from penstock.runtime.elements import MAX_WATERMARK
 from penstock.runtime.keys import KeyByFunction
-from penstock.runtime.record_types import OPAQUE
+from penstock.runtime.records.record_types import OPAQUE
 from penstock.runtime.windows.assigner import WindowAssigner
 from penstock.runtime.windows.assigners import (
     EventTimeSessionWindows,

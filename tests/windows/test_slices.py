@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from penstock.runtime.keys import KeyByFunction
-from penstock.runtime.record_types import OPAQUE
+from penstock.runtime.records.record_types import OPAQUE
 from penstock.runtime.windows.assigners import SlidingEventTimeWindows
 from penstock.runtime.windows.building import window_operator
 from penstock.runtime.windows.evaluations import Aggregate, Evaluation, Process, Reduce, accumulator_type

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.runtime.aggregates import RowAggregates
-from penstock.runtime.annotations import field_type_of
+from penstock.runtime.aggregation.aggregates import RowAggregates
 from penstock.runtime.batch import Batch
 from penstock.runtime.elements import MAX_WATERMARK, Watermark, WatermarkStatus
+from penstock.runtime.event_time.watermark_merge import WatermarkMerge
 from penstock.runtime.functions import AggregateFunction
 from penstock.runtime.keys import KeyByFunction
-from penstock.runtime.record_types import OPAQUE, record_type_of
-from penstock.runtime.watermark_merge import WatermarkMerge
+from penstock.runtime.records.annotations import field_type_of
+from penstock.runtime.records.record_types import OPAQUE, record_type_of
 from penstock.runtime.windows import two_phase
 from penstock.runtime.windows.assigners import (
     AlignedWindows,
@@ -32,7 +32,7 @@ from penstock.runtime.windows.building import window_operator
 from penstock.runtime.windows.evaluations import Aggregate, Folding, Reduce
 from penstock.runtime.windows.two_phase import OF_PARTIALS, LocalWindowOperator, partial_type
 from penstock.state.errors import PipelineError
-from penstock.taskmanager.frames import transcoded
+from penstock.taskmanager.exchange.frames import transcoded
 from penstock.testing.harness import OperatorHarness, rescaled, subtask_for
 
 LARGEST_SIZE = 60

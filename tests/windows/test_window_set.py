@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.runtime.keys import KeyByFunction
-from penstock.runtime.record_types import OPAQUE
+from penstock.runtime.records.record_types import OPAQUE
 from penstock.runtime.windows.assigner import WindowAssigner
 from penstock.runtime.windows.building import window_operator
 from penstock.runtime.windows.evaluations import Process

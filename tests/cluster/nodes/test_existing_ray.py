@@ -13,7 +13,7 @@ import ray
 from penstock.jobmanager.startup.embedded_cluster import EmbeddedCluster
 from penstock.jobmanager.startup.node_processes import is_alive
 from penstock.jobmanager.startup.ray_cluster import RayNode, connect
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration.config import Configuration
 
 if TYPE_CHECKING:
     from tests.cluster.conftest import Nodes, WaitFor

@@ -13,7 +13,7 @@ import pytest
 
 from penstock.jobmanager.startup.node_supervisor import NodeSupervisor
 from penstock.jobmanager.startup.ray_address import ClusterError, RayAddress
-from penstock.runtime.config import Configuration
+from penstock.runtime.configuration.config import Configuration
 
 if TYPE_CHECKING:
     from tests.cluster.conftest import NewCluster, WaitFor

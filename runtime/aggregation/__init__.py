@@ -1,0 +1,1 @@
+"""The aggregates of `.agg()` and of windows."""

@@ -1,0 +1,1 @@
+"""How records get from subtask to subtask: partitioners, credit, frames, sockets, gates."""
