@@ -77,6 +77,7 @@ class Ending:
         """May be called again with another target, as long as subtasks are not stopped yet."""
         parts = self._parts
         self.target, self.failure, self._awaits_checkpoint = target, failure, awaits_checkpoint
+        self._waited = self._overdue = False
         self.stage = Stage.SETTLING
         if target is JobState.FAILED:
             self._stop_tasks(now_ms)
@@ -85,8 +86,8 @@ class Ending:
         parts.orders.give(SetTimer(now_ms + bound_ms, ("ending", target)))
 
     def overdue(self, target: JobState) -> None:
-        self._waited = target is self.target
-        self._overdue = self._waited and target is not JobState.FINISHED
+        if target is self.target:  # else another way to end was overruled
+            self._waited, self._overdue = True, target is not JobState.FINISHED
 
     def no_checkpoint_to_await(self) -> None:
         """It is logged, or will never be."""

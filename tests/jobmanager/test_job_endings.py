@@ -88,6 +88,20 @@ def test_cancel_waits_for_commits_only_so_long(new_world: NewWorld) -> None:
     assert world.ended == events.EndJob(JobState.CANCELED)
 
 
+def test_what_a_stop_would_have_waited_for_does_not_hold_the_cancel_that_followed_it(new_world: NewWorld) -> None:
+    world = new_world(cancel_commit_timeout_ms=10_000, stop_timeout_ms=60_000, cancel_timeout_ms=80_000).run()
+    world.held = {"commit"}
+    world.pass_time(1_000)
+    world.tell(events.StopRequested())
+    world.settle()
+    world.mute = {m.Canceled}
+    world.tell(events.CancelRequested())
+    world.pass_time(10_000)
+    assert world.count(m.Cancel) > 0
+    world.pass_time(80_000)
+    assert world.ended == events.EndJob(JobState.CANCELED)
+
+
 def test_a_job_that_waits_for_its_last_commits_is_cancelled_at_once(new_world: NewWorld, trace: list[str]) -> None:
     world = new_world().run()
     world.held = {"commit"}
