@@ -54,7 +54,8 @@ class SourceInput:
         """A savepoint with which the job ends: nothing is given out behind its barrier."""
         self._ended = False
         self._time_ended = False
-        """By a savepoint with which the job is drained."""
+        """By a savepoint with which the job is drained. Nothing may come behind that, though the savepoint be given up:
+        then the attempt is, too (jobmanager/savepoints.py)."""
         self._marker_interval_ns = marker_interval_ms * 1_000_000
         self._next_marker_ns = clock.monotonic_ns()
 
@@ -90,7 +91,7 @@ class SourceInput:
                 self._time_ended = True
                 return Watermark(MAX_WATERMARK)
             return self._give_barrier()
-        if self._ended:
+        if self._ended or self._time_ended:
             return None
         if self._marker_interval_ns and (now_ns := self._clock.monotonic_ns()) >= self._next_marker_ns:
             self._next_marker_ns = now_ns + self._marker_interval_ns
@@ -166,7 +167,7 @@ class SourceInput:
 
     def abort(self, checkpoint: CheckpointId) -> None:
         self._barriers = deque(b for b in self._barriers if b.checkpoint_id != checkpoint)
-        if self._stopped == checkpoint:
+        if self._stopped == checkpoint and not self._time_ended:
             self._stopped = None
             self._waiting = False
 

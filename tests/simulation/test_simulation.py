@@ -162,6 +162,7 @@ SCENARIOS = {
     "a job that has stopped with a savepoint completes no checkpoint that was slower": (61, True),
     "a drain ends event time behind watermarks of its own": (65, False),
     "nothing is logged behind the end of a job that could not wait for a slow store": (249, False),
+    "nothing comes behind the end of event time though the drain was aborted": (983, False),
     "watermarks made behind an asynchronous operator do not take back the end of event time": (71, False),
 }
 """Bugs that were found here, or nearly made: (seed that showed it then, stormy)."""

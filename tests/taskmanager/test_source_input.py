@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from penstock.runtime.elements import MAX_WATERMARK, Barrier, Savepoint, Watermark
 from penstock.runtime.event_time.watermarks import WatermarkStrategy
 from penstock.runtime.operators.source import SourceOperator
@@ -67,3 +69,14 @@ def test_event_time_ends_once() -> None:
     assert [type(event) for event in given_out(source)] == [Data, Watermark, Watermark, AllEnded]
     source.inject(barrier(1, DRAIN))
     assert given_out(source) == [Aligned(barrier(1, DRAIN), 0.0)]
+
+
+@pytest.mark.parametrize("given", [1, 2], ids=["before its barrier", "behind its barrier"])
+def test_behind_the_end_of_event_time_nothing_comes_though_the_drain_was_aborted(given: int) -> None:
+    """The attempt is given up, but that is heard later."""
+    source = source_input(8)
+    source.inject(barrier(1, DRAIN))
+    assert source.poll() == END
+    assert len(given_out(source, given - 1)) == given - 1
+    source.abort(CheckpointId(1))
+    assert given_out(source) == []
