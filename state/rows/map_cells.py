@@ -234,14 +234,15 @@ class MapTable(Table[MapCell]):
             self.mark(key, cell)
 
     def part(
-        self, key: Any, cell: MapCell, start: bytes, end: bytes | None, most: int
+        self, key: Any, cell: MapCell, start: bytes, end: bytes | None, most: int, *, keep: bool = True
     ) -> tuple[list[tuple[Any, bytes | None]], bytes | None]:
         """The next entries from an encoded key on and before another one, in order: each one's key, and its row if
-        nothing above knows better. At most `most` of them are read below; then where to go on, None at the end."""
+        nothing above knows better. At most `most` of them are read below; then where to go on, None at the end.
+        `keep`: the cell may know more of the map afterwards."""
         if cell.complete:
             return [(user_key, None) for user_key in cell.live(start, end)], None
         rows, after = self.queue.scan_part(self.prefix(key), start, end, most)
-        if after is None and end is None and not start and len(rows) <= most:  # that is all of it
+        if keep and after is None and end is None and not start and len(rows) <= most:  # that is all of it
             self._fill(cell, rows)
             return [(user_key, None) for user_key in cell.live(start, end)], None
         changed = cell.ordered(start, end if after is None else after)
@@ -272,7 +273,7 @@ class MapTable(Table[MapCell]):
         """Of all parts, which are read as they are asked for; what was removed may be among it, and does not count."""
         position: bytes | None = b""
         while position is not None:
-            part, position = self.part(key, cell, position, None, most)
+            part, position = self.part(key, cell, position, None, most, keep=False)
             yield from part
 
     def complete(self, key: Any, cell: MapCell) -> None:

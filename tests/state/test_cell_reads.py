@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 import penstock as ps
 from penstock.state.errors import KeyTypeError, StateError
 from penstock.state.key_encoding import encode_key
+from penstock.state.rows.cell_cache import MISSING
 from penstock.state.rows.cell_reads import MOST_BYTES, MOST_ENTRIES, CellRead, NoSuchStateError, readable
+from penstock.state.rows.map_cells import MapTable
 
 Rig = Any
 Backend = Any
@@ -103,7 +105,10 @@ def change(backend: Backend, key: Any = KEY) -> None:
 def cache_of(backend: Backend) -> list[Any]:
     tables = [table for handle in backend._handles() for table in handle._tables.values()]
     cells = [list(cells) for t in tables for cells in (t.changed, t.young, t.old_changed, t.old)]
-    return [cells, [len(h._tables) for h in backend._handles()], backend.cache_misses, backend._cursor.admitted]
+    maps = [table for table in tables if isinstance(table, MapTable)]
+    known = [(list(cell.entries), cell.complete) for t in maps if (cell := t.known(KEY)) is not MISSING]
+    counts = [backend.cache_misses, backend._cursor.admitted, *(t.grown for t in maps)]
+    return [cells, known, counts, [len(h._tables) for h in backend._handles()]]
 
 
 @pytest.mark.parametrize("then", MOVES)
