@@ -207,10 +207,20 @@ def _check_connector(
         elif asked:
             _ask_source(operator, positions, metadata.enumerators.get(described.id), described.name, fit)
     commits = all_committables(metadata).get(described.id, ())
-    if isinstance(operator, SinkOperator) and commits and operator.sink.create_committer() is None:
+    if isinstance(operator, SinkOperator) and commits:
+        _ask_sink(operator, len(commits), described.name, fit)
+
+
+def _ask_sink(operator: SinkOperator, commits: int, name: str, fit: Fit) -> None:
+    try:
+        committer = operator.sink.create_committer()
+    except Exception as error:  # whatever a connector needs
+        fit.unknown.append(f"{name}: whether it commits cannot be found out here: {type(error).__name__}: {error}")
+        return
+    if committer is None:
         fit.problems.append(
-            f"operator '{described.name}': a {type(operator.sink).__name__} commits nothing, and {len(commits)} "
-            "commits of the sink of that id are pending; give it another uid, and drop them (-n) if they are to go"
+            f"operator '{name}': a {type(operator.sink).__name__} commits nothing, and {commits} commits of the sink "
+            "of that id are pending; give it another uid, and drop them (-n) if they are to go"
         )
 
 

@@ -355,3 +355,14 @@ def test_what_was_a_source_or_a_sink_and_is_none_any_more(written: CheckpointMet
 def test_commits_are_not_lost_to_a_sink_that_does_none(written: CheckpointMetadata) -> None:
     (problem,) = fit_of(written, through(ListSource(NUMBERS, record_type=int), PrintSink())).problems
     assert "a PrintSink commits nothing, and " in problem
+
+
+class NoService(PrintSink):
+    def create_committer(self) -> Any:
+        raise OSError("no connection")
+
+
+def test_a_sink_that_cannot_be_asked_here_is_told(written: CheckpointMetadata) -> None:
+    fit = fit_of(written, through(ListSource(NUMBERS, record_type=int), NoService()))
+    assert fit.problems == []
+    assert fit.unknown == ["sink: whether it commits cannot be found out here: OSError: no connection"]
