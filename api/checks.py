@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from inspect import getattr_static
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -49,7 +50,7 @@ def check_arguments(function: Any, method: str, wanted: str, *parameters: str) -
     """PipelineError for what cannot be called with as many arguments as there are parameters, or is a class of
     functions and no function. wanted: what they are. What says nothing of itself passes."""
     own = display_name(function) or "lambda"
-    if isinstance(function, type) and issubclass(function, Function) and hasattr(function, method):
+    if isinstance(function, type) and issubclass(function, Function) and _needs_an_object(function, method):
         raise PipelineError(f"'{own}' is a class, and an object of it is needed: write {own}(…)")
     if isinstance(function, Function) and (why := why_not_called_with(function.open, 1)):
         raise PipelineError(f"open of '{own}' is to be called with a context: {why}; write def open(self, context)")
@@ -59,6 +60,11 @@ def check_arguments(function: Any, method: str, wanted: str, *parameters: str) -
             f"'{own}' is to be called with {wanted}, and does not take {count} argument{'s' * (count != 1)}: {why}; "
             f"write {_written(function, own, method, parameters)}"
         )
+
+
+def _needs_an_object(kind: type, method: str) -> bool:
+    """It has the method, which is not one of the class itself."""
+    return hasattr(kind, method) and not isinstance(getattr_static(kind, method), staticmethod | classmethod)
 
 
 def check_process(function: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, overload
 
-from ..runtime.functions import OutputTag
+from ..runtime.functions import OutputTag, callable_of
 from ..runtime.graph.partitioning import Broadcast, Custom, Forward, Global, Partitioning, Rebalance, Rescale
 from ..runtime.hints import with_options
 from ..runtime.operators.operator import Operator
@@ -332,11 +332,12 @@ class DataStream(TableMethods):
         return self._partitioned(Global())
 
     def partition_custom(self, partitioner: Callable[[Any, int], int], key: Any) -> DataStream:
-        """`partitioner(key, number of subtasks)` answers the subtask; `key` as in key_by. PipelineError."""
+        """`partitioner(key, number of subtasks)`, or the method `partition` of an object, answers the subtask; `key` as
+        in key_by. PipelineError."""
         check_shape(partitioner, "partition", "a key and the number of subtasks", "key", "subtasks")
         if (keyed := self.key_by(key))._mistake:
             raise PipelineError(f"partition_custom: {keyed._mistake}")
-        return self._partitioned(Custom(partitioner, keyed.selector))
+        return self._partitioned(Custom(callable_of(partitioner, "partition"), keyed.selector))
 
     # where it ends ---------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
-from ..runtime.functions import OutputTag
+from ..runtime.functions import AggregateFunction, OutputTag
 from ..runtime.keys import KeyByFunction
 from ..runtime.operators.operator import Operator
 from ..runtime.records.record_types import RecordType
@@ -308,5 +308,5 @@ def check_aggregate(function: Any) -> None:
         if not callable(getattr(function, method, None)):
             raise PipelineError(f"aggregate needs an AggregateFunction, but {function!r} has no method {method}()")
         check_shape(function, method, wanted, *parameters)
-    if hasattr(function, "merge"):
+    if getattr(function, "merge", AggregateFunction.merge) is not AggregateFunction.merge:
         check_shape(function, "merge", "two accumulators", "acc_a", "acc_b")

@@ -17,8 +17,9 @@ from typing import Any, cast
 
 from ...state.backend import KeyedStateBackend, ListState, ValueState
 from ...state.descriptors import ListStateDescriptor, ValueStateDescriptor
+from ...state.errors import StateError
 from ...state.rows.handles import CachedValueState
-from ...state.serialization.serializers import ATOMIC_TYPES
+from ...state.serialization.serializers import ATOMIC_TYPES, serializer_for
 from ..batch import Int64Array
 from ..functions import AggregateFunction, RuntimeContext, WindowContext, callable_of, close_function, open_function
 from ..operators.running import state_type
@@ -215,6 +216,8 @@ class Aggregate(Folding):
     def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
         kind = accumulator_type(self.function)
         self._state = backend.value_state(ValueStateDescriptor(self.state_name, kind))
+        self._serializer = serializer_for(kind)
+        self._looked_at = self._serializer.generic or self._serializer.type_is_all
 
     @property
     def can_merge(self) -> bool:
@@ -222,7 +225,22 @@ class Aggregate(Folding):
         return callable(own) and own is not AggregateFunction.merge
 
     def add(self, keys: Sequence[Any], rows: Sequence[Any], timestamps: Int64Array) -> list[int]:
-        return self._cells.accumulate(keys, rows, self.function.create_accumulator, self.function.add)
+        first = self._cells.accumulate(keys, rows, self.function.create_accumulator, self.function.add)
+        if not self._looked_at:
+            self._look_at(self._cells.values_of(list(dict.fromkeys(keys))))
+        return first
+
+    def _look_at(self, accumulators: Sequence[Any]) -> None:
+        """Whether the parts of the first accumulators are what was declared: the next snapshot, which asks all of them,
+        may be long after. StateError."""
+        self._looked_at = True
+        try:
+            self._serializer.encode_all(each for each in accumulators if each is not None)
+        except StateError as error:
+            raise StateError(
+                f"the accumulator {error}; give what create_accumulator() is annotated with, for example with int(…) "
+                "of a NumPy number, or leave it without an annotation"
+            ) from error
 
     @property
     def combined(self) -> Callable[[Any, Any], Any]:

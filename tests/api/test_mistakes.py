@@ -259,6 +259,22 @@ def test_what_cannot_work_is_refused_with_its_operator(
     assert "(test_mistakes.py:" in str(caught.value)
 
 
+class OfItsClass(ps.AggregateFunction[Any, Any, Any]):
+    """No object of it is needed."""
+
+    @staticmethod
+    def create_accumulator() -> Any:
+        return 0
+
+    @staticmethod
+    def add(value: Any, accumulator: Any) -> Any:
+        return accumulator + 1
+
+    @classmethod
+    def get_result(cls, accumulator: Any) -> Any:
+        return accumulator
+
+
 def test_functions_that_fit_or_say_nothing_pass(env: ps.StreamExecutionEnvironment, clicks: DataStream) -> None:
     keyed(clicks).reduce(max).print()
     keyed(clicks).process(lambda value, ctx, more=1: [value]).print()
@@ -266,6 +282,7 @@ def test_functions_that_fit_or_say_nothing_pass(env: ps.StreamExecutionEnvironme
     windows(clicks).reduce(lambda *records: records[0], lambda key, context, elements: elements).print()
     clicks.map_batches(functools.partial(Model, "path")).print()
     clicks.partition_custom(min, "user").print()
+    windows(clicks).aggregate(OfItsClass).print()
     upserts = clicks.to_upsert("page", "user").assign_timestamps_and_watermarks(TIMED).key_by("user", "page")
     clicks.key_by("user", "page").temporal_join(upserts).print()
     env.job_graph()

@@ -276,6 +276,15 @@ def test_custom_partitioning(env: ps.StreamExecutionEnvironment) -> None:
     assert sorted(stream.execute_and_collect()) == [(x, x % env.get_parallelism()) for x in range(10)]
 
 
+def test_custom_partitioning_by_an_object(env: ps.StreamExecutionEnvironment) -> None:
+    class ToTheLast:
+        def partition(self, key: int, subtasks: int) -> int:
+            return subtasks - 1
+
+    stream = env.from_collection(range(3)).partition_custom(ToTheLast(), lambda x: x).map(lambda x: x)
+    assert sorted(stream.execute_and_collect()) == [0, 1, 2]
+
+
 def test_union(env: ps.StreamExecutionEnvironment) -> None:
     one, two = env.from_sequence(1, 3), env.from_collection([10, 20])
     assert sorted(one.union(two, one).map(lambda x: x).execute_and_collect()) == [1, 1, 2, 2, 3, 3, 10, 20]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from penstock.runtime.keys import KeyByFunction
 from penstock.runtime.records.record_types import OPAQUE
-from penstock.runtime.windows.assigners import SlidingEventTimeWindows
+from penstock.runtime.windows.assigners import SlidingEventTimeWindows, TumblingEventTimeWindows
 from penstock.runtime.windows.building import window_operator
 from penstock.runtime.windows.evaluations import Aggregate, Evaluation, Process, Reduce, accumulator_type
 from penstock.runtime.windows.evictors import CountEvictor
@@ -143,11 +144,23 @@ def test_a_merge_that_fails_is_an_error_of_its_key_and_window() -> None:
 def test_tuples_of_declared_parts_are_typed_state() -> None:
     class Careless(Spent):
         def add(self, value: tuple[str, float], accumulator: tuple[int, float]) -> tuple[int, float]:
-            return "one", 1.0  # type: ignore[return-value]
+            return accumulator[0] + 1, None if value[1] < 0 else accumulator[1] + value[1]  # type: ignore[return-value]
 
     assert accumulator_type(Spent()) == tuple[int, float]
     assert accumulator_type(Values()) is None
     with OperatorHarness(spending(Careless()), backend="rocksdb") as harness:
         harness.push([("a", 1.0)], [0])
+        harness.push([("a", -1.0)], [0])
         with pytest.raises(StateError, match="not of the declared type"):
             harness.snapshot()
+
+
+@pytest.mark.parametrize("windows", [TumblingEventTimeWindows(10), SlidingEventTimeWindows(30, 10)], ids=str)
+def test_parts_that_are_never_what_was_declared_are_refused_with_the_first_record(windows: Any) -> None:
+    class OfNumpy(Spent):
+        def add(self, value: tuple[str, float], accumulator: tuple[int, float]) -> tuple[int, float]:
+            return accumulator[0] + 1, np.float64(value[1])
+
+    operator = window_operator(KeyByFunction(lambda value: value[0]), windows, Aggregate(OfNumpy()), OPAQUE)
+    with OperatorHarness(operator) as harness, pytest.raises(UserCodeError, match=r"float64.* without an annotation"):
+        harness.push([("a", 1.0)], [0])
