@@ -274,7 +274,8 @@ class StreamExecutionEnvironment:
     # running ---------------------------------------------------------------------------------------------------
 
     def execute(self, job_name: str | None = None) -> JobResult:
-        """Run the pipeline to its end. Raises JobFailedError, whose cause is what the user's function raised."""
+        """Run the pipeline to its end. Raises JobFailedError, whose cause is what the user's function raised, and
+        KeyboardInterrupt if the job was stopped or cancelled."""
         try:
             return self.submit(job_name).run()
         except PenstockError as error:

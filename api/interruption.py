@@ -1,4 +1,4 @@
-"""How a script ends that was stopped by Ctrl-C or SIGTERM: without a traceback.
+"""How a script ends that was stopped by Ctrl-C or SIGTERM, or its job from elsewhere: without a traceback.
 
 `execute()` raises a KeyboardInterrupt when its job was stopped, so that the script goes no further, and may catch it.
 What nobody catches gets to the top of the process, where Python would print frames that say nothing: what has happened

@@ -127,8 +127,8 @@ class RemoteJob(TakesSavepoints, ReadsState):
     def run(
         self, at_each_look: Callable[[], None] = lambda: None, at_end: Callable[[], None] = lambda: None
     ) -> JobResult:
-        """Attend it to its end. Ctrl-C and SIGTERM stop it after a last checkpoint (KeyboardInterrupt). `at_end` is
-        called before it is said how the job ended."""
+        """Attend it to its end. Ctrl-C and SIGTERM stop it after a last checkpoint. KeyboardInterrupt: it was stopped
+        or cancelled, by them or from elsewhere. `at_end` is called before it is said how the job ended."""
         again = "to leave the job alone" if self._printed is None else "to stop at once"  # with its cluster
         with stopping_on_signals(self._ask_for_stop, again) as stopped:
             try:
@@ -140,16 +140,17 @@ class RemoteJob(TakesSavepoints, ReadsState):
                 )
                 raise
         result = self.finish()
-        if stopped and result.state is not JobState.FINISHED:
-            session.say_stopped(result)
-            raise interruption.stopped()
-        at_end()
-        if result.state is JobState.FINISHED:
+        finished = result.state is JobState.FINISHED
+        if finished or not stopped:
+            at_end()
+        if finished:
             read = records_read(result.status, _sources(self._view))
             session.say(f"job '{self.job_name}' has finished: {read:,} records in {result.duration_ms / 1000:.1f} s")
-        else:
-            session.say(f"job '{self.job_name}' has ended as {result.state.value}")
-        return result
+            return result
+        if not stopped:
+            session.say(f"job '{self.job_name}' has ended as {result.state.value}, which was not asked for here")
+        session.say_stopped(result)
+        raise interruption.stopped()
 
     def _ask_for_stop(self) -> None:
         """From a signal handler, which must not use a connection that may be in use."""

@@ -1,7 +1,8 @@
 """The jobs of a cluster and who masters them. Pure: events in, commands out, time passed in.
 
 A job is live from its record in the cluster's store to its ending there (cluster_store.py). For every live job
-one master process runs, numbered 1, 2, 3, ...:
+one master process runs, numbered 1, 2, 3, ... (a job that is submitted again counts on, so that what its masters
+before have said late is nobody's word):
 
     started ── answers ──> healthy ── dies ──────────────> the next number is started, after a pause that grows
                               │  └──── silent too long ──> the next number is started beside it; when that one leads,
@@ -89,6 +90,14 @@ class _Job:
     """When the next master is to be started."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    record: JobSubmission
+    overview: JobOverview
+    last_number: int = 0
+    """Of its masters, as far as this dispatcher knows."""
+
+
 class Dispatcher:
     """Methods answer the commands to carry out. Times in ms that never jump back."""
 
@@ -98,20 +107,20 @@ class Dispatcher:
         self._silence_ms = silence_ms
         self._capacity = capacity
         self._live: dict[JobId, _Job] = {}
-        self._ended: dict[JobId, tuple[JobSubmission, JobOverview]] = {}
+        self._ended: dict[JobId, _Ended] = {}
 
     # what there is
 
     def overviews(self) -> list[JobOverview]:
         """Live jobs, then ended ones; each newest first."""
         live = [job.overview for job in self._live.values()]
-        return [*reversed(live), *(overview for _, overview in reversed(self._ended.values()))]
+        return [*reversed(live), *(job.overview for job in reversed(self._ended.values()))]
 
     def is_live(self, job_id: JobId) -> bool:
         return job_id in self._live
 
     def ended(self, job_id: JobId) -> JobOverview | None:
-        return self._ended[job_id][1] if job_id in self._ended else None
+        return self._ended[job_id].overview if job_id in self._ended else None
 
     def overview(self, job_id: JobId) -> JobOverview | None:
         if job_id in self._live:
@@ -124,7 +133,7 @@ class Dispatcher:
     def record(self, job_id: JobId) -> JobSubmission | None:
         if job_id in self._live:
             return self._live[job_id].record
-        return self._ended[job_id][0] if job_id in self._ended else None
+        return self._ended[job_id].record if job_id in self._ended else None
 
     def master(self, job_id: JobId) -> int | None:
         """Number of the master to ask about the job: the one that leads, as far as is known."""
@@ -141,12 +150,13 @@ class Dispatcher:
 
     def ended_before(self, record: JobSubmission, overview: JobOverview) -> None:
         """An ended job is found in the store."""
-        self._ended[record.job_id] = (record, overview)
+        self._ended[record.job_id] = _Ended(record, overview)
 
     def submitted(self, record: JobSubmission, now_ms: int, masters: Iterable[int] = ()) -> list[Command]:
         """A job is to run. `masters`: numbers of those that live already (this dispatcher is a new one)."""
-        self._ended.pop(record.job_id, None)
+        before = self._ended.pop(record.job_id, None)
         job = self._live[record.job_id] = _Job(record, created(record))
+        job.last_number = 0 if before is None else before.last_number
         for number in sorted(masters):
             job.masters[number] = _Master(number, now_ms, now_ms)
             job.last_number = number
@@ -227,11 +237,11 @@ class Dispatcher:
     def _has_ended(self, job: _Job) -> list[Command]:
         job_id = job.record.job_id
         del self._live[job_id]
-        self._ended[job_id] = (job.record, job.overview)
+        self._ended[job_id] = _Ended(job.record, job.overview, job.last_number)
         commands: list[Command] = [EndMaster(job_id, number) for number in job.masters]
         while len(self._ended) > self._capacity:
             oldest = next(iter(self._ended))
-            commands.append(Forget(self._ended.pop(oldest)[0]))
+            commands.append(Forget(self._ended.pop(oldest).record))
         return commands
 
 

@@ -121,7 +121,8 @@ class DispatcherService:
             capacity=config.get(cluster_options.JOB_STORE_CAPACITY),
         )
         self._lock = threading.Lock()
-        self._ended_views: dict[JobId, JobView] = {}
+        self._ended_views: dict[str, JobView] = {}
+        """By life: a job may be submitted again, and end anew."""
         self._stopping = threading.Event()
         self._taken_up = threading.Event()
         self._untold = "the cluster's jobs are still being read from its store"
@@ -145,7 +146,7 @@ class DispatcherService:
         for submission in run_program(list_records(), self._objects):
             if self._dispatcher.record(submission.job_id) is not None:
                 continue
-            if submission.job_id in ended:
+            if submission.life in ended:
                 self._recall(submission)
             elif submission.job_id not in living and not self._resumes:
                 if (state := self._left_as(submission)) is not None:
@@ -185,11 +186,11 @@ class DispatcherService:
         """It was interrupted, and whoever started this cluster says whether it goes on."""
         now_ms = time.time_ns() // 1_000_000
         view = without_master(submission, state, now_ms)
-        ended = EndedJob(submission.job_id, view.overview.state, now_ms, msgspec.json.encode(view))
+        ended = EndedJob(submission.life, view.overview.state, now_ms, msgspec.json.encode(view))
         run_program(put_ended(ended, new_nonce), self._objects)
 
     def _recall(self, submission: JobSubmission) -> None:
-        view = self.ended_view(submission.job_id)
+        view = self._last_view(submission)
         if view is not None:
             self._dispatcher.ended_before(submission, view.overview)
 
@@ -279,7 +280,7 @@ class DispatcherService:
                 case dispatcher.EndMaster(job_id, number):
                     self.processes.end_master(job_id, number)
                 case dispatcher.Forget(submission):
-                    self._ended_views.pop(submission.job_id, None)
+                    self._ended_views.pop(submission.life, None)
                     threading.Thread(target=self._forget, args=(submission,), daemon=True).start()
 
     def _start_master(self, submission: JobSubmission, number: int, gives_up: bool) -> None:
@@ -345,13 +346,18 @@ class DispatcherService:
 
     def ended_view(self, job_id: JobId) -> JobView | None:
         """The last view of a job that has ended; None: it has not."""
-        view = self._ended_views.get(job_id)
+        with self._asked():
+            submission = None if self._dispatcher.is_live(job_id) else self._dispatcher.record(job_id)
+        return None if submission is None else self._last_view(submission)
+
+    def _last_view(self, submission: JobSubmission) -> JobView | None:
+        view = self._ended_views.get(submission.life)
         if view is None:
-            ended = run_program(get_ended(job_id), self._objects)
+            ended = run_program(get_ended(submission.life), self._objects)
             if ended is None:
                 return None
             view = msgspec.json.decode(ended.view, type=JobView)
-            self._ended_views[job_id] = view
+            self._ended_views[submission.life] = view
             if len(self._ended_views) > ENDED_VIEWS:
                 self._ended_views.pop(next(iter(self._ended_views)), None)
         return view

@@ -293,7 +293,7 @@ class JobProcess:
         if state is JobState.DEPOSED or (state is JobState.SUSPENDED and not self._remembered):
             logger.info("job %s: this master ends, the job does not", view.overview.id)
         else:
-            ending = EndedJob(self._submission.job_id, state.value, view.overview.ended_ms, msgspec.json.encode(view))
+            ending = EndedJob(self._submission.life, state.value, view.overview.ended_ms, msgspec.json.encode(view))
             self._patiently(lambda: run_program(put_ended(ending, new_nonce), self._objects))
             logger.info("job %s has ended as %s", view.overview.id, state.value)
         self._last = view

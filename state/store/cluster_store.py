@@ -2,12 +2,14 @@
 
     cluster/jobs/<created>-<job>                 a job was taken: a sealed JobSubmission, create-only, written last
     cluster/graphs/<job>                         its packaged job graph
-    cluster/ended/<job>                          what became of it: a sealed EndedJob, create-only
+    cluster/ended/<created>-<job>                what became of it: a sealed EndedJob, create-only
     cluster/collected/<job>/<collector>/<n>-<id> records of `execute_and_collect` that were committed
 
-A job with a record and no ending is to run. Nothing here decides who runs it: that is the job's log, which lies with
-its checkpoints (job_log.py). So a record may be read by any number of dispatchers, and a master started twice is one
-that finds another leader. A job is forgotten record first, or it would be found again, without its ending.
+A job with a record and no ending of the same name is to run. One that is submitted again to go on keeps its id and gets
+another record, for which its endings before count for nothing, however late one is written or read. Nothing here
+decides who runs a job: that is its log, which lies with its checkpoints (job_log.py). So a record may be read by any
+number of dispatchers, and a master started twice is one that finds another leader. A job is forgotten record first, or
+it would be found again, without its ending.
 """
 
 from __future__ import annotations
@@ -43,10 +45,16 @@ class JobSubmission:
     continues: int = 0
     """Generation at which the job's log stood, if it was there: a stop that was decided by then is over."""
 
+    @property
+    def life(self) -> str:
+        """Tells this submission of the job from those before and after it."""
+        return f"{self.created_at_ms:015}-{self.job_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class EndedJob:
-    job_id: JobId
+    life: str
+    """Of the submission that has ended."""
     state: str
     ended_at_ms: int
     view: bytes
@@ -57,7 +65,7 @@ def put_job(record: JobSubmission, graph: bytes, new_name: Callable[[], str]) ->
     """The record is written last: there is no job without its graph. One that is left of an earlier submission of the
     job is replaced."""
     yield from with_retries(Put(GRAPHS + record.job_id, graph, create_only=False))
-    yield from create_once(_record_name(record), seal("job record", RECORD_VERSION, new_name(), record))
+    yield from create_once(JOBS + record.life, seal("job record", RECORD_VERSION, new_name(), record))
 
 
 def get_graph(job_id: JobId) -> Program[bytes]:
@@ -80,11 +88,11 @@ def list_records() -> Program[list[JobSubmission]]:
 
 def put_ended(ended: EndedJob, new_name: Callable[[], str]) -> Program[None]:
     """The first word counts: a second one changes nothing."""
-    yield from create_once(ENDED + ended.job_id, seal("ended job", RECORD_VERSION, new_name(), ended))
+    yield from create_once(ENDED + ended.life, seal("ended job", RECORD_VERSION, new_name(), ended))
 
 
-def get_ended(job_id: JobId) -> Program[EndedJob | None]:
-    name = ENDED + job_id
+def get_ended(life: str) -> Program[EndedJob | None]:
+    name = ENDED + life
     try:
         data = yield from with_retries(Get(name))
     except ObjectNotFound:
@@ -92,20 +100,17 @@ def get_ended(job_id: JobId) -> Program[EndedJob | None]:
     return unseal(name, "ended job", RECORD_VERSION, data, EndedJob)
 
 
-def list_ended() -> Program[frozenset[JobId]]:
+def list_ended() -> Program[frozenset[str]]:
+    """The lives that have ended."""
     names: list[str] = yield from with_retries(List(ENDED))
-    return frozenset(JobId(name.removeprefix(ENDED)) for name in names)
+    return frozenset(name.removeprefix(ENDED) for name in names)
 
 
 def forget(record: JobSubmission) -> Program[None]:
     """Everything the cluster knows of a job that has ended; its checkpoints and its log are not touched."""
-    yield from with_retries(Delete((_record_name(record),)))
+    yield from with_retries(Delete((JOBS + record.life,)))
     collected: list[str] = yield from with_retries(List(f"{COLLECTED}{record.job_id}/"))
-    yield from with_retries(Delete((GRAPHS + record.job_id, ENDED + record.job_id, *collected)))
-
-
-def _record_name(record: JobSubmission) -> str:
-    return f"{JOBS}{record.created_at_ms:015}-{record.job_id}"
+    yield from with_retries(Delete((GRAPHS + record.job_id, ENDED + record.life, *collected)))
 
 
 # collected records ------------------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def find_garbage(now_ms: int, older_than_ms: int) -> Program[Findings]:
     limit_ms = now_ms - older_than_ms
     records = yield from list_records()
     ended = yield from list_ended()
-    to_run = frozenset(record.job_id for record in records) - ended
+    to_run = frozenset(record.job_id for record in records if record.life not in ended)
     found: list[Candidate] = []
     kept: dict[str, str] = {}
     for job_id, job in sorted(_jobs(listed).items()):
@@ -161,7 +161,7 @@ def _still_garbage(names: list[str], findings: Findings) -> Program[tuple[str, .
     records = yield from list_records()
     ended = yield from list_ended()
     known = {record.job_id for record in records}
-    taken_up = known - ended - findings.to_run
+    taken_up = {record.job_id for record in records if record.life not in ended} - findings.to_run
     used = {artefact for record in records for artefact in record.artefacts}
     used |= {name.removeprefix(DESCRIPTIONS) for name in young if name.startswith(DESCRIPTIONS)}
 

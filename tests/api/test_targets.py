@@ -128,7 +128,9 @@ def test_a_failure_on_the_cluster_is_raised_here(env: ps.StreamExecutionEnvironm
         env.from_sequence(1, 3).map(lambda x: 1 // (x - 2)).execute_and_collect("failing too")
 
 
-def test_a_handle_of_a_job_that_goes_on(env: ps.StreamExecutionEnvironment, tmp_path: Path) -> None:
+def test_a_handle_of_a_job_that_goes_on(
+    env: ps.StreamExecutionEnvironment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "lines").mkdir()
     (tmp_path / "lines" / "1").write_text("a\nb\nc\n")
     env.enable_checkpointing("50ms")
@@ -141,6 +143,11 @@ def test_a_handle_of_a_job_that_goes_on(env: ps.StreamExecutionEnvironment, tmp_
     job.stop()
     assert job.result(60).state is JobState.SUSPENDED
     job.cancel()  # too late, and harmless
+    with pytest.raises(KeyboardInterrupt):  # a script that attends it goes no further, whoever has stopped it
+        job.run()
+    said = capsys.readouterr().err
+    assert "'watched' has ended as SUSPENDED, which was not asked for here" in said
+    assert f"stopped job {job.job_id}; continue it with" in said
     again = env.from_source(FileSource(tmp_path / "lines", Text(), watch="100ms"), name="lines").print()
     assert again is not None
 

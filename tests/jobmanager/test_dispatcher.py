@@ -194,6 +194,17 @@ def test_a_job_that_ended_and_goes_on_is_live_again(dispatcher: Dispatcher) -> N
     assert dispatcher.is_live(JOB)
 
 
+def test_words_of_masters_of_a_life_before_change_nothing(dispatcher: Dispatcher) -> None:
+    """They were on their way when the job ended and was submitted again."""
+    dispatcher.submitted(submission(), 0)
+    dispatcher.answered(JOB, 1, overview("SUSPENDED"), 1)
+    assert starts(dispatcher.submitted(submission(), 2)) == [2]
+    assert dispatcher.answered(JOB, 1, overview("SUSPENDED"), 3) == []
+    assert dispatcher.died(JOB, 1, 3) == []
+    assert dispatcher.masters() == [(JOB, 2)]
+    assert [job.state for job in dispatcher.overviews()] == ["CREATED"]
+
+
 def test_words_of_unknown_masters_change_nothing(dispatcher: Dispatcher) -> None:
     assert dispatcher.answered(JOB, 1, overview("RUNNING"), 0) == []
     dispatcher.submitted(submission(), 0)

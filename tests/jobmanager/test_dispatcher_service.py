@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.jobmanager.cluster.cluster_gateway import ClusterGateway
 from penstock.jobmanager.cluster.dispatcher_service import NEVER_LED_MS, DispatcherService
 from penstock.jobmanager.cluster.patient_store import PatientStore
 from penstock.jobmanager.cluster.submission import Submissions
+from penstock.jobmanager.cluster.unloaded import without_master
 from penstock.jobmanager.gateway import ConflictError, GraphRequest, RefusedError, UnavailableError
+from penstock.jobmanager.job_states import JobState
 from penstock.jobmanager.leadership import Beat, beat_name
 from penstock.jobmanager.process_identity import this_process
 from penstock.jobmanager.views import JobOverview, JobView, LogFile, TaskManagerView
@@ -22,7 +25,7 @@ from penstock.runtime.configuration.config import Configuration
 from penstock.runtime.versions import own_versions
 from penstock.state.errors import ObjectNotFound, ObjectStoreUnavailable
 from penstock.state.ids import Generation, JobId, new_nonce
-from penstock.state.store.cluster_store import JobSubmission, get_ended, list_records, put_job
+from penstock.state.store.cluster_store import EndedJob, JobSubmission, get_ended, list_records, put_ended, put_job
 from penstock.state.store.counted_objects import ObjectCounter
 from penstock.state.store.documents import seal
 from penstock.state.store.job_log import Finished, JobLog, LeaderElected
@@ -41,6 +44,10 @@ class Started:
         self.refused = 0
         self.ended: list[int] = []
         self.candidate = False
+        self.says: JobOverview | None = None
+        """What every master answers; None: nothing."""
+        self.over: Callable[[str], None] = lambda reason: None
+        """Of the master that was watched last."""
         self.all_ended = threading.Event()
 
     def masters(self) -> dict[JobId, list[int]]:
@@ -54,10 +61,15 @@ class Started:
     def end_master(self, job_id: JobId, number: int) -> None:
         self.ended.append(number)
 
-    def watch_master(self, job_id: JobId, number: int, over: Callable[[str], None]) -> None: ...
+    def watch_master(self, job_id: JobId, number: int, over: Callable[[str], None]) -> None:
+        self.over = over
+
     def overview(
         self, job_id: JobId, number: int, answer: Callable[[JobOverview | None, Exception | None], None]
-    ) -> None: ...
+    ) -> None:
+        if self.says is not None:
+            answer(self.says, None)
+
     def view(self, job_id: JobId, number: int) -> JobView | None: ...
     def cancel(self, job_id: JobId, number: int) -> None: ...
     def stop(self, job_id: JobId, number: int, remember: bool) -> None:
@@ -112,7 +124,8 @@ class World:
         return service
 
     def ending(self) -> str | None:
-        found = run_program(get_ended(JOB), self.objects)
+        (submission,) = run_program(list_records(), self.objects)
+        found = run_program(get_ended(submission.life), self.objects)
         return None if found is None else found.state
 
 
@@ -262,13 +275,75 @@ def test_a_directory_that_cannot_be_opened_is_a_store_that_does_not_answer(tmp_p
 # submissions --------------------------------------------------------------------------------------------------------
 
 
-def submit(world: World, service: DispatcherService, **options: str) -> str:
+def gateway_of(world: World, service: DispatcherService) -> ClusterGateway:
     config = Configuration.from_dict({"io.tmp.dirs": world.storage})
     submissions = Submissions(config, world.storage, world.objects, Path(world.storage))
-    gateway = ClusterGateway(
+    return ClusterGateway(
         config, world.storage, world.objects, service, submissions, Path(world.storage), ObjectCounter()
     )
-    return gateway.submit(GraphRequest("clicks", b"graph", options, own_versions())).job_id
+
+
+def submit(world: World, service: DispatcherService, **options: str) -> str:
+    request = GraphRequest("clicks", b"graph", options, own_versions())
+    return gateway_of(world, service).submit(request).job_id
+
+
+def end(world: World, service: DispatcherService, state: JobState) -> JobView:
+    """As a master does: the ending is written, then told. Answers its last view."""
+    (submission,) = run_program(list_records(), world.objects)
+    view = without_master(submission, state, 2_000)
+    ending = EndedJob(submission.life, state.value, 2_000, msgspec.json.encode(view))
+    run_program(put_ended(ending, new_nonce), world.objects)
+    world.processes.says = view.overview
+    world.processes.over("")
+    wait_for(lambda: not service.is_live(submission.job_id), "its end is not heard")
+    world.processes.says = None
+    return view
+
+
+def interrupted(world: World) -> JobId:
+    """A job that a cluster before this one left."""
+    before = world.start(resumes=True)
+    job_id = JobId(submit(world, before, **{"execution.checkpointing.interval": "1s"}))
+    before.shut_down()
+    assert world.processes.all_ended.wait(WAIT_S)
+    run_program(JobLog(job_id, new_nonce).append(LeaderElected(Generation(1))), world.job)
+    data = seal("beat", 1, new_nonce(), Beat(Generation(1), 1, this_process(), resigned=True))
+    world.job.execute(Put(beat_name(job_id, 1), data, create_only=False))
+    return job_id
+
+
+CONTINUED = {"execution.savepoint.path": "latest"}
+
+
+def test_a_job_that_is_continued_has_not_ended_as_it_had_before(world: World) -> None:
+    """Neither before its first master speaks, nor when it has ended anew."""
+    job_id = interrupted(world)
+    service = world.start(resumes=False)
+    gateway = gateway_of(world, service)
+    assert gateway.job(job_id).overview.state == "SUSPENDED"
+    world.processes.refused = 1_000
+    assert submit(world, service, **CONTINUED) == job_id
+    wait_for(lambda: service.master(job_id) is None, "none can be started")
+    assert gateway.job(job_id).overview.state == "CREATED"
+    world.processes.refused = 0
+    wait_for(lambda: service.master(job_id) is not None, "no further start was tried")
+    assert gateway.job(job_id).overview.state == "CREATED"
+    view = end(world, service, JobState.FINISHED)
+    assert gateway.job(job_id) == view
+
+
+def test_the_ending_of_a_life_before_counts_for_nothing(world: World) -> None:
+    """A master of another cluster that has the same store may write it late."""
+    job_id = interrupted(world)
+    (first,) = run_program(list_records(), world.objects)
+    service = world.start(resumes=False)
+    submit(world, service, **CONTINUED)
+    late = EndedJob(first.life, "SUSPENDED", 1_500, msgspec.json.encode(without_master(first, JobState.SUSPENDED, 1)))
+    run_program(put_ended(late, new_nonce), world.objects)
+    assert world.start(resumes=True).is_live(job_id), "for a dispatcher that takes its place, too"
+    view = end(world, service, JobState.FINISHED)
+    assert gateway_of(world, service).job(job_id) == view
 
 
 def test_a_running_job_is_not_continued_beside_itself(world: World) -> None:

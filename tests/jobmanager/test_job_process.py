@@ -67,8 +67,8 @@ class Running:
     def __init__(self, tmp_path: Path, graph: bytes, *, gives_up: bool = True) -> None:
         self.storage, cluster_storage = str(tmp_path / "job"), str(tmp_path / "cluster")
         self.cluster, self.job = ObstoreObjects(cluster_storage), ObstoreObjects(self.storage)
-        submission = JobSubmission(JOB, "clicks", 1_000, self.storage)
-        run_program(put_job(submission, graph, new_nonce), self.cluster)
+        self.submission = JobSubmission(JOB, "clicks", 1_000, self.storage)
+        run_program(put_job(self.submission, graph, new_nonce), self.cluster)
         config = Configuration.from_dict(
             {
                 "io.tmp.dirs": str(tmp_path),
@@ -76,7 +76,7 @@ class Running:
                 "high-availability.beat-interval": "50ms",
             }
         )
-        settings = JobProcessSettings(submission, 1, config, cluster_storage, b"secret", gives_up)
+        settings = JobProcessSettings(self.submission, 1, config, cluster_storage, b"secret", gives_up)
         self.pauses: list[float] = []
         self.back_after = -1
         """The cluster's store is back after so many pauses."""
@@ -105,7 +105,7 @@ class Running:
         return self.error
 
     def ending(self) -> str | None:
-        found = run_program(get_ended(JOB), self.cluster)
+        found = run_program(get_ended(self.submission.life), self.cluster)
         return None if found is None else found.state
 
     def logged_end(self) -> Finished | None:

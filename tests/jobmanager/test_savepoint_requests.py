@@ -71,7 +71,7 @@ class Jobs:
     def ended(self, *savepoints: SavepointOperation) -> None:
         """It has, and its last view is kept."""
         view = replace(without_master(self.submission, JobState.FINISHED, 2_000), savepoints=savepoints)
-        ending = EndedJob(JOB, "FINISHED", 2_000, msgspec.json.encode(view))
+        ending = EndedJob(self.submission.life, "FINISHED", 2_000, msgspec.json.encode(view))
         run_program(put_ended(ending, new_nonce), self.objects)
 
     def gateway(self) -> ClusterGateway:

@@ -56,18 +56,29 @@ def test_there_is_no_job_without_its_graph(store: ObstoreObjects) -> None:
 
 
 def test_the_first_ending_counts(store: ObstoreObjects) -> None:
-    assert run_program(get_ended(JOB), store) is None
-    run_program(put_ended(EndedJob(JOB, "FINISHED", 5, b"{}"), new_nonce), store)
-    run_program(put_ended(EndedJob(JOB, "FAILED", 6, b"{}"), new_nonce), store)
-    ended = run_program(get_ended(JOB), store)
+    assert run_program(get_ended(submission().life), store) is None
+    run_program(put_ended(EndedJob(submission().life, "FINISHED", 5, b"{}"), new_nonce), store)
+    run_program(put_ended(EndedJob(submission().life, "FAILED", 6, b"{}"), new_nonce), store)
+    ended = run_program(get_ended(submission().life), store)
     assert ended is not None
     assert ended.state == "FINISHED"
-    assert run_program(list_ended(), store) == {JOB}
+    assert run_program(list_ended(), store) == {submission().life}
+
+
+def test_an_ending_is_that_of_one_submission(store: ObstoreObjects) -> None:
+    """A job that is continued has the same id, and has not ended."""
+    again = submission(at_ms=2)
+    run_program(put_ended(EndedJob(submission().life, "SUSPENDED", 5, b"{}"), new_nonce), store)
+    assert run_program(get_ended(again.life), store) is None
+    run_program(put_ended(EndedJob(again.life, "FINISHED", 6, b"{}"), new_nonce), store)
+    ended = run_program(get_ended(again.life), store)
+    assert ended is not None
+    assert ended.state == "FINISHED"
 
 
 def test_a_forgotten_job_leaves_nothing_and_never_comes_back(store: ObstoreObjects) -> None:
     run_program(put_job(submission(), b"graph", new_nonce), store)
-    run_program(put_ended(EndedJob(JOB, "FINISHED", 5, b"{}"), new_nonce), store)
+    run_program(put_ended(EndedJob(submission().life, "FINISHED", 5, b"{}"), new_nonce), store)
     CollectedPages(store, JOB).add("collect", "c1", [1])
     program = forget(submission())
     store.execute(program.send(None))

@@ -203,7 +203,7 @@ def test_what_a_cluster_is_to_run_is_kept(store: Dated) -> None:
     register(store, "unbegun")
     run_program(put_job(record("unbegun"), b"graph", new_name), store)
     assert found(store) == {}
-    run_program(put_ended(EndedJob(JobId("unended"), "FINISHED", 1, b""), new_name), store)
+    run_program(put_ended(EndedJob(record("unended").life, "FINISHED", 1, b""), new_name), store)
     assert {each.partition("/")[0] for each in found(store)} == {"jobs", "unended"}
 
 

@@ -24,17 +24,18 @@ env.add_python_archive("words.zip", "lists")
 env.from_sequence(1, 5).map(shout).print()
 env.execute("prints")
 """
-ENDLESS = """
+LONG = """
 from pathlib import Path
 import penstock as ps
 import time
 def slowly(n):
-    time.sleep(0.01)
+    if not Path("HURRY").exists():
+        time.sleep(0.01)
     return n
 env = ps.StreamExecutionEnvironment()
 env.enable_checkpointing("500ms")
-env.from_sequence(1, 10**8).map(slowly).print()
-env.execute("endless")
+env.from_sequence(1, 5000).map(slowly).print()
+env.execute("long")
 """
 
 
@@ -70,22 +71,27 @@ def test_what_is_printed_is_seen_and_nothing_is_left(command: str, embedded: Pro
 
 @pytest.mark.timeout(300)
 def test_ctrl_c_stops_after_a_checkpoint_and_latest_continues(embedded: Project, short_directory: Path) -> None:
-    embedded.write("job.py", ENDLESS)
+    hurry = embedded.directory / "hurry"
+    embedded.write("job.py", LONG.replace("HURRY", str(hurry)))
     first = stopped_after(embedded, 50)
     assert "continue it with -s latest" in first[1]
     assert left_of(embedded, short_directory) == []
-    second = stopped_after(embedded, 50, "-s", "latest")
-    assert "continuing job" in second[1]
+    hurry.touch()
+    second = embedded.penstock("run", "job.py", "-s", "latest")
+    assert second.code == 0, second.err
+    assert "continuing job" in second.err
+    assert "job 'long' has finished: " in second.err, "as it ends now, not as it ended before"
+    rows = [int(line) for line in second.out.splitlines()]
     assert first[0] == list(range(1, first[0][-1] + 1))
-    assert second[0] == list(range(second[0][0], second[0][-1] + 1))
-    again = first[0][-1] + 1 - second[0][0]
+    assert rows == list(range(rows[0], 5001))
+    again = first[0][-1] + 1 - rows[0]
     assert 0 <= again < 100, "what came behind the last checkpoint is printed again, and that is little"
 
 
-def stopped_after(project: Project, rows: int, *arguments: str) -> tuple[list[int], str]:
+def stopped_after(project: Project, rows: int) -> tuple[list[int], str]:
     """Numbers that it printed until Ctrl-C after so many, and what it said."""
     penstock = Path(project.python).with_name("penstock")
-    running = project.start(penstock, "run", "job.py", *arguments)
+    running = project.start(penstock, "run", "job.py")
     assert running.stdout is not None
     seen = [running.stdout.readline() for _ in range(rows)]
     running.send_signal(signal.SIGINT)
