@@ -234,8 +234,11 @@ class Aggregate(Folding):
         """Whether the parts of the first accumulators are what was declared: the next snapshot, which asks all of them,
         may be long after. StateError."""
         self._looked_at = True
+        there = [each for each in accumulators if each is not None]
         try:
-            self._serializer.encode_all(each for each in accumulators if each is not None)
+            self._serializer.encode_all(there)
+            if not self._cells.changes_in_place and any(map(_may_change, there)):  # written as a tuple would be
+                raise StateError(f"{next(filter(_may_change, there))!r} can change in place, and is not declared so")
         except StateError as error:
             raise StateError(
                 f"the accumulator {error}; give what create_accumulator() is annotated with, for example with int(…) "
@@ -338,6 +341,10 @@ def _own(value: Any) -> Any:
     if type(value) is set:  # what is in it cannot change
         return value.copy()
     return value if is_immutable(value) else copy.deepcopy(value)
+
+
+def _may_change(value: Any) -> bool:
+    return isinstance(value, list | dict | set) or (isinstance(value, tuple) and any(map(_may_change, value)))
 
 
 def accumulator_type(function: Any) -> Any:

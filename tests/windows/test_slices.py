@@ -164,3 +164,27 @@ def test_parts_that_are_never_what_was_declared_are_refused_with_the_first_recor
     operator = window_operator(KeyByFunction(lambda value: value[0]), windows, Aggregate(OfNumpy()), OPAQUE)
     with OperatorHarness(operator) as harness, pytest.raises(UserCodeError, match=r"float64.* without an annotation"):
         harness.push([("a", 1.0)], [0])
+
+
+def test_a_list_where_a_tuple_is_declared_is_refused() -> None:
+    """Slices would change when they are combined."""
+
+    class InPlace:
+        def create_accumulator(self) -> tuple[tuple[int, int], float]:
+            return [0, 0], 0.0  # type: ignore[return-value]
+
+        def add(self, value: Any, accumulator: Any) -> Any:
+            accumulator[0][0] += 1
+            return accumulator
+
+        def merge(self, acc_a: Any, acc_b: Any) -> Any:
+            acc_a[0][0] += acc_b[0][0]
+            return acc_a
+
+        def get_result(self, accumulator: Any) -> Any:
+            return accumulator[0][0]
+
+    windows = SlidingEventTimeWindows(30, 10)
+    operator = window_operator(KeyByFunction(lambda value: value[0]), windows, Aggregate(InPlace()), OPAQUE)
+    with OperatorHarness(operator) as harness, pytest.raises(UserCodeError, match="can change in place"):
+        harness.push([("a", 1.0)], [0])
