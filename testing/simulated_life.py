@@ -20,6 +20,7 @@ from ..runtime.model_pool import PoolError
 from ..state.ids import CheckpointId, JobId
 from ..state.store.job_log import StopDecided
 from .checkers import (
+    Causes,
     ChannelChecker,
     CommitChecker,
     FailureChecker,
@@ -40,7 +41,8 @@ from .simulated_links import Network
 from .simulated_pipeline import build_job
 from .simulated_store import SimulatedStore
 from .simulated_warehouse import Warehouse
-from .simulated_workload import Workload
+from .simulated_workers import Trouble
+from .simulated_workload import Pool, Workload
 from .virtual_time import MS, VirtualTime
 
 CANCELLED_PARENTS = 0.5
@@ -104,7 +106,7 @@ class Life:
         pool = world.workload.pool
         if pool is not None:
             self.cluster.worker_troubles = pool.troubles
-        FailureChecker(self.cluster, (PoolError, TimeoutError) if pool is not None else ())
+        FailureChecker(self.cluster, () if pool is None else _what_fails(pool))
         self.pending = PendingChecker(warehouse, world.store, self.log, self.cluster)
         self.hints = WrongHints(world.store, job_id, world.seed)
         if world.workload.checkpoints:
@@ -226,3 +228,9 @@ class Life:
         if thrown and not any(each > self.begins.checkpoint_id for each in parent.log.metadata):
             raise Violation(f"transaction {thrown[0]} is aborted, and the savepoint holds it, after which there is no "
                             "checkpoint")  # fmt: skip
+
+
+def _what_fails(pool: Pool) -> Causes:
+    """What an operator with models may fail of: without workers that are lost it has no reason to give up."""
+    deadly = pool.troubles & {Trouble.DIES, Trouble.IS_GIVEN_UP}
+    return (TimeoutError, PoolError) if deadly else (TimeoutError,)
