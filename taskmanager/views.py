@@ -21,6 +21,8 @@ class SlotView:
     """What the process may use of memory (memory_budget.py); 0: unknown."""
     resources: Resources = NO_RESOURCES
     """It has them to itself."""
+    generation: int = 0
+    """The highest of the job's masters' that its task manager knows of."""
 
 
 @dataclass(frozen=True, slots=True)

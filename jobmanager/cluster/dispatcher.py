@@ -13,6 +13,13 @@ The dispatcher does not decide who leads a job: the job's log does. So a master 
 joined by another one; the log deposes one of them, which then ends by itself, and nothing is done twice. That is why
 a guess is good enough here, and why a dispatcher that was restarted simply looks which masters there are.
 
+A job gives its slots back when it ends. What its task managers do not hear, because they are just being started again,
+or because the master died before it said so, is made up for here: a task manager that says that slots are let to a job
+that has ended is told to take them back, each time that it says so. A job that has ended can go on under its own id,
+with slots that it had; so what is told carries the generation that the task manager knew of, and is refused where a
+later master has asked for slots meanwhile. Jobs that are not known here are left alone: another dispatcher may know
+them.
+
 What is shown of a job is the latest word of a master that leads it (or the last that did).
 """
 
@@ -21,10 +28,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from ...state.ids import JobId
+from ...state.ids import Generation, JobId, SlotId
 from ...state.store.cluster_store import JobSubmission
 from ..job_states import TERMINAL_STATES, JobState
-from ..views import JobOverview
+from ..views import JobOverview, TaskManagerView
 from .unloaded import created
 
 FIRST_PAUSE_MS = 200
@@ -63,7 +70,17 @@ class Forget:
     record: JobSubmission
 
 
-Command = StartMaster | EndMaster | Forget
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Their job has ended, and has not given them back, as far as the task manager has heard."""
+
+    task_manager: str
+    job_id: JobId
+    generation: Generation
+    slots: tuple[SlotId, ...]
+
+
+Command = StartMaster | EndMaster | Forget | TakeBack
 
 
 @dataclass(slots=True)
@@ -181,6 +198,15 @@ class Dispatcher:
         if state in TERMINAL_STATES:
             return self._has_ended(job)
         return []
+
+    def task_managers_said(self, views: Iterable[TaskManagerView]) -> list[Command]:
+        """How their slots are."""
+        left: dict[tuple[str, JobId, Generation], list[SlotId]] = {}
+        for view in views:
+            for slot in view.slots:
+                if (job_id := JobId(slot.job_id)) in self._ended:
+                    left.setdefault((view.id, job_id, Generation(slot.generation)), []).append(SlotId(slot.id))
+        return [TakeBack(*whose, tuple(slots)) for whose, slots in left.items()]
 
     def loading(self, job_id: JobId, number: int, now_ms: int) -> None:
         """A master lives, and has nothing to say of the job yet."""

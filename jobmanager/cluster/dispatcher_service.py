@@ -90,9 +90,11 @@ class Processes(Protocol):
 
     def read_state(self, job_id: JobId, number: int, question: StateQuestion) -> StateAnswer: ...
 
-    def tend_nodes(self) -> None:
-        """A task manager on every node, and none for nodes that are gone."""
+    def tend_nodes(self) -> list[TaskManagerView]:
+        """A task manager on every node, and none for nodes that are gone; what they have said since the last time."""
         ...
+
+    def take_back(self, slots: dispatcher.TakeBack) -> None: ...
 
     def task_managers(self) -> list[TaskManagerView]: ...
 
@@ -221,7 +223,9 @@ class DispatcherService:
                     self._ask_overviews()
                 if now_s >= next_nodes_s:
                     next_nodes_s = now_s + NODES_S
-                    self.processes.tend_nodes()
+                    said = self.processes.tend_nodes()
+                    with self._lock:
+                        self._carry_out(self._dispatcher.task_managers_said(said))
             except Exception:  # the cluster must go on without what just failed
                 logger.exception("the dispatcher goes on after an error")
 
@@ -279,6 +283,8 @@ class DispatcherService:
                         self._start_master(submission, number, gives_up)
                 case dispatcher.EndMaster(job_id, number):
                     self.processes.end_master(job_id, number)
+                case dispatcher.TakeBack():
+                    self.processes.take_back(command)
                 case dispatcher.Forget(submission):
                     self._ended_views.pop(submission.life, None)
                     threading.Thread(target=self._forget, args=(submission,), daemon=True).start()

@@ -32,6 +32,7 @@ from ...taskmanager.processes.actor import SLOT_PREFIX, TaskManagerActor
 from ..gateway import StateAnswer, StateQuestion, UnavailableError, UnknownError
 from ..startup.cluster_state import say_stopped
 from ..views import JobOverview, JobView, LogFile, TaskManagerView
+from .dispatcher import TakeBack
 from .ray_slots import TASK_MANAGER_PREFIX, ActorHandle
 from .task_manager_watch import TaskManagerWatch
 
@@ -173,7 +174,7 @@ class RayProcesses:
 
     # ---- task managers
 
-    def tend_nodes(self) -> None:
+    def tend_nodes(self) -> list[TaskManagerView]:
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         alive = {node["NodeID"]: node for node in nodes if node["Alive"]}
         offering = {node_id for node_id, node in alive.items() if node["Resources"].get(SLOT_RESOURCE)}
@@ -191,6 +192,8 @@ class RayProcesses:
                 logger.warning("%s has lost its node", name)
                 ray.kill(handle)
         self._end_hung(known & here)
+        with self._heard:
+            return self._watch.news()
 
     def _end_hung(self, names: set[str]) -> None:
         """A task manager that stands still: Ray starts it again, and it finds its slots."""
@@ -245,6 +248,11 @@ class RayProcesses:
                 logger.error("%s cannot start: %s", name, error)
 
         handle.free.remote().future().add_done_callback(begun)
+
+    def take_back(self, slots: TakeBack) -> None:
+        handle = _find(slots.task_manager)
+        if handle is not None:
+            handle.release.remote(slots.job_id, slots.generation, list(slots.slots))
 
     def task_managers(self) -> list[TaskManagerView]:
         with self._heard:

@@ -8,7 +8,8 @@
     poll      one waiting call per slot brings its messages, and ends in an error some ms after the slot's process
               died. A slot that answers nothing for the heartbeat's timeout is hung: Ray does not notice that, so its
               task manager is told to kill it by pid
-    release   the process ends, and a blank one takes its place
+    release   the process ends, and a blank one takes its place. Nobody waits for the answer: it is said when the job
+              ends, and should it not be heard, the dispatcher takes the slots back (dispatcher.py)
 
 Every call carries the leader's generation, and task managers and slots refuse lower ones: a master that was replaced
 while it slept cannot take, speak to or kill what its successor uses (PROTOCOLS 5).

@@ -9,7 +9,8 @@ and the time does not count.
 
 The last answer of each is kept: that is what is shown of it, with the time it was heard, while it is silent, and for no
 longer than the timeout. Whoever wants to see it now has those asked that owe no answer (`ask_now`), and waits for the
-fresh questions alone: whoever is cut off or stands still is waited for once, and not by every question after.
+fresh questions alone: whoever is cut off or stands still is waited for once, and not by every question after. Whoever
+goes by what they say reads each answer once, whoever it was that asked (`news`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class _Watched:
     """Since when an answer is owed."""
     spoken: bool = False
     view: TaskManagerView | None = None
+    told: bool = True
+    """Whether the view is no news any more."""
     heard_s: float = 0.0
     """When it said so."""
 
@@ -70,7 +73,14 @@ class TaskManagerWatch:
         if each is not None:
             each.asked_s, each.spoken = None, view is not None
             if view is not None:
-                each.view, each.heard_s = view, now_s
+                each.view, each.heard_s, each.told = view, now_s, False
+
+    def news(self) -> list[TaskManagerView]:
+        """What was said since the last time; of each the newest."""
+        fresh = [each for each in self._watched.values() if not each.told]
+        for each in fresh:
+            each.told = True
+        return [each.view for each in fresh if each.view is not None]
 
     def ask_now(self, now_s: float) -> list[str]:
         """Somebody wants to see them: whom to ask before the next heartbeat."""

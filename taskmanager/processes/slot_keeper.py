@@ -176,6 +176,7 @@ class SlotKeeper:
             slots = [slot for slot in self._pool.slots.values() if slot.address is not None]
             processes, free, problem = dict(self._processes), self._pool.free, self._pool.problem
             budgets = {slot.id: self._budgets.get(slot.id, 0) for slot in slots}
+            generations = {slot.id: self._pool.generation(slot.job_id) for slot in slots}
         views = tuple(
             SlotView(
                 slot.id,
@@ -184,6 +185,7 @@ class SlotKeeper:
                 _rss_bytes(processes.get(slot.id)),
                 budget_bytes=budgets[slot.id],
                 resources=slot.resources,
+                generation=generations[slot.id],
             )
             for slot in slots
         )
@@ -242,8 +244,7 @@ class SlotKeeper:
                 self._broken(error)
 
     def _introduced(self, slot_id: SlotId, answer: Future[SlotStatus]) -> None:
-        error = answer.exception()
-        if error is not None:
+        if (error := answer.exception()) is not None:
             self._failed(slot_id, error)
             return
         status = answer.result()
@@ -256,8 +257,7 @@ class SlotKeeper:
             self._sockets[slot_id] = status.address.unix_path
             self._budgets[slot_id] = status.budget_bytes
             logger.info("slot %s is ready: process %d", slot_id, status.pid)
-            now_ms = self._now_ms()
-            self._carry_out(self._pool.started(slot_id, status.address, status.job_id, now_ms, status.resources))
+            self._carry_out(self._pool.started(slot_id, status, self._now_ms()))
 
     def _failed(self, slot_id: SlotId, error: BaseException) -> None:
         reason = ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1].strip()
@@ -269,7 +269,7 @@ class SlotKeeper:
     def _answered(self, slot_id: SlotId, answer: Future[SlotStatus]) -> None:
         if answer.exception() is None:  # else it has died, which is noticed, or stays silent, which is, too
             with self._changed:
-                self._carry_out(self._pool.seen(slot_id, answer.result().job_id, self._now_ms()))
+                self._carry_out(self._pool.seen(slot_id, answer.result(), self._now_ms()))
 
     def _kill(self, slot_id: SlotId, reason: str) -> None:
         logger.info("slot %s is killed: %s", slot_id, reason)

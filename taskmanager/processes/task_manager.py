@@ -22,7 +22,10 @@ out is slot_keeper.py. What is guaranteed:
   there is a new master) is offered first, before a further one.
 - The truth about whose a slot is, is in the slot: what it says when it introduces itself, or is asked, wins over what
   is written here. That is how a task manager that was restarted finds all as it was.
-- A master that was superseded gets SupersededError and changes nothing (PROTOCOLS 5).
+- A master that was superseded gets SupersededError and changes nothing (PROTOCOLS 5). Which generations there were
+  slots know, too.
+- A job gives back what it has when it ends. Should that not be heard, the dispatcher, which sees all slots and knows
+  which jobs have ended, gives it back in the generation that it sees: a job that goes on meanwhile is later.
 - Nothing waits for ever: a start that takes too long, a blank slot that does not answer, a slot that was offered and
   never leased. Starts that fail are repeated with growing pauses, and the last reason is shown.
 
@@ -39,7 +42,7 @@ from dataclasses import dataclass
 from ...runtime.resources import NO_RESOURCES, Resources
 from ...state.ids import Generation, JobId, SlotId
 from ..messages import SlotAddress
-from .leases import SupersededError
+from .leases import SlotStatus, SupersededError
 
 START_TIMEOUT_MS = 120_000
 """The first start on a machine compiles the kernels, and may share its cores with a whole cluster's start."""
@@ -236,6 +239,10 @@ class TaskManager:
         commands: list[Command] = [self._kill(slot, reason) for slot in self._of_job(job_id, [slot_id])]
         return commands + self._fill(now_ms)
 
+    def generation(self, job_id: JobId | None) -> Generation:
+        """The highest of the job's masters' that was heard of; 0: none was."""
+        return Generation(0) if job_id is None else self._generations.get(job_id, Generation(0))
+
     def lets_to(self, job_id: JobId) -> bool:
         """Whether the job has a slot."""
         return bool(self._of_job(job_id, None))
@@ -245,12 +252,17 @@ class TaskManager:
         return own if slots is None else [slot for slot in own if slot.id in slots]
 
     def _fence(self, job_id: JobId, generation: Generation) -> None:
-        highest = self._generations.pop(job_id, Generation(0))
-        self._generations[job_id] = max(highest, generation)  # the newest stand last
-        if len(self._generations) > MAX_JOBS:
-            del self._generations[next(iter(self._generations))]
+        highest = self._remember(job_id, generation)
         if generation < highest:
             raise SupersededError(f"generation {generation} of job {job_id} is superseded by {highest}")
+
+    def _remember(self, job_id: JobId, generation: Generation) -> Generation:
+        """Answers the highest."""
+        highest = max(self._generations.pop(job_id, generation), generation)
+        self._generations[job_id] = highest  # the newest stand last
+        if len(self._generations) > MAX_JOBS:
+            del self._generations[next(iter(self._generations))]
+        return highest
 
     # ---- processes
 
@@ -258,24 +270,17 @@ class TaskManager:
         """A process of a former life of this task manager: it introduces itself next, like one that was started."""
         self.slots.setdefault(slot_id, PooledSlot(slot_id, SlotState.FOUND, now_ms))
 
-    def started(
-        self,
-        slot_id: SlotId,
-        address: SlotAddress,
-        job_id: str,
-        now_ms: int,
-        resources: Resources = NO_RESOURCES,
-    ) -> list[Command]:
+    def started(self, slot_id: SlotId, status: SlotStatus, now_ms: int) -> list[Command]:
         """It introduced itself. One that is not expected any more is killed."""
         slot = self.slots.get(slot_id)
         if slot is None:
             return [KillSlot(slot_id, "it came up too late")]
-        slot.address, slot.pid = address, address.pid
+        slot.address, slot.pid = status.address, status.pid
         self._failures, self.problem = 0, self.unfit
-        started_for = slot.job_id if resources and slot.state is SlotState.STARTING else None
-        slot.resources = resources
-        if started_for is None or job_id:
-            return self._settle(slot, job_id, now_ms) + self._fill(now_ms)
+        started_for = slot.job_id if status.resources and slot.state is SlotState.STARTING else None
+        slot.resources = status.resources
+        if started_for is None or status.job_id:
+            return self._settle(slot, status, now_ms) + self._fill(now_ms)
         self._enter(slot, SlotState.LET, now_ms)
         slot.next_ask_ms = now_ms + self._ask_interval_ms
         return []
@@ -287,25 +292,27 @@ class TaskManager:
             self._start_failed(reason, now_ms)
         return self._fill(now_ms)
 
-    def seen(self, slot_id: SlotId, job_id: str, now_ms: int) -> list[Command]:
-        """It answered: `job_id` has leased it, or nobody ('')."""
+    def seen(self, slot_id: SlotId, status: SlotStatus, now_ms: int) -> list[Command]:
+        """It answered: a job has leased it, or nobody."""
         slot = self.slots.get(slot_id)
         if slot is None:
             return []
         slot.asked_ms, slot.next_ask_ms = None, now_ms + self._ask_interval_ms
-        if slot.state is SlotState.RETURNING and job_id == slot.job_id:
+        if slot.state is SlotState.RETURNING and status.job_id == slot.job_id:
             return [self._kill(slot, "released"), *self._fill(now_ms)]
-        if slot.state is SlotState.LET and not job_id and now_ms - slot.since_ms < UNLEASED_MS:
+        if slot.state is SlotState.LET and not status.job_id and now_ms - slot.since_ms < UNLEASED_MS:
             return []  # its master is about to lease it
-        return self._settle(slot, job_id, now_ms) + self._fill(now_ms)
+        return self._settle(slot, status, now_ms) + self._fill(now_ms)
 
-    def _settle(self, slot: PooledSlot, job_id: str, now_ms: int) -> list[Command]:
+    def _settle(self, slot: PooledSlot, status: SlotStatus, now_ms: int) -> list[Command]:
         """As the slot itself says."""
-        if slot.resources and not job_id:
+        job_id = JobId(status.job_id) if status.job_id else None
+        if slot.resources and job_id is None:
             return [self._kill(slot, "nobody needs it")]
-        slot.leased = bool(job_id)
-        slot.job_id = JobId(job_id) if job_id else None
-        state = SlotState.LET if job_id else SlotState.BLANK
+        if job_id is not None:
+            self._remember(job_id, Generation(status.generation))
+        slot.leased, slot.job_id = job_id is not None, job_id
+        state = SlotState.BLANK if job_id is None else SlotState.LET
         if slot.state is not state:
             self._enter(slot, state, now_ms)
         return []

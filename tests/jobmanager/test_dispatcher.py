@@ -14,9 +14,10 @@ from penstock.jobmanager.cluster.dispatcher import (
     EndMaster,
     Forget,
     StartMaster,
+    TakeBack,
 )
-from penstock.jobmanager.views import NEVER, JobOverview
-from penstock.state.ids import JobId
+from penstock.jobmanager.views import NEVER, JobOverview, SlotView, TaskManagerView
+from penstock.state.ids import Generation, JobId, SlotId
 from penstock.state.store.cluster_store import JobSubmission
 
 JOB = JobId("a" * 32)
@@ -203,6 +204,24 @@ def test_words_of_masters_of_a_life_before_change_nothing(dispatcher: Dispatcher
     assert dispatcher.died(JOB, 1, 3) == []
     assert dispatcher.masters() == [(JOB, 2)]
     assert [job.state for job in dispatcher.overviews()] == ["CREATED"]
+
+
+def test_slots_are_taken_back_from_jobs_that_have_ended_each_time_they_are_seen(dispatcher: Dispatcher) -> None:
+    other = JobId("b" * 32)
+    slots = tuple(
+        SlotView(slot, job_id, 1, generation=generation)
+        for slot, job_id, generation in [("s1", JOB, 2), ("s2", other, 1), ("s3", "", 0), ("s4", JOB, 2)]
+    )
+    view = TaskManagerView("tm", "host", "node", 1, 2, 4, 1, slots, 0, 2, 0, 0, 0)
+    assert dispatcher.task_managers_said([view]) == [], "jobs that are not known here"
+    dispatcher.submitted(submission(), 0)
+    assert dispatcher.task_managers_said([view]) == []
+    dispatcher.answered(JOB, 1, overview("FINISHED"), 0)
+    taken_back = TakeBack("tm", JOB, Generation(2), (SlotId("s1"), SlotId("s4")))
+    for _ in range(2):
+        assert dispatcher.task_managers_said([view]) == [taken_back]
+    dispatcher.submitted(submission(), 0)
+    assert dispatcher.task_managers_said([view]) == [], "it goes on"
 
 
 def test_words_of_unknown_masters_change_nothing(dispatcher: Dispatcher) -> None:

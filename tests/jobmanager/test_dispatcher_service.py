@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 
 from penstock.jobmanager.cluster.cluster_gateway import ClusterGateway
+from penstock.jobmanager.cluster.dispatcher import TakeBack
 from penstock.jobmanager.cluster.dispatcher_service import NEVER_LED_MS, DispatcherService
 from penstock.jobmanager.cluster.patient_store import PatientStore
 from penstock.jobmanager.cluster.submission import Submissions
@@ -20,11 +22,11 @@ from penstock.jobmanager.gateway import ConflictError, GraphRequest, RefusedErro
 from penstock.jobmanager.job_states import JobState
 from penstock.jobmanager.leadership import Beat, beat_name
 from penstock.jobmanager.process_identity import this_process
-from penstock.jobmanager.views import JobOverview, JobView, LogFile, TaskManagerView
+from penstock.jobmanager.views import JobOverview, JobView, LogFile, SlotView, TaskManagerView
 from penstock.runtime.configuration.config import Configuration
 from penstock.runtime.versions import own_versions
 from penstock.state.errors import ObjectNotFound, ObjectStoreUnavailable
-from penstock.state.ids import Generation, JobId, new_nonce
+from penstock.state.ids import Generation, JobId, SlotId, new_nonce
 from penstock.state.store.cluster_store import EndedJob, JobSubmission, get_ended, list_records, put_ended, put_job
 from penstock.state.store.counted_objects import ObjectCounter
 from penstock.state.store.documents import seal
@@ -49,6 +51,8 @@ class Started:
         self.over: Callable[[str], None] = lambda reason: None
         """Of the master that was watched last."""
         self.all_ended = threading.Event()
+        self.said: list[TaskManagerView] = []
+        self.taken_back: queue.SimpleQueue[TakeBack] = queue.SimpleQueue()
 
     def masters(self) -> dict[JobId, list[int]]:
         return {}
@@ -78,7 +82,13 @@ class Started:
 
     def savepoint(self, job_id: JobId, number: int, request: str, target: str, *, stop: bool, drain: bool) -> None: ...
     def checkpoint(self, job_id: JobId, number: int, request: str) -> None: ...
-    def tend_nodes(self) -> None: ...
+    def tend_nodes(self) -> list[TaskManagerView]:
+        said, self.said = self.said, []
+        return said
+
+    def take_back(self, slots: TakeBack) -> None:
+        self.taken_back.put(slots)
+
     def task_managers(self) -> list[TaskManagerView]:
         return []
 
@@ -190,6 +200,19 @@ def test_what_had_come_to_its_end_is_remembered_as_it_ended(world: World) -> Non
     run_program(log.append_as_leader(Finished("FINISHED")), world.job)
     world.start(resumes=False)
     assert world.ending() == "FINISHED"
+
+
+def test_slots_of_a_job_that_has_ended_are_taken_back(world: World) -> None:
+    world.record(time.time_ns() // 1_000_000 - NEVER_LED_MS - 1_000)
+    slots = (
+        SlotView("slot-1", JOB, 1, generation=3),
+        SlotView("slot-2", "b" * 32, 2),
+        SlotView("s", "", 3),
+    )
+    world.processes.said = [TaskManagerView("tm", "host", "node", 1, 2, 4, 1, slots, 0, 2, 0, 0, 0)]
+    assert world.start(resumes=False).ended(JOB) is not None
+    assert world.processes.taken_back.get(timeout=WAIT_S) == TakeBack("tm", JOB, Generation(3), (SlotId("slot-1"),))
+    assert world.processes.taken_back.empty(), "what is not known to have ended is left alone"
 
 
 def test_a_master_that_cannot_be_started_is_tried_again(world: World) -> None:

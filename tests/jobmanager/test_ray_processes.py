@@ -15,10 +15,11 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from penstock.jobmanager.cluster import ray_processes
+from penstock.jobmanager.cluster.dispatcher import TakeBack
 from penstock.jobmanager.cluster.ray_processes import RayProcesses
 from penstock.jobmanager.views import TaskManagerView
 from penstock.runtime.configuration.config import Configuration
-from penstock.state.ids import JobId
+from penstock.state.ids import Generation, JobId, SlotId
 from penstock.state.store.cluster_store import JobSubmission
 
 JOB = JobId("a" * 32)
@@ -64,6 +65,8 @@ class TaskManager:
     def __init__(self) -> None:
         self.calls: list[Future[TaskManagerView]] = []
         self.describe = SimpleNamespace(remote=self._ask)
+        self.released: list[tuple[Any, ...]] = []
+        self.release = SimpleNamespace(remote=lambda *arguments: self.released.append(arguments))
 
     def _ask(self) -> Any:
         call: Future[TaskManagerView] = Future()
@@ -107,6 +110,21 @@ def test_a_task_manager_that_stands_still_is_killed_and_started_again(
             manager.calls[-1].set_result(VIEW)
     assert killed == [(27.0, False)]
     assert len(manager.calls) > 16, "it is asked again after its death"
+
+
+def test_what_is_said_to_rest_is_news_too_and_slots_are_taken_back(tmp_path: Path, manager: TaskManager) -> None:
+    processes = of_a_cluster(tmp_path, manager)
+    assert processes.tend_nodes() == []
+    manager.calls[0].set_result(VIEW)
+    assert [view.id for view in processes.tend_nodes()] == [NAME]
+    assert processes.tend_nodes() == []
+    asking = threading.Thread(target=processes.task_managers)
+    asking.start()
+    asking.join(WAIT_S)
+    manager.calls[1].set_result(VIEW)
+    assert [view.id for view in processes.tend_nodes()] == [NAME]
+    processes.take_back(TakeBack(NAME, JOB, Generation(2), (SlotId("slot-1"),)))
+    assert manager.released == [(JOB, 2, ["slot-1"])]
 
 
 def test_rest_sees_the_last_word_of_one_that_is_silent_and_waits_for_it_once(

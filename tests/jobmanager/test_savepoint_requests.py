@@ -20,7 +20,7 @@ from penstock.jobmanager.events import SavepointRequested
 from penstock.jobmanager.gateway import ConflictError, RefusedError, UnavailableError, UnknownError
 from penstock.jobmanager.job_states import JobState
 from penstock.jobmanager.operations import KEPT_MS, UNDER_WAY
-from penstock.jobmanager.views import OperationState, SavepointOperation
+from penstock.jobmanager.views import OperationState, SavepointOperation, TaskManagerView
 from penstock.runtime.configuration.config import Configuration
 from penstock.state.errors import ConfigurationError, ObjectStoreDenied
 from penstock.state.ids import JobId, new_nonce
@@ -48,7 +48,9 @@ class Masters:
 
     def watch_master(self, job_id: JobId, number: int, over: Any) -> None: ...
     def overview(self, job_id: JobId, number: int, answer: Any) -> None: ...
-    def tend_nodes(self) -> None: ...
+    def tend_nodes(self) -> list[TaskManagerView]:
+        return []
+
     def end_master(self, job_id: JobId, number: int) -> None: ...
     def savepoint(self, job_id: JobId, number: int, request: str, target: str, *, stop: bool, drain: bool) -> None:
         self.asked.append((number, request, target, stop, drain))

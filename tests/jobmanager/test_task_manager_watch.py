@@ -59,6 +59,18 @@ def test_whoever_stood_still_himself_kills_nobody() -> None:
     assert found.look(ONE, 101) == (ONE, [])
 
 
+def test_what_is_said_is_news_once_whoever_asked() -> None:
+    found = spoken()
+    assert found.news() == [VIEW]
+    assert found.news() == []
+    found.answered(ONE[0], None, 3)
+    assert found.news() == []
+    assert found.ask_now(4) == ONE
+    for free in (1, 2):
+        found.answered(ONE[0], replace(VIEW, slots_free=free), 4)
+    assert found.news() == [replace(VIEW, slots_free=2)]
+
+
 def test_one_that_is_gone_is_forgotten() -> None:
     found = spoken()
     found.look([], 3)

@@ -12,6 +12,7 @@ import pytest
 from penstock.runtime.resources import NO_RESOURCES, Resources
 from penstock.state.ids import Generation, JobId, SlotId
 from penstock.taskmanager.messages import SlotAddress
+from penstock.taskmanager.processes.leases import SlotStatus
 from penstock.taskmanager.processes.slot_keeper import SlotKeeper
 from penstock.taskmanager.processes.task_manager import (
     MAX_STARTING,
@@ -30,6 +31,11 @@ from penstock.testing.clock import ManualClock
 JOB, OTHER = JobId("job"), JobId("other")
 FIRST = Generation(1)
 GPU, CORE = Resources(gpu=1), Resources(cpu=1)
+
+
+def status(slot: SlotId, job: str, resources: Resources = NO_RESOURCES) -> SlotStatus:
+    address = SlotAddress("tm", "host", 1, f"{slot}.sock", pid=7)
+    return SlotStatus(address, 7, job, 1 if job else 0, 0, 0, 0, 0, resources=resources)
 
 
 class Node:
@@ -61,12 +67,11 @@ class Node:
         return offers
 
     def come_up(self, slot: SlotId, leased_by: str = "", resources: Resources | None = None) -> None:
-        address = SlotAddress("tm", "host", 1, f"{slot}.sock", pid=7)
         had = self.started.get(slot, NO_RESOURCES) if resources is None else resources
-        self.do(self.pool.started(slot, address, leased_by, self.now_ms, had))
+        self.do(self.pool.started(slot, status(slot, leased_by, had), self.now_ms))
 
     def seen(self, slot: SlotId, job: str) -> None:
-        self.do(self.pool.seen(slot, job, self.now_ms))
+        self.do(self.pool.seen(slot, status(slot, job), self.now_ms))
 
     def pass_ms(self, ms: int) -> None:
         self.now_ms += ms

@@ -9,7 +9,7 @@ import pytest
 from penstock.state.ids import Generation, JobId, SlotId
 from penstock.taskmanager.messages import SlotAddress
 from penstock.taskmanager.processes import task_manager
-from penstock.taskmanager.processes.leases import SupersededError
+from penstock.taskmanager.processes.leases import SlotStatus, SupersededError
 from penstock.taskmanager.processes.task_manager import (
     AskSlot,
     Command,
@@ -60,14 +60,17 @@ class Node:
             self.introduce(slot)
 
     def introduce(self, slot: SlotId) -> None:
-        address = SlotAddress("tm", "host", 1, f"{slot}.sock", pid=7)
-        self.do(self.pool.started(slot, address, self.living[slot], self.now_ms))
+        self.do(self.pool.started(slot, self.status(slot), self.now_ms))
+
+    def status(self, slot: SlotId) -> SlotStatus:
+        address, job = SlotAddress("tm", "host", 1, f"{slot}.sock", pid=7), self.living[slot]
+        return SlotStatus(address, 7, job, 1 if job else 0, 0, 0, 0, 0)
 
     def answer(self) -> None:
         asked, self.asked = self.asked, []
         for slot in asked:
             if slot in self.living:
-                self.do(self.pool.seen(slot, self.living[slot], self.now_ms))
+                self.do(self.pool.seen(slot, self.status(slot), self.now_ms))
 
     def allocate(
         self, count: int, known: list[SlotId] | None = None, job: JobId = JOB, generation: int = 1
@@ -79,7 +82,7 @@ class Node:
     def lease(self, offers: list[SlotOffer], job: JobId = JOB) -> list[SlotId]:
         for offer in offers:
             self.living[offer.slot_id] = job
-            self.do(self.pool.seen(offer.slot_id, job, self.now_ms))
+            self.do(self.pool.seen(offer.slot_id, self.status(offer.slot_id), self.now_ms))
         return [offer.slot_id for offer in offers]
 
     def die(self, slot: SlotId, reason: str = "killed") -> None:
