@@ -5,7 +5,7 @@ files there while it builds its pipeline. A pipeline that was built here needs o
 and only if the script has imported one from there, or names one in an import. A lonely script needs nothing, for its
 own functions travel by value.
 
-What belongs to tools and not to the code is left out (LEFT_OUT), as is what `.penstockignore` names: one pattern a
+What belongs to tools and not to the code is left out (LEFT_OUT), as are storages of clusters and jobs, and what `.penstockignore` names: one pattern a
 line, of file names or of paths below the directory (`data/*.parquet`). Symbolic links are followed if they stay in the
 directory. An archive is refused when it is larger than the cluster takes, or has too many files, and what is largest
 is named.
@@ -24,6 +24,7 @@ import sys
 import sysconfig
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -74,7 +75,8 @@ def package_directory(
         members.setdefault(member_name(path, directory), path)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name in sorted(members):
-            _write(archive, name, members[name].read_bytes(), executable=os.access(members[name], os.X_OK))
+            with suppress(FileNotFoundError):  # somebody has removed it since
+                _write(archive, name, members[name].read_bytes(), executable=os.access(members[name], os.X_OK))
         if import_from is not None and import_from.resolve() != directory:
             inside = import_from.resolve().relative_to(directory).as_posix()
             _write(archive, PATH_FILE, f"{inside}\n".encode(), executable=False)
@@ -153,8 +155,9 @@ def _with_limits(directory: Path, limit_bytes: int) -> Iterator[Path]:
     seen: list[Path] = []
     total = 0
     for path in files_of(directory):
-        seen.append(path)
-        total += path.stat().st_size
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+            seen.append(path)
         if len(seen) > MAX_FILES:
             raise PipelineError(
                 f"{directory} has more than {MAX_FILES:,} files, too many for the code of a job: run from the "
@@ -170,7 +173,11 @@ def files_of(directory: Path) -> Iterator[Path]:
     ignored = _ignored(directory)
     for folder, folders, names in os.walk(directory):
         below = Path(folder).relative_to(directory)
-        folders[:] = sorted(name for name in folders if not _is_left_out(name) and not _matches(below / name, ignored))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not (_is_left_out(name) or _matches(below / name, ignored) or _is_storage(Path(folder) / name))
+        )
         for name in sorted(names):
             path = Path(folder) / name
             if _is_left_out(name) or _matches(below / name, ignored) or not path.is_file():
@@ -184,6 +191,13 @@ def files_of(directory: Path) -> Iterator[Path]:
 
 def _is_left_out(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in LEFT_OUT)
+
+
+def _is_storage(directory: Path) -> bool:
+    """Of a cluster or of a job, or a savepoint. (With an archive in it that holds those before it, it would double with
+    every job.)"""
+    of_a_job = (directory / "log").is_dir() and (directory / "beat").is_dir()
+    return of_a_job or (directory / "cluster" / "jobs").is_dir() or (directory / "_metadata").is_file()
 
 
 def _ignored(directory: Path) -> list[str]:

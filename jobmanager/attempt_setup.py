@@ -19,7 +19,7 @@ import enum
 from collections.abc import Sequence
 from functools import partial
 
-from ..state.errors import DamagedCheckpointError, PenstockError
+from ..state.errors import DamagedCheckpointError, IncompatibleStateError, PenstockError
 from ..state.ids import Attempt, CheckpointId, JobId
 from ..state.savepoints.savepoint_store import is_savepoint, read_savepoint
 from ..state.snapshots import CheckpointMetadata
@@ -30,7 +30,7 @@ from .events import RunBlocking, RunProgram, SendToSlot, SetTimer
 from .execution_graph import SubtaskState
 from .options import RestoreRequest
 from .parts import Parts
-from .restore import RestorePlan, held_committables, keeping_committables, plan_restore
+from .restore import RestorePlan, commits_nothing, held_committables, keeping_committables, plan_restore
 
 
 class Step(enum.Enum):
@@ -48,6 +48,8 @@ class AttemptSetup:
     def __init__(self, parts: Parts, restore: RestoreRequest | None) -> None:
         self._parts = parts
         self._restore = restore
+        self._commits_only = False
+        """Nothing is to run any more."""
         self._took_over = False
         """The log's retained checkpoints, and the commits of the last one, are known to this master."""
         self._plan = RestorePlan()
@@ -80,7 +82,7 @@ class AttemptSetup:
     def read_only(self) -> None:
         """No attempt is to begin, but what the last checkpoint, or the savepoint that the job stopped with, promises
         must be committed."""
-        self.step = Step.READING
+        self.step, self._commits_only = Step.READING, True
         state = self._parts.log.state
         savepoint = [state.savepoint.path] if state.savepoint is not None else []
         program = _read([*(c.metadata_name for c in state.completed), *savepoint])
@@ -99,6 +101,8 @@ class AttemptSetup:
             parts.checkpointing.statistics.restored(found[-1].checkpoint_id, self._name_of(found[-1]), now_ms)
         parts.checkpointing.restored = self._plan.checkpoint_id
         if not self._took_over:
+            if not self._commits_only:
+                self._refuse_sinks_that_do_not_commit()
             parts.checkpointing.take_over(own)
             parts.orders.give(*parts.commits.add(self._plan.committables, now_ms))
             self._took_over = True
@@ -107,6 +111,16 @@ class AttemptSetup:
             retained = list(parts.checkpointing.retained.values())
             parts.checkpointing.deletions.begin(partial(parts.store.sweep, parts.graph.attempt, retained))
         self.step = Step.COMMITTING
+
+    def _refuse_sinks_that_do_not_commit(self) -> None:
+        """The check before the start does, too, but cannot load everything. IncompatibleStateError."""
+        parts = self._parts
+        operators = [operator for vertex in parts.graph.job_graph.vertices for operator in vertex.operators]
+        names = {operator.id: operator.name for operator in operators}
+        for operator_id, pending in self._plan.committables.items():
+            sink = parts.sinks.get(operator_id)
+            if pending and sink is not None and not parts.commits.takes(operator_id):
+                raise IncompatibleStateError(commits_nothing(names[operator_id], sink, len(pending)))
 
     def _name_of(self, metadata: CheckpointMetadata) -> str:
         """Of what is restored."""

@@ -74,6 +74,10 @@ class Commits:
             if queue.waiting
         }
 
+    def takes(self, operator_id: OperatorId) -> bool:
+        """It is a sink that commits."""
+        return operator_id in self._queues
+
     def add(self, committables: Mapping[OperatorId, tuple[bytes, ...]], now_ms: int) -> list[Command]:
         """Of one checkpoint that is in the log. What already waits is not queued again."""
         commands: list[Command] = []

@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..runtime.connector import Sink
 from ..runtime.graph.job_graph import ChainedOperator, JobGraph, Vertex, edge_name
 from ..state.errors import IncompatibleStateError
 from ..state.ids import CheckpointId, OperatorId
@@ -123,6 +124,14 @@ def _other_role(
         "it (-n) if it is to go"
         for was, what in lost.items()
     ]
+
+
+def commits_nothing(name: str, sink: Sink, commits: int) -> str:
+    """Why a sink without a committer cannot follow one whose commits are pending."""
+    return (
+        f"operator '{name}': a {type(sink).__name__} commits nothing, and {commits} commits of the sink of that id are "
+        "pending; give it another uid, and drop them (-n) if they are to go"
+    )
 
 
 def held_committables(metadata: CheckpointMetadata) -> frozenset[bytes]:

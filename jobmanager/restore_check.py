@@ -51,7 +51,7 @@ from ..state.savepoints.stored_state import states_of
 from ..state.serialization.pickling import loads
 from ..state.serialization.type_descriptions import Description
 from ..state.snapshots import CANONICAL, CheckpointMetadata, KeyedHandle, OperatorSnapshot, SplitSnapshot
-from .restore import all_committables, not_in_job, plan_and_problems, refused_to_drop
+from .restore import all_committables, commits_nothing, not_in_job, plan_and_problems, refused_to_drop
 
 _MISREAD = (
     PenstockError, ValueError, TypeError, LookupError, AttributeError, EOFError, PickleError, MsgspecError
@@ -218,10 +218,7 @@ def _ask_sink(operator: SinkOperator, commits: int, name: str, fit: Fit) -> None
         fit.unknown.append(f"{name}: whether it commits cannot be found out here: {type(error).__name__}: {error}")
         return
     if committer is None:
-        fit.problems.append(
-            f"operator '{name}': a {type(operator.sink).__name__} commits nothing, and {commits} commits of the sink "
-            "of that id are pending; give it another uid, and drop them (-n) if they are to go"
-        )
+        fit.problems.append(commits_nothing(name, operator.sink, commits))
 
 
 def _ask_source(

@@ -35,6 +35,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import chdir
 from pathlib import Path
 from types import MappingProxyType
 
@@ -299,7 +300,8 @@ def connect(reach: RayAddress, namespace: str) -> None:
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
     try:
-        ray.init(reach.address, namespace=namespace, log_to_driver=False, configure_logging=False)
+        with chdir(Path(__file__).parent):  # workers import from where their driver is: not from the user's directory
+            ray.init(reach.address, namespace=namespace, log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as failure:
         raise ClusterError(
             f"the Ray at {reach.address} does not let us in: {failure}. Is its token the right one "

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,26 @@ def test_what_belongs_to_tools_is_left_out(project: Path) -> None:
     assert names(found) == ["deep/er/module.py", "job.py", "package/__init__.py", "package/data.csv"]
     assert found.name == "my_project.zip"
     assert found.sha256 == hashlib.sha256(found.file.read_bytes()).hexdigest()
+
+
+def test_storages_are_left_out(project: Path) -> None:
+    """Of a cluster (with the archives before this one), of a local job, and a savepoint."""
+    write(project, "job.py", "store/artefacts/a.zip", "store/cluster/jobs/1-a", "store/jobs/count-1/1-a")
+    write(project, "checkpoints/8f/log/1", "checkpoints/8f/beat/1", "checkpoints/8f/chk-1-1/_metadata", "log/notes.txt")
+    write(project, "deep/savepoint-8f-1/_metadata", "deep/savepoint-8f-1/sum/0.parquet")
+    assert names(package(project)) == ["job.py", "log/notes.txt"]
+
+
+def test_what_is_removed_meanwhile_is_not_missed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(project, "job.py", "going", "gone")
+
+    def going(directory: Path) -> Iterator[Path]:
+        (project / "gone").unlink()
+        yield from (project / name for name in ("job.py", "going", "gone"))
+        (project / "going").unlink()
+
+    monkeypatch.setattr(packaging, "files_of", going)
+    assert names(package(project)) == ["job.py"]
 
 
 def test_what_the_ignore_file_names_is_left_out(project: Path) -> None:

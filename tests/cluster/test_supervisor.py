@@ -142,13 +142,18 @@ def test_when_the_script_is_killed_its_cluster_goes_with_it(short_directory: Pat
 
 
 def test_in_the_background_it_stays_until_it_is_stopped(short_directory: Path) -> None:
-    """`penstock cluster start -d | tee log` must end. And who stops it by its address waits until it is gone."""
+    """`penstock cluster start -d | tee log` must end, and nothing of it takes a folder of the user's for penstock. And
+    who stops it by its address waits until it is gone."""
+    project = short_directory / "project"
+    (project / "penstock").mkdir(parents=True)
+    (project / "penstock" / "__init__.py").write_text("raise ImportError('this is another one')")
     config = Configuration({"io.tmp.dirs": str(short_directory), "cluster.id": "daemon"})
     options = ["-c", f"io.tmp.dirs={short_directory}", "-c", "cluster.id=daemon"]
     others = ["-c", f"high-availability.storageDir={short_directory / 'store'}", "-c", "rest.port=0", "--slots", "1"]
-    penstock = [sys.executable, "-m", "penstock.api.command_line", "cluster"]
+    penstock = [sys.executable, "-P", "-m", "penstock.api.command_line", "cluster"]
     try:
-        started = subprocess.run([*penstock, "start", "-d", *options, *others], capture_output=True, timeout=100)
+        command = [*penstock, "start", "-d", *options, *others]
+        started = subprocess.run(command, capture_output=True, timeout=100, cwd=project)
         assert started.returncode == 0, started.stderr.decode()
         (url,) = started.stdout.decode().split()
         assert answers(url)

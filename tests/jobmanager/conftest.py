@@ -57,7 +57,12 @@ class TracingSink(Sink):
         committed.append("cleanup")
 
 
-def job_graph(partitioning: Partitioning) -> JobGraph:
+class CommittingNothing(TracingSink):
+    def create_committer(self) -> None:  # type: ignore[override]
+        return None
+
+
+def job_graph(partitioning: Partitioning, sink: Sink) -> JobGraph:
     read = ChainedOperator(OperatorId("read"), "read", None, "source", b"", None, is_source=True)
     write = ChainedOperator(OperatorId("write"), "write", None, "sink", b"", None, is_sink=True)
     return JobGraph(
@@ -65,7 +70,7 @@ def job_graph(partitioning: Partitioning) -> JobGraph:
         (Vertex(SOURCE, "read", (read,), 2, 128), Vertex(SINK, "write", (write,), 2, 128)),
         (Edge(SOURCE, 0, None, SINK, 0, partitioning),),
         {read.id: cloudpickle.dumps(SequenceSource(1, 100))},
-        {write.id: cloudpickle.dumps(TracingSink())},
+        {write.id: cloudpickle.dumps(sink)},
     )
 
 
@@ -84,9 +89,10 @@ class Mute:
 class World:
     def __init__(
         self, store: ObjectStore | None = None, *, strands: bool = False, job: JobId = JOB, restore: str = "",
-        **options: Any,
+        commits: bool = True, **options: Any,
     ) -> None:  # fmt: skip
-        """`strands`: source[i] and sink[i] are a region. `restore`: a checkpoint of another job."""
+        """`strands`: source[i] and sink[i] are a region. `restore`: a checkpoint of another job. `commits`:
+        the sink has a committer."""
         committed.clear()
         options.setdefault("restarts", FixedDelay(3, 1_000))
         options.setdefault("checkpoints", CheckpointOptions(interval_ms=1_000))
@@ -94,7 +100,7 @@ class World:
         names = map(str, itertools.count(World.names))
         World.names += 1_000_000
         self.master = JobMaster(
-            job_graph(Forward() if strands else Rebalance()),
+            job_graph(Forward() if strands else Rebalance(), TracingSink() if commits else CommittingNothing()),
             job_id=job,
             options=JobMasterOptions(**options),
             new_name=lambda: next(names),

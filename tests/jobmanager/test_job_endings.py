@@ -88,6 +88,20 @@ def test_cancel_waits_for_commits_only_so_long(new_world: NewWorld) -> None:
     assert world.ended == events.EndJob(JobState.CANCELED)
 
 
+def test_commits_are_not_lost_to_a_sink_that_does_none(new_world: NewWorld) -> None:
+    """Where the check before the start could not ask it."""
+    world = new_world().run()
+    world.held = {"commit"}
+    world.pass_time(1_000)
+    (completed,) = [each for each in world.log() if isinstance(each, CheckpointCompleted)]
+    another = new_world(world.objects, job="next", restore=completed.metadata_name, commits=False)
+    another.settle()
+    assert another.ended is not None
+    assert another.ended.state is JobState.FAILED
+    assert "operator 'write': a CommittingNothing commits nothing, and 2 commits" in str(another.ended.failure)
+    assert another.deployed == {}
+
+
 def test_what_a_stop_would_have_waited_for_does_not_hold_the_cancel_that_followed_it(new_world: NewWorld) -> None:
     world = new_world(cancel_commit_timeout_ms=10_000, stop_timeout_ms=60_000, cancel_timeout_ms=80_000).run()
     world.held = {"commit"}
