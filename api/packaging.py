@@ -5,10 +5,10 @@ files there while it builds its pipeline. A pipeline that was built here needs o
 and only if the script has imported one from there, or names one in an import. A lonely script needs nothing, for its
 own functions travel by value.
 
-What belongs to tools and not to the code is left out (LEFT_OUT), as are storages of clusters and jobs, and what `.penstockignore` names: one pattern a
-line, of file names or of paths below the directory (`data/*.parquet`). Symbolic links are followed if they stay in the
-directory. An archive is refused when it is larger than the cluster takes, or has too many files, and what is largest
-is named.
+What belongs to tools and not to the code is left out (LEFT_OUT), as are storages of clusters and jobs, and what
+`.penstockignore` names: one pattern a line, of file names or of paths below the directory (`data/*.parquet`). Symbolic
+links are followed if they stay in the directory. An archive is refused when it is larger than the cluster takes, or has
+too many files, and what is largest is named.
 
 The archive has no times, owners or order of its own: its SHA-256 is that of the content, so code that is on the
 cluster already is not sent again. `.penstock-path` in it lists directories, besides the top, that modules are imported
