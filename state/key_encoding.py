@@ -19,11 +19,11 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
-from importlib import import_module
 from typing import Any
 from uuid import UUID
 
 from .errors import KeyTypeError
+from .key_classes import key_class_of, register_key_class
 
 _END = b"\x00"
 _NONE, _FALSE, _TRUE = b"\x01", b"\x02", b"\x03"
@@ -44,9 +44,6 @@ _DOUBLE, _WORD = struct.Struct(">d"), struct.Struct(">Q")
 
 _Encoder = Callable[[Any], bytes]
 _Decoder = Callable[[bytes, int], tuple[Any, int]]
-
-_classes: dict[tuple[str, str], type] = {}
-"""Key classes met so far: those of scripts and notebooks cannot always be found by importing their module."""
 
 
 def encode_key(key: Any) -> bytes:
@@ -69,11 +66,6 @@ def decode_key(encoded: bytes) -> Any:
         return encoded[1:]
     key, _end = _decode_element(encoded, 0)
     return key
-
-
-def register_key_class(key_class: type) -> None:
-    """Make a class of keys (enum, named tuple, dataclass) known to `decode_key`, which otherwise imports it."""
-    _classes[key_class.__module__, key_class.__qualname__] = key_class
 
 
 def key_fields(key_type: type) -> tuple[str, ...] | None:
@@ -278,31 +270,6 @@ def _decode_enum(encoded: bytes, at: int) -> tuple[Any, int]:
 def _decode_class(encoded: bytes, at: int) -> tuple[type, int]:
     name, end = _decode_text(encoded, at)
     return key_class_of(name), end
-
-
-def key_class_of(name: str) -> type:
-    """A class by "module:Name". KeyTypeError when it cannot be imported."""
-    module, _colon, qualname = name.partition(":")
-    found = _classes.get((module, qualname))
-    if found is None:
-        found = _import_class(module, qualname)
-        register_key_class(found)
-    return found
-
-
-def _import_class(module: str, qualname: str) -> type:
-    target: Any = None
-    try:
-        target = import_module(module)
-        for part in qualname.split("."):
-            target = getattr(target, part)
-    except (ImportError, AttributeError) as error:
-        raise KeyTypeError(
-            f"state holds keys of the class {module}.{qualname}, which cannot be imported here; "
-            "define it at the top of an importable module"
-        ) from error
-    found: type = target
-    return found
 
 
 def _decode_elements(encoded: bytes, at: int) -> tuple[list[Any], int]:

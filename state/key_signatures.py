@@ -18,7 +18,8 @@ from typing import Any
 from uuid import UUID
 
 from .errors import IncompatibleStateError
-from .key_encoding import key_fields, register_key_class
+from .key_classes import register_key_class
+from .key_encoding import key_fields
 
 Signature = Any
 """A JSON tree, as above."""

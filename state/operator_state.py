@@ -32,7 +32,8 @@ import msgspec
 from .backend import ListState
 from .descriptors import ListStateDescriptor, MapStateDescriptor
 from .errors import DamagedCheckpointError, IncompatibleStateError, KeyTypeError, StateError
-from .key_encoding import decode_key, encode_key, register_key_class
+from .key_classes import register_key_class
+from .key_encoding import decode_key, encode_key
 from .serialization.serializers import Serializer, serializer_for
 from .serialization.type_descriptions import Description
 from .serialization.type_evolution import incompatibility

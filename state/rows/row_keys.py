@@ -120,8 +120,12 @@ def with_state(row_key: bytes, state_id: int) -> bytes:
     return row_key[:2] + _STATE.pack(state_id) + row_key[4:]
 
 
+def encoded_key_of(row_key: bytes) -> bytes:
+    return row_key[HEAD_BYTES : prefix_length(row_key) - 8]
+
+
 def key_of(row_key: bytes) -> Any:
-    return decode_key(row_key[HEAD_BYTES : prefix_length(row_key) - 8])
+    return decode_key(encoded_key_of(row_key))
 
 
 def namespace_of(row_key: bytes) -> int:

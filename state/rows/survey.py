@@ -20,10 +20,12 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any
 
+from ..errors import KeyTypeError
+from ..key_encoding import decode_plain
 from ..key_groups import KeyGroupRange
 from ..key_signatures import KeySignatures
 from ..statistics import NamedState
-from .row_keys import key_of, prefix_length, state_prefix
+from .row_keys import encoded_key_of, key_of, prefix_length, state_prefix
 from .write_queue import WriteQueue
 
 _BITE_ROWS = 2_000
@@ -103,7 +105,7 @@ class _Surveyed:
             bytes=nbytes,
             entries=self._rows * groups // known,
             growth=self._growth.rate(now_ms, nbytes) if known == groups else 0.0,
-            largest=tuple((repr(key_of(prefix))[:_KEY_CHARACTERS], size) for prefix, size in largest.items()),
+            largest=tuple((_shown(prefix), size) for prefix, size in largest.items()),
             kind=self._kind,
             type=self._type,
             keys=tuple(self._keys.known),
@@ -165,6 +167,14 @@ def _count(tally: _Tally, rows: list[tuple[bytes, bytes]]) -> None:
     for cell in sizes.keys() & tally.largest.keys():
         sizes[cell] += tally.largest[cell]
     tally.largest = _largest_of({**tally.largest, **sizes})
+
+
+def _shown(prefix: bytes) -> str:
+    try:
+        key = key_of(prefix)
+    except KeyTypeError:  # a class that this process does not have: what is reported must not fail the task
+        key = decode_plain(encoded_key_of(prefix))
+    return repr(key)[:_KEY_CHARACTERS]
 
 
 def _largest_of(sizes: Largest) -> Largest:

@@ -17,7 +17,8 @@ from itertools import islice
 from pathlib import Path
 
 from ..errors import KeyTypeError
-from ..key_encoding import key_class_of, key_fields
+from ..key_classes import key_class_of
+from ..key_encoding import key_fields
 from ..key_groups import KeyGroupRange
 from ..rows.backend_meta import BackendMeta, StateMeta, decode_meta
 from ..rows.row_keys import group_of

@@ -167,7 +167,7 @@ def test_a_barrier_does_not_wait_for_the_outputs_of_a_source_that_holds_records(
 
     job.job.run(stays_blocked)
     task = upstream()
-    task.input._time_ended = True  # as if that had been before they were blocked
+    task.input._time_ended = drain  # as if that had been before they were blocked
     request = job.job.savepoint(str(tmp_path / "savepoint"), stop=drain, drain=drain)
     deadline_s = time.monotonic() + 20
     job.job.run(lambda: bool(task.checkpoints._attempts or task._held) or time.monotonic() > deadline_s)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from penstock.state import key_encoding
+from penstock.state import key_classes
 from penstock.state.descriptors import ListStateDescriptor, MapStateDescriptor
 from penstock.state.errors import DamagedCheckpointError, IncompatibleStateError, KeyTypeError, StateError
 from penstock.state.ids import Attempt, CheckpointId, JobId
@@ -212,7 +212,7 @@ def test_classes_of_keys_need_not_be_importable(disk: Disk, monkeypatch: pytest.
     backend = OperatorStateBackend("op")
     backend.get_broadcast_state(descriptor).put((Place("de", Kind.SHOP), 1), 5)
     handles = disk.snapshot(backend)
-    monkeypatch.setattr(key_encoding, "_classes", {})
+    monkeypatch.setattr(key_classes, "_classes", {})
     restored = disk.restored(handles).get_broadcast_state(descriptor)
     assert list(restored.items()) == [((Place("de", Kind.SHOP), 1), 5)]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 import pytest
 
+from penstock.state import key_encoding
 from penstock.state.descriptors import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+from penstock.state.errors import KeyTypeError
 from penstock.state.rows.survey import Growth
 from penstock.state.statistics import NamedState
 
@@ -67,6 +70,26 @@ def test_the_largest_keys_are_found(rig: Rig) -> None:
     assert [key for key, _nbytes in largest[:3]] == ["'key 777'", "'key 77'", "'key 7'"]
     assert len(largest) == 5
     assert largest[0][1] > 777_000 * 3 > largest[1][1] > 77_000
+
+
+class Gone(Enum):
+    A = 1
+
+
+def test_what_cannot_be_read_here_is_shown_without_its_class(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports must not fail a task."""
+    backend = rig.open()
+    value = backend.value_state(ValueStateDescriptor("value", int))
+    backend.set_current_key(Gone.A)
+    value.update(1)
+    rig.snapshot(backend)
+
+    def nowhere(name: str) -> type:
+        raise KeyTypeError(name)
+
+    monkeypatch.setattr(key_encoding, "key_class_of", nowhere)
+    ((shown, _nbytes),) = whole_pass(rig, backend)["value"].largest
+    assert shown == "'A'"
 
 
 def test_a_cell_of_many_rows_is_added_up(rig: Rig) -> None:

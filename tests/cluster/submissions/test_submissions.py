@@ -319,7 +319,10 @@ def test_keys_are_asked_for_while_slots_work_and_after_one_was_killed(
     job = project.penstock("submit", "places.py", "-p", "2").out.strip()
 
     def count(number: int) -> int:
-        return rest.state(job, StateQuestion("counts", "running", f'["DE", {number}]'))["value"] or 0
+        try:
+            return rest.state(job, StateQuestion("counts", "running", f'["DE", {number}]'))["value"] or 0
+        except ConflictError as error:
+            raise ConflictError(f"{error}; {rest.job(job).exceptions[:1]}") from error
 
     wait_for(lambda: rest.job(job).overview.state == "RUNNING", "it runs")
     for number in range(4):
