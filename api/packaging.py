@@ -197,7 +197,8 @@ def _is_storage(directory: Path) -> bool:
     """Of a cluster or of a job, or a savepoint. (With an archive in it that holds those before it, it would double with
     every job.)"""
     of_a_job = (directory / "log").is_dir() and (directory / "beat").is_dir()
-    return of_a_job or (directory / "cluster" / "jobs").is_dir() or (directory / "_metadata").is_file()
+    savepoint = directory.name.startswith("savepoint-") and (directory / "_metadata").is_file()
+    return of_a_job or savepoint or (directory / "cluster" / "jobs").is_dir()
 
 
 def _ignored(directory: Path) -> list[str]:

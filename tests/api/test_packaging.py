@@ -58,7 +58,8 @@ def test_storages_are_left_out(project: Path) -> None:
     write(project, "job.py", "store/artefacts/a.zip", "store/cluster/jobs/1-a", "store/jobs/count-1/1-a")
     write(project, "checkpoints/8f/log/1", "checkpoints/8f/beat/1", "checkpoints/8f/chk-1-1/_metadata", "log/notes.txt")
     write(project, "deep/savepoint-8f-1/_metadata", "deep/savepoint-8f-1/sum/0.parquet")
-    assert names(package(project)) == ["job.py", "log/notes.txt"]
+    write(project, "dataset/_metadata")  # of Parquet files, as others write it
+    assert names(package(project)) == ["dataset/_metadata", "job.py", "log/notes.txt"]
 
 
 def test_what_is_removed_meanwhile_is_not_missed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
