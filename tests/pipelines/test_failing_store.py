@@ -24,6 +24,7 @@ REFUSED_S = float(os.environ.get("REFUSED_S", "5"))
 """A minute in the long form (make soak)."""
 LEASE_MS = 4_000
 """Shorter than the outage, in the short form too."""
+COMPLETED = b'"record":{"type":"CheckpointCompleted"'
 
 pytestmark = pytest.mark.timeout(REFUSED_S + 120)
 
@@ -43,10 +44,13 @@ def proxy(s3_server: Any) -> Iterator[RefusingProxy]:
         yield through
 
 
+@pytest.mark.parametrize("from_the_first", [("/chk-", b""), ("/log/", COMPLETED)], ids=["upload", "log entry"])
 def test_a_store_that_answers_503(
     new_env: Any, drive: Any, held_source: Any, proxy: RefusingProxy, s3_location: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, from_the_first: tuple[str, bytes],
 ) -> None:  # fmt: skip
+    """From the upload of a checkpoint on, which fails; or from its entry in the log on: then nobody knows whether it is
+    complete, until the store can say so, and nothing has failed."""
     options_of = local_job.job_master_options
     short = {"lease_ms": LEASE_MS, "beat_interval_ms": 500}
     monkeypatch.setattr(local_job, "job_master_options", lambda config: replace(options_of(config), **short))
@@ -60,13 +64,19 @@ def test_a_store_that_answers_503(
     counted.sink_to(FileSink(str(tmp_path / "out"), Json())).uid("files")
     job = drive(env).checkpoints(2)
     before = job.status
-    proxy.refusing, over_s = True, time.monotonic() + REFUSED_S
+    proxy.refuse_from(*from_the_first)
     try:
-        job.until(lambda status: time.monotonic() > over_s and status.checkpoints.failed > before.checkpoints.failed)
+        job.until(lambda status: proxy.refuses_since_s is not None)
+        over_s = proxy.refuses_since_s + REFUSED_S
+        job.until(lambda status: time.monotonic() > over_s)
+        told = job.status.checkpoints
     finally:
-        proxy.refusing = False
-    told = job.status.checkpoints.last_failure
-    assert "answers 503 SlowDown" in told, told
+        proxy.serve()
+    if from_the_first[1]:
+        assert (told.failed, told.in_progress) == (0, 1)
+    else:
+        assert told.failed > 0
+        assert "answers 503 SlowDown" in told.last_failure, told.last_failure
     job.checkpoints(2)
     assert (job.status.attempt, job.status.restarts) == (before.attempt, before.restarts)
     (tmp_path / "gate").touch()

@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of the S3 server: while `refusing` is set it answers 503 itself, as an overloaded store does.
+"""An HTTP proxy in front of the S3 server: while it refuses it answers 503 itself, as an overloaded store does.
 
 Everything else goes through unchanged, with its Host header, which is part of what the client has signed.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,9 @@ class RefusingProxy:
 
     def __init__(self, server: S3Server) -> None:
         self._server = server
-        self.refusing = False
-        self.refused = 0
-        """Requests so far."""
+        self._refuses_from: tuple[str, bytes] | None = None
+        self.refuses_since_s: float | None = None
+        """On the clock of time.monotonic()."""
         handler = type("Handler", (_Handler,), {"proxy": self, "behind": urlsplit(server.endpoint).netloc})
         self._http = _Server(("127.0.0.1", 0), handler)
 
@@ -37,6 +38,19 @@ class RefusingProxy:
     def options(self) -> dict[str, str]:
         """How a configuration reaches the store through it."""
         return {**self._server.options, "s3.endpoint": f"http://127.0.0.1:{self._http.server_port}"}
+
+    def refuse_from(self, path: str, body: bytes = b"") -> None:
+        """Everything, from the next object on that is written to a path with this in it, and has this in it."""
+        self._refuses_from = path, body
+
+    def serve(self) -> None:
+        self._refuses_from = self.refuses_since_s = None
+
+    def refuses(self, method: str, path: str, body: bytes) -> bool:
+        first = self._refuses_from
+        if self.refuses_since_s is None and first and method == "PUT" and first[0] in path and first[1] in body:
+            self.refuses_since_s = time.monotonic()
+        return self.refuses_since_s is not None
 
     def __enter__(self) -> RefusingProxy:
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
@@ -62,8 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        if self.proxy.refusing:
-            self.proxy.refused += 1
+        if self.proxy.refuses(self.command, self.path, body):
             self._answer(503, [("content-type", "application/xml")], SLOW_DOWN)
             return
         onward = http.client.HTTPConnection(self.behind, timeout=TIMEOUT_S)
