@@ -32,6 +32,14 @@ _MOST_STATES = 1 << 16
 _log = logging.getLogger(__name__)
 
 
+_OF_VALUES = frozenset({"value", "reducing", "aggregating"})
+_NONE = -(1 << 63) - 1
+
+
+def _up_to(namespace: int | None) -> int:
+    return _NONE if namespace is None else namespace
+
+
 class StateMeta(msgspec.Struct):
     state_id: int
     name: str
@@ -47,6 +55,8 @@ class StateMeta(msgspec.Struct):
     """About how many there are."""
     timers_from: int = -(1 << 63)
     """None has an earlier timestamp: what has fired need not be looked through."""
+    namespaces_to: int | None = (1 << 63) - 1
+    """No row has a higher namespace; None: there are no rows. Known of kinds that are a value per key."""
     stamped: bool = False
     """It has a TTL or had one: rows may have stamps (ttl.py)."""
 
@@ -116,6 +126,7 @@ class StateRegistry:
             if known is None:
                 known = StateMeta(self._free_id(state.state_id), state.name, state.kind)
                 known.ttl_since_ms, known.timers_from = state.ttl_since_ms, state.timers_from
+                known.namespaces_to = state.namespaces_to
                 self._states[state.name] = known
             if known.kind != state.kind:
                 raise IncompatibleStateError(self._text(state.name, f"it is a {known.kind} and a {state.kind} state"))
@@ -123,6 +134,7 @@ class StateRegistry:
                 self._note(known, description)
             self.map_keys(state.name).restore(state.keys)
             known.stamped |= state.stamped
+            known.namespaces_to = max(known.namespaces_to, state.namespaces_to, key=_up_to)
             known.timers += round(state.timers * share)
             known.timers_from = min(known.timers_from, state.timers_from)
             if known.ttl_since_ms is None or state.ttl_since_ms is None:
@@ -147,6 +159,8 @@ class StateRegistry:
         state = self._states.get(name)
         if state is None:
             state = self._states[name] = StateMeta(self._free_id(len(self._states)), name, kind)
+            if kind in _OF_VALUES:
+                state.namespaces_to = None
         if state.kind != kind:
             raise IncompatibleStateError(
                 self._text(name, f"it was a {state.kind} state and is now declared as a {kind} state")
@@ -182,6 +196,13 @@ class StateRegistry:
 
     def note_timers(self, name: str, count: int, earliest: int) -> None:
         self._states[name].timers, self._states[name].timers_from = count, earliest
+
+    def namespaces_to(self, name: str) -> int:
+        """No row of a declared state has a higher namespace."""
+        return _up_to(self._states[name].namespaces_to)
+
+    def note_namespaces(self, name: str, up_to: int) -> None:
+        self._states[name].namespaces_to = None if up_to == _NONE else up_to
 
     def written_as(self, name: str) -> Sequence[Description]:
         """All descriptions that rows of a state were written under; none for a state that was not restored."""

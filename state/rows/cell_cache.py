@@ -10,6 +10,9 @@ thread at the barrier. A cell that was only read costs nothing when it leaves.
 A value that can change in place counts as changed once it was read: an object obtained from state and changed is
 saved as if `update` had been called. Cells leave only between two keys, so no object leaves while its function runs.
 
+Namespaces of windows come in the order of time, so nobody has to look below for one that is above all that were ever
+written (`Written`): what it lacks in the cache it lacks altogether, and a value that is cleared there leaves no trace.
+
 A cell in the young generation hides one of the same key in the old, a changed one hides one that is not. An old cell
 that is changed is used as a changed one, even if it is only read: nothing below knows of it. No key has a changed cell
 in both generations.
@@ -18,8 +21,9 @@ in both generations.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import filterfalse
+from itertools import filterfalse, repeat
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..errors import StateError
@@ -55,6 +59,15 @@ class Codec(Protocol):
     def decode(self, data: bytes) -> Any: ...
 
     def decode_all(self, rows: list[bytes | None]) -> list[Any]: ...
+
+
+class Written:
+    """Up to which namespace a state may have rows, or entries in layers, below the cache."""
+
+    __slots__ = ("up_to",)
+
+    def __init__(self, up_to: int) -> None:
+        self.up_to = up_to
 
 
 class Table(ABC, Generic[Cell]):
@@ -207,15 +220,38 @@ def _move(keys: list[Any], source: dict[Any, Any], found: dict[Any, Any], *, lea
 class ValueTable(Table[Any]):
     """Cells are the values themselves, None where there is none: nothing else has to be kept per key."""
 
-    def __init__(self, *place: Any, serializer: Codec, is_default: Callable[[Any], bool] | None = None) -> None:
+    def __init__(
+        self, *place: Any, serializer: Codec, written: Written, is_default: Callable[[Any], bool] | None = None
+    ) -> None:
         """is_default: a mutable default is kept once it was read, so that changes in place are seen; while it is still
         the default it is no state. None: there is none."""
         super().__init__(*place)
         self._serializer = serializer
+        self._written = written
         self._is_default = is_default
         self.mutable = not serializer.immutable
 
+    @property
+    def nothing_below(self) -> bool:
+        return self.place[1] > self._written.up_to
+
+    def clear_all(self, keys: Sequence[Any]) -> int:
+        """Gives how many cells came into the young generation."""
+        if self.nothing_below:
+            for cells in (self.changed, self.young, self.old_changed, self.old):
+                if cells:
+                    deque(map(cells.pop, keys, repeat(None)), 0)
+            return 0
+        here = len(self.changed) + len(self.young)
+        for cells in (self.young, self.old_changed):
+            if cells:
+                deque(map(cells.pop, keys, repeat(None)), 0)
+        self.changed.update(dict.fromkeys(keys))
+        return max(0, len(self.changed) + len(self.young) - here)
+
     def _fetch(self, key: Any) -> Any:
+        if self.nothing_below:
+            return None
         if self.mutable:
             data = self.queue.get(self.prefix(key))
         else:
@@ -227,6 +263,8 @@ class ValueTable(Table[Any]):
         return None if data is None else self._serializer.decode(data)
 
     def _fetch_all(self, keys: list[Any]) -> list[Any]:
+        if self.nothing_below:
+            return [None] * len(keys)
         queue, decode_all = self.queue, self._serializer.decode_all
         if self.mutable:
             return decode_all(queue.get_all(self.prefixes(keys)))
@@ -246,6 +284,7 @@ class ValueTable(Table[Any]):
         return [] if row is None else [(b"", row)]
 
     def _write(self, cells: dict[Any, Any], layer: Layer, generation: int) -> None:
+        self._written.up_to = max(self._written.up_to, self.place[1])
         if self.mutable:
             layer.rows.update(self.encode_rows(list(cells), list(cells.values())))
         else:

@@ -10,13 +10,14 @@ import operator
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import compress, repeat
 from typing import Any, Generic, TypeVar
 
 from ..backend import VOID_NAMESPACE, ListState, ValueState
 from ..errors import StateError
 from ..key_signatures import KeySignatures
 from ..serialization.serializers import ATOMIC_TYPES
-from .cell_cache import MISSING, Codec, Table, ValueTable
+from .cell_cache import MISSING, Codec, Table, ValueTable, Written
 from .layers import Layer
 from .list_cells import Chunks, ListCell, ListTable
 from .write_queue import WriteQueue
@@ -141,12 +142,14 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         self,
         *place: Any,
         serializer: Codec,
+        written: Written,
         default: V | None = None,
         is_default: Callable[[Any], bool] | None = None,
     ) -> None:
         """is_default: of values that are not what the default is to be compared with."""
         super().__init__(*place)
         self._serializer = serializer
+        self._written = written
         self._default = default
         self._immutable = serializer.immutable
         self._is_default = is_default
@@ -158,7 +161,7 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         self.refuse_unlike(serializer, () if default is None else (default,))
 
     def _new_table(self, *place: Any) -> ValueTable:
-        return ValueTable(*place, serializer=self._serializer, is_default=self._is_default)
+        return ValueTable(*place, serializer=self._serializer, written=self._written, is_default=self._is_default)
 
     def value(self) -> V | None:
         cursor = self._cursor
@@ -185,6 +188,9 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         if self._accepted is not None and type(value) not in self._accepted:
             self.refuse_unlike(self._serializer, (value,))
         table = self._table()
+        if value is None:
+            cursor.admitted += table.clear_all((key,))
+            return
         if key not in table.changed and table.young.pop(key, MISSING) is MISSING:
             cursor.admitted += 1
             table.old_changed.pop(key, None)
@@ -196,12 +202,9 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
     def clear_all(self, keys: Sequence[Any]) -> None:
         """Of all these keys. Leaves no current key."""
         table = self._table_for(keys)
-        changed, young = table.changed, table.young
-        for key in keys:
-            if key not in changed and young.pop(key, MISSING) is MISSING:
-                self._cursor.admitted += 1
-                table.old_changed.pop(key, None)
-            changed[key] = None
+        self._cursor.admitted += table.clear_all(keys)
+        if table.is_empty():
+            del self._tables[self._cursor.namespace]
 
     def values_of(self, keys: Sequence[Any]) -> list[Any]:
         """Each key's value, None where there is none. Only to be looked at: what is changed in place is not saved.
@@ -231,7 +234,7 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
         self._cursor.admitted += table.change_all(keys)
         changed = table.changed
         distinct = dict.fromkeys(keys)
-        empty = {key: -1 for key in distinct if changed[key] is None}
+        empty = list(compress(distinct, map(operator.is_, map(changed.__getitem__, distinct), repeat(None))))
         for key in empty:
             changed[key] = create()
         for key, record in zip(keys, records, strict=True):
@@ -240,10 +243,9 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
             self.refuse_unlike(self._serializer, [value for key in distinct if (value := changed[key]) is not None])
         if not empty:
             return []
-        for position in range(len(keys) - 1, -1, -1):
-            if keys[position] in empty:
-                empty[keys[position]] = position
-        return list(empty.values())
+        last = len(keys) - 1
+        first = dict(zip(reversed(keys), range(last, -1, -1), strict=True))
+        return list(map(first.__getitem__, empty))
 
 
 class CachedListState(Handle[ListTable], ListState[V]):

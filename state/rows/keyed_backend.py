@@ -36,7 +36,7 @@ from ..statistics import StateStatistics
 from ..store.objects import Program
 from .backend_meta import StateRegistry
 from .backend_timers import BackendTimers
-from .cell_cache import MISSING
+from .cell_cache import MISSING, Written
 from .cell_reads import CellRead, CellRows, NoSuchStateError, cell_rows
 from .cell_weight import CacheShares, Generation
 from .handles import Cursor, Handle
@@ -84,6 +84,7 @@ class _Declared(NamedTuple):
     state: Any
     """What functions are given."""
     expiry: Expiry | None
+    written: Written
 
 
 class RowBackend(KeyedStateBackend):
@@ -180,10 +181,12 @@ class RowBackend(KeyedStateBackend):
         self._survey.add(name, state_id, descriptor.kind, show(serializer.description), registry.map_keys(name))
         place = (self._cursor, self._queue, state_id, self.max_parallelism, where)
         reading = serializer.reading(registry.written_as(name))
-        handle, state = handles_of(descriptor, Rows(place, reading, registry.map_keys(name), expiry, were_stamped))
+        written = Written(registry.namespaces_to(name))
+        rows = Rows(place, reading, registry.map_keys(name), expiry, were_stamped, written)
+        handle, state = handles_of(descriptor, rows)
         if expiry is not None:
             self._sweeper.add(state_id, expiry)
-        return _Declared(descriptor, handle, state, expiry)
+        return _Declared(descriptor, handle, state, expiry, written)
 
     @property
     def descriptors(self) -> tuple[StateDescriptor, ...]:
@@ -337,6 +340,8 @@ class RowBackend(KeyedStateBackend):
         layer = self._queue.open_layer()
         self._flush(layer)
         self._timers.flush(layer)
+        for name, known in self._declared.items():
+            self._registry.note_namespaces(name, known.written.up_to)
         marker = self._markers[checkpoint_id] = self._queue.seal(layer, checkpoint_id, take)
         return marker
 

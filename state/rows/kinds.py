@@ -15,6 +15,7 @@ from ..descriptors import (
 )
 from ..key_signatures import KeySignatures
 from ..serialization.serializers import Serializer
+from .cell_cache import Written
 from .expiring import ExpiringListState, ExpiringMapState, ExpiringValueState
 from .folding import FoldedAggregatingState, FoldedReducingState
 from .handles import CachedListState, CachedValueState, Handle
@@ -36,6 +37,7 @@ class Rows:
     expiry: Expiry | None
     were_stamped: bool
     """Some may still have a stamp."""
+    written: Written
 
 
 def handles_of(descriptor: StateDescriptor, rows: Rows) -> tuple[Handle[Any], Any]:
@@ -59,10 +61,14 @@ def _value(descriptor: StateDescriptor, rows: Rows) -> tuple[Handle[Any], Any]:
     if rows.expiry is not None:
         stamped = StampedSerializer(rows.serializer, rows.expiry.since_ms)
         is_default = None if default is None or stamped.immutable else (lambda cell: cell[1] == default)
-        cells: CachedValueState[Any] = CachedValueState(*rows.place, serializer=stamped, is_default=is_default)
+        cells: CachedValueState[Any] = CachedValueState(
+            *rows.place, serializer=stamped, written=rows.written, is_default=is_default
+        )
         return cells, ExpiringValueState(cells, rows.expiry, rows.serializer, default)
     serializer = UnstampedSerializer(rows.serializer) if rows.were_stamped else rows.serializer
-    values: CachedValueState[Any] = CachedValueState(*rows.place, serializer=serializer, default=default)
+    values: CachedValueState[Any] = CachedValueState(
+        *rows.place, serializer=serializer, written=rows.written, default=default
+    )
     return values, values
 
 
