@@ -211,12 +211,16 @@ class Reduce(Folding):
 
 class Aggregate(Folding):
     """With an AggregateFunction. The state is typed if create_accumulator says what it returns, or the function has an
-    `accumulator_type`."""
+    `accumulator_type`: found out where the function was written, since the names of its annotation may mean nothing in
+    another process."""
+
+    def __init__(self, function: Any, window_function: Any = None) -> None:
+        super().__init__(function, window_function)
+        self._kind = accumulator_type(function)
 
     def create_state(self, backend: KeyedStateBackend, input_type: RecordType | None) -> None:
-        kind = accumulator_type(self.function)
-        self._state = backend.value_state(ValueStateDescriptor(self.state_name, kind))
-        self._serializer = serializer_for(kind)
+        self._state = backend.value_state(ValueStateDescriptor(self.state_name, self._kind))
+        self._serializer = serializer_for(self._kind)
         self._looked_at = self._serializer.generic or self._serializer.type_is_all
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from penstock.runtime.windows.evictors import CountEvictor
 from penstock.runtime.windows.slices import SlicedWindowOperator
 from penstock.runtime.windows.triggers import CountTrigger, EventTimeTrigger
 from penstock.state.errors import StateError, UserCodeError
+from penstock.state.serialization.pickling import loads
 from penstock.testing.harness import OperatorHarness
 
 
@@ -139,6 +142,29 @@ def test_a_merge_that_fails_is_an_error_of_its_key_and_window() -> None:
         harness.watermark(9)
         with pytest.raises(UserCodeError, match=r"ValueError: not these \(in .* of key 'b'\)"):
             harness.watermark(19)
+
+
+SCRIPT = """
+import sys
+from penstock.runtime.windows.evaluations import Aggregate
+from penstock.state.serialization.pickling import dumps
+
+Amounts = tuple[int, float]
+
+class Adding:
+    def create_accumulator(self) -> Amounts:
+        return 0, 0.0
+
+sys.stdout.buffer.write(dumps(Aggregate(Adding())))
+"""
+
+
+def test_an_accumulator_is_typed_where_the_names_of_its_annotation_are_unknown() -> None:
+    """As in a slot, where a script's function comes without the names that only its annotations use."""
+    script = f"from __future__ import annotations\n{SCRIPT}"
+    evaluation = loads(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout)
+    with OperatorHarness(operator_of(SlidingEventTimeWindows(600, 10), evaluation)) as harness:
+        assert [each.type for each in harness.operator.backend.descriptors] == [tuple[int, float]]
 
 
 def test_tuples_of_declared_parts_are_typed_state() -> None:
