@@ -230,10 +230,10 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
     ) -> list[int]:
         """For each (key, record) in order: value = add(record, value or create()). Positions of the records that were
         the first of a key without a value. Leaves no current key."""
-        table = self._table_for(keys)
-        self._cursor.admitted += table.change_all(keys)
+        distinct = list(dict.fromkeys(keys))
+        table = self._table_for(distinct)
+        self._cursor.admitted += table.change_all(distinct)
         changed = table.changed
-        distinct = dict.fromkeys(keys)
         empty = list(compress(distinct, map(operator.is_, map(changed.__getitem__, distinct), repeat(None))))
         for key in empty:
             changed[key] = create()
