@@ -15,7 +15,7 @@ big-endian, so the rows of a range of key groups are contiguous over all states.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -172,6 +172,10 @@ class Timers(ABC):
         """The same for a key given, so that a batch of windows need not switch the current key."""
 
     @abstractmethod
+    def register_all(self, keys: Collection[Any], timestamp: int, namespace: int) -> None:
+        """The same for many keys at once, which costs a fraction of as many single ones."""
+
+    @abstractmethod
     def delete_for(self, key: Any, timestamp: int, namespace: int) -> None: ...
 
     @abstractmethod
@@ -182,12 +186,13 @@ class Timers(ABC):
     def pop_due(self, timestamp: int) -> tuple[int, Any, int] | None:
         """Remove and return the earliest timer (timestamp, key, namespace) not after `timestamp`, or None.
 
-        Ties fire in the order they were registered while they are in memory, and in that of their rows if they were
-        read from the store, because there are many or after a restore."""
+        Those of one timestamp fire by namespace; those of one namespace in the order they were registered while they
+        are in memory, and in that of their rows if they were read from the store, because there are many or after a
+        restore."""
 
     @abstractmethod
     def pop_due_alike(self, timestamp: int, most: int) -> tuple[int, int, list[Any]] | None:
-        """The same, with those that follow and differ only in the key: (timestamp, namespace, keys), `most` at once."""
+        """The same, with others that differ only in the key: (timestamp, namespace, keys), at most so many at once."""
 
 
 class KeyedStateBackend(ABC):

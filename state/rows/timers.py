@@ -1,7 +1,8 @@
 """Timers as state: rows in the store, and the first of them in memory.
 
-    head      the timers that are due first, in a heap; as many as there is room for
+    head      the timers that are due first (timer_head.py); as many as there is room for
     horizon   a timestamp: all timers before it are in the head, none after it is, and of those at it some may be
+    changes   what the store is to be told, but for the timers of the head that are new
     rows      every timer that was written, in the order of time within each key group (timer_rows.py)
 
 Before the horizon the head knows what is registered. From the horizon on nobody looks: a timer is put into the store,
@@ -13,19 +14,21 @@ empty, the next timers are read from the store, corrected by what is on its way 
 is room for all of them, the horizon is after all time, and no row is ever read. On the heap backend it stays there.
 
 A timer that fires or is deleted before it was ever written never reaches the store, unless it was registered at the
-horizon or after it.
+horizon or after it, or has left the head.
 
-Timers fire by timestamp; those of one timestamp in the order of their registration while they are in the head, and
-those that were read from the store, after a restore too, in the order of their rows: by key group, namespace and key.
+Timers fire by timestamp; what the head has of one timestamp, by namespace; and of one namespace in the order of their
+registration. Those that were read from the store, after a restore too, come in the order of their rows, by key
+group and key, before others that were registered later. At the horizon the head has a part of them at a time.
+
+What windows cost is by the batch: timers that differ only in the key come and go many at once. A registration looks for
+what has changed since the last flush only up to the time of the latest such change; usually that has fired.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from heapq import heapify, heappop, heappush
-from itertools import islice
-from operator import index, itemgetter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from operator import index
 from typing import Any
 
 from ..backend import VOID_NAMESPACE, Timers
@@ -34,20 +37,21 @@ from .cell_weight import size_of
 from .handles import Cursor
 from .layers import Layer
 from .row_store import Row
+from .timer_head import KEPT, NEW, NOT_THERE, Place, TimerHead
 from .timer_rows import Timer, TimerReader, timer_of, timer_rows
 from .write_queue import WriteQueue
 
-_NEW, _KEPT, _GONE = 2, 1, None
-"""Changes since the last write: registered and nowhere below; registered (there may be a row); deleted."""
+_PUT, _GONE = b"", None
+"""Changes since the last flush, as they are written: there may be a row already, or none."""
 
 _EARLIEST, LATEST = -(1 << 63), (1 << 63) - 1
-_AFTER_ALL = LATEST + 1
-_SPARE_ENTRIES = 1_000
+_BEFORE_ALL, _AFTER_ALL = _EARLIEST - 1, LATEST + 1
 _FIRST_LOOK = 64
+_GROWTH = 4
+"""Look again when there are a quarter more: buckets of one key, of which each timer takes most, may be what comes."""
 _SAMPLE = 32
-_HEAD_BYTES = 400
-"""Of a timer in the head and among the changes, without its key."""
-_BY_TIME = itemgetter(0)
+_BUCKET_BYTES, _KEY_BYTES = 200, 100
+"""Of a bucket in the head, and of a timer in it or on its way to the store, without its key."""
 
 
 class StoredTimers(Timers):
@@ -73,17 +77,14 @@ class StoredTimers(Timers):
         self._max_parallelism = max_parallelism
         self._reader = reader
         self._room = room
-        self._live: dict[Timer, int] = {}
-        """The head: number of every timer's registration."""
-        self._heap: list[tuple[int, int, Timer]] = []
-        """(timestamp, number, timer) of the head and of timers that left it; numbers are unique, so keys are never
-        compared."""
-        self._changes: dict[Timer, int | None] = {}
-        self._registrations = 0
+        self._head = TimerHead()
+        self._changes: dict[Timer, bytes | None] = {}
+        self._changed_to = _BEFORE_ALL
+        """No change is of a later timestamp."""
         self._horizon = _AFTER_ALL
         self._elsewhere = about
         """Timers that are not in the head, about."""
-        self._each, self._most = _HEAD_BYTES, sys.maxsize
+        self._each, self._most = _BUCKET_BYTES + _KEY_BYTES, sys.maxsize
         """Bytes of a timer in the head, and how many it may have, as far as is known."""
         self._look_at = sys.maxsize
         """With so many timers in the head, ask whether there is room."""
@@ -100,132 +101,129 @@ class StoredTimers(Timers):
     def register_for(self, key: Any, timestamp: int, namespace: int) -> None:
         if type(timestamp) is not int:
             timestamp = _whole(timestamp)
-        timer = (timestamp, key, namespace)
-        live = self._live
-        if timer in live:
-            return
+        if self._changed_to < timestamp < self._horizon:
+            self._head.add(key, (timestamp, namespace))
+        else:
+            self._register_changed(key, timestamp, namespace)
+        if self._head.size > self._look_at:
+            self._make_room()
+
+    def register_all(self, keys: Collection[Any], timestamp: int, namespace: int) -> None:
+        if type(timestamp) is not int:
+            timestamp = _whole(timestamp)
+        if self._changed_to < timestamp < self._horizon:
+            self._head.add_all(keys, (timestamp, namespace))
+        else:
+            for key in keys:
+                self._register_changed(key, timestamp, namespace)
+        if self._head.size > self._look_at:
+            self._make_room()
+
+    def _register_changed(self, key: Any, timestamp: int, namespace: int) -> None:
+        """It may be among the changes, or is not before the horizon: then it is put into the store, where it may be
+        already."""
+        place, timer = (timestamp, namespace), (timestamp, key, namespace)
         if not _EARLIEST <= timestamp <= LATEST:
             raise StateError(f"a timer's timestamp is in ms and fits 64 bits; {timestamp} does not")
-        if timestamp < self._horizon:
-            changes = self._changes
-            changes[timer] = _KEPT if timer in changes else _NEW
-        elif self._is_put_away(timer):
+        if self._head.holds(key, place):
             return
-        self._registrations = number = self._registrations + 1
-        live[timer] = number
-        heappush(self._heap, (timestamp, number, timer))
-        if len(live) > self._look_at:
-            self._make_room()
+        if timestamp < self._horizon and timer not in self._changes:
+            self._head.add(key, place)
+            return
+        if self._changes.get(timer) is _GONE:
+            self._change(timer, _PUT)
+            self._elsewhere += timestamp > self._horizon
+        if timestamp <= self._horizon:
+            self._head.add_kept(key, place)
 
     def delete_for(self, key: Any, timestamp: int, namespace: int) -> None:
         if type(timestamp) is not int:
             timestamp = _whole(timestamp)
-        timer = (timestamp, key, namespace)
-        if self._live.pop(timer, None) is not None:
-            self._gone(timer)
-            if len(self._heap) > 2 * len(self._live) + _SPARE_ENTRIES:
-                self._heap = self._entries()
-                heapify(self._heap)
-        elif self._horizon <= timestamp <= LATEST:  # what does not fit cannot be there, nor be written as gone
+        found = self._head.remove(key, (timestamp, namespace))
+        if found == NOT_THERE:
+            if not self._horizon <= timestamp <= LATEST:  # what does not fit cannot be there, nor be written as gone
+                return
             self._elsewhere -= 1
-            self._gone(timer)
+        if found != NEW:
+            self._change((timestamp, key, namespace), _GONE)
 
     def next_timestamp(self) -> int | None:
-        while True:
-            heap, live = self._heap, self._live
-            while heap:
-                timestamp, number, timer = heap[0]
-                if live.get(timer) == number:
-                    return timestamp
-                heappop(heap)
-            if self._horizon == _AFTER_ALL:
-                return None
-            self._read_on()
+        place = self._head.first() or self._read_first(LATEST)
+        return None if place is None else place[0]
 
     def pop_due(self, timestamp: int) -> Timer | None:
-        while True:
-            heap, live = self._heap, self._live
-            while heap and heap[0][0] <= timestamp:
-                _timestamp, number, timer = heappop(heap)
-                if live.get(timer) == number:
-                    del live[timer]
-                    self._gone(timer)
-                    return timer
-            if heap or timestamp < self._horizon or self._horizon == _AFTER_ALL:
-                return None
-            self._read_on()
+        place = self._head.first() or self._read_first(timestamp)
+        if place is None or place[0] > timestamp:
+            return None
+        key, found = self._head.pop(place)
+        timer = (place[0], key, place[1])
+        if found == KEPT:
+            self._change(timer, _GONE)
+        return timer
 
     def pop_due_alike(self, timestamp: int, most: int) -> tuple[int, int, list[Any]] | None:
-        first = self.pop_due(timestamp)
-        if first is None:
+        place = self._head.first() or self._read_first(timestamp)
+        if place is None or place[0] > timestamp:
             return None
-        at, key, namespace = first
-        keys, heap, live = [key], self._heap, self._live
-        while heap and heap[0][0] == at and len(keys) < most:
-            _at, number, timer = heap[0]
-            if live.get(timer) == number:
-                if timer[2] != namespace:
-                    break
-                keys.append(timer[1])
-                del live[timer]
-                self._gone(timer)
-            heappop(heap)
+        at, namespace = place
+        keys, kept = self._head.pop_some(place, most)
+        for key in kept:
+            self._change((at, key, namespace), _GONE)
         return at, namespace, keys
 
-    def _is_put_away(self, timer: Timer) -> bool:
-        """A timer that is not before the horizon is put into the store, where it may be already. False: it comes into
-        the head as well."""
-        timestamp = timer[0]
-        is_after = timestamp > self._horizon
-        if self._changes.get(timer) is _GONE:
-            self._changes[timer] = _KEPT
-            self._elsewhere += is_after
-        return is_after
+    def _read_first(self, up_to: int) -> Place | None:
+        """Where the head is empty, the timers that are due first, as long as they may be up to then."""
+        while self._horizon <= up_to and self._horizon != _AFTER_ALL:
+            self._read_on()
+            place = self._head.first()
+            if place is not None:
+                return place
+        return None
 
-    def _gone(self, timer: Timer) -> None:
-        if self._changes.get(timer) == _NEW:
-            del self._changes[timer]
-        else:
-            self._changes[timer] = _GONE
-
-    def _entries(self) -> list[tuple[int, int, Timer]]:
-        return [(timer[0], number, timer) for timer, number in self._live.items()]
+    def _change(self, timer: Timer, change: bytes | None) -> None:
+        self._changes[timer] = change
+        if timer[0] > self._changed_to:
+            self._changed_to = timer[0]
 
     @property
     def count(self) -> int:
         """Exact while all are in memory; else about."""
-        return len(self._live) + max(0, self._elsewhere)
+        return self._head.size + max(0, self._elsewhere)
 
     @property
     def earliest(self) -> int:
         """No timer has an earlier timestamp."""
-        return self._heap[0][0] if self._heap else min(self._horizon, LATEST)
+        earliest = self._head.earliest
+        return min(self._horizon, LATEST) if earliest is None else earliest
 
     # ---- the head
 
     @property
     def weight(self) -> int:
         """About how many bytes the head takes, of those it is given; nothing where all timers stay in memory."""
-        return 0 if self._reader is None else len(self._live) * self._each
+        return 0 if self._reader is None else self._head.size * self._each
 
     def _look(self) -> None:
-        """How many timers there is room for, by what their keys weigh; and when to look again."""
-        present = len(self._live)
-        keys = [size_of(timer[1]) for timer in islice(self._live, None, None, max(1, present // _SAMPLE))]
-        self._each = _HEAD_BYTES + (sum(keys) // len(keys) if keys else 0)
+        """How many timers there is room for, by what their keys weigh and how many are in a bucket; and when to look
+        again."""
+        head, present = self._head, self._head.size
+        keys = list(map(size_of, head.some_keys(_SAMPLE)))
+        self._each = _KEY_BYTES + (sum(keys) // len(keys) if keys else 0)
+        self._each += _BUCKET_BYTES * head.buckets // present if present else _BUCKET_BYTES
         self._most = max(2, self._room() // self._each)
-        self._look_at = max(present, min(self._most, max(_FIRST_LOOK, 2 * present)))
+        self._look_at = max(present, min(self._most, max(_FIRST_LOOK, present + present // _GROWTH)))
 
     def _make_room(self) -> None:
         self._look()
         assert self._reader is not None
-        if len(self._live) <= self._most:
+        before = self._head.size
+        if before <= self._most:
             return
-        entries = sorted(self._entries())
-        self._heap = entries[: self._most // 2]
-        self._horizon = entries[len(self._heap)][0]
-        self._elsewhere += len(entries) - len(self._heap)
-        self._live = {timer: number for _timestamp, number, timer in self._heap}
+        self._horizon, leaving = self._head.cut(self._most // 2)
+        self._changes.update(dict.fromkeys(leaving, _PUT))
+        if leaving:
+            self._changed_to = max(self._changed_to, leaving[-1][0])
+        self._elsewhere += before - self._head.size
         self._look_at = self._most
         self._reader.go_to(self._horizon)
 
@@ -234,45 +232,43 @@ class StoredTimers(Timers):
         assert self._reader is not None
         waiting = [*reversed(self._queue.leaving(self)), self._changes]  # first, so that nothing is missed
         stored, last = self._reader.read(self._most // 2)
-        changes: dict[Timer, int | None] = {}
+        changes: dict[Timer, bytes | None] = {}
         for newer in waiting:
             changes.update(newer if last is None else {t: change for t, change in newer.items() if t[0] <= last})
-        found = dict.fromkeys(timer for timer in stored if changes.get(timer, _KEPT) is not _GONE)
+        found = dict.fromkeys(timer for timer in stored if changes.get(timer, _PUT) is not _GONE)
         found.update(dict.fromkeys(timer for timer, change in changes.items() if change is not _GONE))
         self._horizon = _AFTER_ALL if last is None else last
         self._elsewhere = 0 if last is None else self._elsewhere - len(found)
-        self._enter(sorted(found, key=_BY_TIME))
+        self._enter(found)
         self._look()
 
     def _enter(self, timers: Iterable[Timer]) -> None:
-        """Into the head, which is empty, in the order of time."""
-        for timer in timers:
-            self._registrations += 1
-            self._live[timer] = self._registrations
-        self._heap = self._entries()
+        """Into the head, where none of them is."""
+        for timestamp, key, namespace in timers:
+            self._head.add_kept(key, (timestamp, namespace))
 
     # ---- rows
 
     def restore(self, row_keys: Iterable[bytes]) -> None:
         """All of them, to stay in memory."""
-        self._enter(sorted(map(timer_of, row_keys), key=_BY_TIME))
+        self._enter(map(timer_of, row_keys))
 
     @property
     def changed(self) -> int:
-        return len(self._changes)
+        return len(self._changes) + self._head.size - self._head.kept
 
     def flush(self, layer: Layer) -> None:
+        self._head.settle(self._changes, _PUT)
         if self._changes:
             layer.put_values(self, self._changes)
-            self._changes = {}
+            self._changes, self._changed_to = {}, _BEFORE_ALL
 
-    def in_order(self, entries: dict[Timer, int | None]) -> list[Timer]:
+    def in_order(self, entries: dict[Timer, bytes | None]) -> list[Timer]:
         return list(entries)
 
-    def encode_rows(self, keys: Sequence[Timer], values: Sequence[int | None]) -> list[Row]:
+    def encode_rows(self, keys: Sequence[Timer], values: Sequence[bytes | None]) -> list[Row]:
         """A timer's namespace is its own, not that of a table."""
-        rows = timer_rows(keys, self._state_id, self._max_parallelism)
-        return [(row, None if change is _GONE else b"") for row, change in zip(rows, values, strict=True)]
+        return list(zip(timer_rows(keys, self._state_id, self._max_parallelism), values, strict=True))
 
 
 def _whole(timestamp: Any) -> int:
