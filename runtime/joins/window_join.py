@@ -32,7 +32,6 @@ from ..windows.custom_windows import CustomWindowOperator, MergingWindowOperator
 from ..windows.evaluations import Evaluation, add_to_lists
 from ..windows.evicting import Evicting
 from ..windows.evictors import Evictor, TimestampedValue
-from ..windows.incoming import Incoming
 from ..windows.session_operator import SessionOperator
 from ..windows.trigger import Trigger
 from ..windows.window_operator import WindowOperator
@@ -192,12 +191,6 @@ class WindowJoinAtEndOperator(WindowJoinOperator):
     """Those with the trigger they come with, and without an evictor."""
 
     evaluation: Sides
-
-    def _add_alike(self, elements: Incoming, window: Any, number: int) -> None:
-        times = {window.max_timestamp(), self._cleanup_time(window)}
-        for position in self._add(elements, number):
-            for time in times:
-                self._own_timers.register_for(elements.keys[position], time, number)
 
     def _on_timers(self, timestamp: int, keys: list[Any], number: int, event_time: bool) -> None:
         window = cast(AlignedWindows, self.assigner).window_at(number)

@@ -47,8 +47,8 @@ class SlicedWindowOperator(WindowOperator):
                 alone += [(position, slice_start) for position in positions.tolist()]
                 continue
             elements = incoming.at(positions)
-            for position in self._add(elements, slice_start):
-                self._own_timers.register_for(elements.keys[position], window.max_timestamp(), first)
+            opened = [elements.keys[position] for position in self._add(elements, slice_start)]
+            self._own_timers.register_all(opened, window.max_timestamp(), first)
         for position, slice_start in sorted(alone):
             accepted[position] = self._add_alone(incoming, position, slice_start)
         return accepted
@@ -75,19 +75,16 @@ class SlicedWindowOperator(WindowOperator):
     # time
 
     def _on_timers(self, timestamp: int, keys: list[Any], number: int, event_time: bool) -> None:
-        sliding, register = self.assigner, self._own_timers.register_for
+        sliding = self.assigner
         window = sliding.window_at(number)
         fires, over = timestamp == window.max_timestamp(), timestamp == self._cleanup_time(window)
         going_on = self._fire_for(keys, window, number) if fires else []
         if over:
             self._over_for(keys, window, number)
         elif fires:
-            for key in keys:
-                self._register_cleanup(key, window, number)
+            self._register_cleanups(keys, window, number)
         following = number + sliding.slide_ms
-        due = sliding.window_at(following).max_timestamp()
-        for key in going_on:
-            register(key, due, following)
+        self._own_timers.register_all(going_on, sliding.window_at(following).max_timestamp(), following)
 
     def _fire_for(self, keys: list[Any], window: Any, number: int) -> list[Any]:
         """Gives out the window of each key. The keys that have something in the next one."""

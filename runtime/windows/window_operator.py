@@ -11,11 +11,13 @@ batch (PROTOCOLS 20). An element that comes after its window has fired, but befo
 
 The elements of a batch are folded into state window by window, all keys at once, where the trigger treats them all
 alike; otherwise, and for windows that are due already (each element fires again), one by one. What comes out is the
-same for every way the stream is cut into batches.
+same for every way the stream is cut into batches. Windows with the trigger they come with need not ask it: timers are
+registered for all keys at once, and what was folded is given out and forgotten so, where no window function is called
+and nothing that is late may come.
 
-Timers, and so results, come in the order of time; of one time, in the order of registration. Results carry the last
-ms of their window; those of global windows, which have none, the last timestamp there is (event-time windows refuse
-such records).
+Timers, and so results, come in the order of time; of one time, window by window in the order of their start, and in a
+window usually in that of registration (state/rows/timers.py). Results carry the last ms of their window; those of
+global windows, which have none, the last timestamp there is (event-time windows refuse such records).
 
 At the end of the input the last watermark fires what event time can fire. Timers of the clock fire no more: windows of
 processing time give out nothing then, and what global windows hold is given out only by a trigger of event time. In
@@ -41,9 +43,11 @@ from ..operators.user_code import Collector, raise_user_error, shown
 from ..records.record_types import RecordType
 from .assigner import NO_WINDOW, AlignedWindows, WindowAssigner
 from .contexts import AtHand, ForTrigger, GlobalState
-from .evaluations import Aggregate, Apply, Evaluation, Process, Reduce
+from .evaluations import Aggregate, Apply, Evaluation, Folding, Process, Reduce
+from .event_time_triggers import EventTimeTrigger
 from .final_triggers import final_trigger
 from .incoming import Incoming, by_start, event_times
+from .processing_time_triggers import ProcessingTimeTrigger
 from .session_windows import SessionWindows
 from .trigger import Trigger, TriggerResult
 from .window_set import slot_of
@@ -94,6 +98,10 @@ class WindowOperator(KeyedOperator):
         self._timers = {True: self.backend.timers("event"), False: self.backend.timers("processing")}
         self._own_timers = self._timers[self.assigner.is_event_time]
         self._at_hand = AtHand(self, self.backend, self.windows_merge)
+        own = EventTimeTrigger if self.assigner.is_event_time else ProcessingTimeTrigger
+        self._given_out_at_end = isinstance(self.assigner, AlignedWindows) and type(self.trigger) is own
+        folds = isinstance(self.evaluation, Folding) and self.evaluation.window_function is None
+        self._gives_out_folded = self._given_out_at_end and folds and not self.allowed_lateness_ms
         self._for_trigger = ForTrigger(self._at_hand, self.backend, self._timers[True], self._timers[False])
         global_state = cast(KeyedStateBackend, GlobalState(self.backend, self._at_hand))
         try:
@@ -150,8 +158,12 @@ class WindowOperator(KeyedOperator):
 
     def _add_alike(self, elements: Incoming, window: Any, number: int) -> None:
         """Elements of a window that is not due yet, when the trigger does the same for each of them: it is asked at
-        the first of each key, and its timers are there for the others."""
-        for position in self._add(elements, number):
+        the first of each key, and its timers are there for the others. What the windows' own one does is known."""
+        first = self._add(elements, number)
+        if self._given_out_at_end:
+            self._register_end([elements.keys[position] for position in first], window, number)
+            return
+        for position in first:
             self._at_hand.move_to(elements.keys[position], window, number, number)
             self._ask_trigger(elements.rows[position], int(elements.own_timestamps[position]))
 
@@ -194,6 +206,18 @@ class WindowOperator(KeyedOperator):
         time = self._cleanup_time(window)
         if time < MAX_TIMESTAMP:
             self._own_timers.register_for(key, time, number)
+
+    def _register_end(self, keys: list[Any], window: Any, number: int) -> None:
+        """What firing at a window's end needs."""
+        last: int = window.max_timestamp()
+        self._own_timers.register_all(keys, last, number)
+        if self._cleanup_time(window) > last:
+            self._register_cleanups(keys, window, number)
+
+    def _register_cleanups(self, keys: list[Any], window: Any, number: int) -> None:
+        time = self._cleanup_time(window)
+        if time < MAX_TIMESTAMP:
+            self._own_timers.register_all(keys, time, number)
 
     def _cleanup_time(self, window: Any) -> int:
         last: int = window.max_timestamp()
@@ -255,8 +279,26 @@ class WindowOperator(KeyedOperator):
 
     def _on_timers(self, timestamp: int, keys: list[Any], number: int, event_time: bool) -> None:
         """Timers of one time and number."""
+        if self._gives_out_folded and event_time == self.assigner.is_event_time:
+            window = cast(AlignedWindows, self.assigner).window_at(number)
+            if timestamp == window.max_timestamp():
+                self._give_out_all(keys, window, number)
+                return
         for key in keys:
             self._on_timer(timestamp, key, number, event_time)
+
+    def _give_out_all(self, keys: list[Any], window: Any, number: int) -> None:
+        """The window of each key, which is over."""
+        evaluation, results = cast(Folding, self.evaluation), list[Any]()
+        self.backend.set_namespace(number)
+        for key, contents in zip(keys, evaluation.contents_of(keys), strict=True):
+            try:
+                if contents is not None:
+                    results.append(evaluation.finished(contents))
+            except Exception as error:
+                raise_user_error(self.context, error, f"in {window} of key {shown(key)}")
+        self._at_hand.collector.take(results, window.max_timestamp())
+        evaluation.clear_all(keys)
 
     def _on_timer(self, timestamp: int, key: Any, number: int, event_time: bool) -> None:
         window = cast(AlignedWindows, self.assigner).window_at(number)

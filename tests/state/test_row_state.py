@@ -153,6 +153,22 @@ def test_timers_fire_by_time_then_by_registration(rig: Any) -> None:
     assert timers.next_timestamp() == 9
 
 
+def test_ties_fire_by_namespace_then_by_registration_in_memory_and_by_rows_after_that(rig: Any) -> None:
+    def fired(timers: Any) -> list[tuple[int, Any, int]]:
+        return list(iter(lambda: timers.pop_due(5), None))
+
+    backend = rig.open()
+    timers = backend.timers("event")
+    keys = [key for key in "hgfedcba" for _ in range(2)]
+    for number, key in enumerate(keys):
+        timers.register_for(key, 5, number % 2)
+    handles = rig.snapshot(backend)
+    assert fired(timers) == [(5, key, namespace) for namespace in (0, 1) for key in "hgfedcba"]
+    again = fired(rig.open(handles).timers("event"))
+    assert again == sorted(again, key=lambda timer: (timer[2], key_group(timer[1], 32), timer[1]))
+    assert len(again) == len(keys)
+
+
 def test_many_deleted_timers_take_no_room(rig: Any) -> None:
     timers: Any = rig.open().timers("event")
     for number in range(10_000):

@@ -22,6 +22,8 @@ def test_a_timestamp_has_64_bits(rig: Any, timestamp: int) -> None:
     timers.register_for("a", 5, 0)
     with pytest.raises(StateError, match=f"{timestamp} does not"):
         timers.register_for("a", timestamp, 0)
+    with pytest.raises(StateError, match=f"{timestamp} does not"):
+        timers.register_all(["a", "b"], timestamp, 0)
     timers.delete_for("a", timestamp, 0)
     restored = rig.open(rig.snapshot(backend))
     assert fired(restored.timers("event")) == fired(timers) == [(5, "a", 0)]
@@ -34,7 +36,10 @@ def test_a_timestamp_is_an_integer(rig: Any) -> None:
     for change in (timers.register_for, timers.delete_for):
         with pytest.raises(TypeError, match=r"int ms, not 1\.5"):
             change("a", 1.5, 0)
+    with pytest.raises(TypeError, match=r"int ms, not 1\.5"):
+        timers.register_all(["a"], 1.5, 0)
     timers.register_for("a", np.int64(7), 0)
+    timers.register_all(["a", "b"], np.int64(7), 0)
     timers.register_for("a", np.int64(8), 0)
     timers.delete_for("a", np.int32(8), 0)
-    assert fired(rig.open(rig.snapshot(backend)).timers("event")) == [(7, "a", 0)]
+    assert fired(rig.open(rig.snapshot(backend)).timers("event")) == [(7, "a", 0), (7, "b", 0)]

@@ -255,19 +255,6 @@ def test_one_time_for_all_of_them_needs_no_more_room(rocks: Any) -> None:
         assert set(fired) == {(7, number, number % 3) for number in range(1_000)}
 
 
-def test_ties_fire_by_namespace_then_by_registration_in_memory_and_by_rows_after_that(rig: Any) -> None:
-    backend = rig.open()
-    timers = backend.timers("event")
-    keys = [key for key in "hgfedcba" for _ in range(2)]
-    for number, key in enumerate(keys):
-        timers.register_for(key, 5, number % 2)
-    handles = rig.snapshot(backend)
-    assert popped(timers) == [(5, key, namespace) for namespace in (0, 1) for key in "hgfedcba"]
-    fired = popped(rig.open(handles).timers("event"))
-    assert fired == sorted(fired, key=lambda timer: (timer[2], key_group(timer[1], 32), timer[1]))
-    assert len(fired) == len(keys)
-
-
 def test_a_restore_reads_only_the_first_timers(rocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = rocks.open()
     for number in range(20_000):

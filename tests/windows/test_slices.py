@@ -113,8 +113,8 @@ class Spent:
         return accumulator
 
 
-def spending(aggregate: Spent) -> Any:
-    windows = SlidingEventTimeWindows(30, 10)
+def spending(aggregate: Spent, windows: Any = None) -> Any:
+    windows = windows or SlidingEventTimeWindows(30, 10)
     return window_operator(KeyByFunction(lambda value: value[0]), windows, Aggregate(aggregate), OPAQUE)
 
 
@@ -142,6 +142,23 @@ def test_a_merge_that_fails_is_an_error_of_its_key_and_window() -> None:
         harness.watermark(9)
         with pytest.raises(UserCodeError, match=r"ValueError: not these \(in .* of key 'b'\)"):
             harness.watermark(19)
+
+
+def test_windows_that_do_not_overlap_are_given_out_key_by_key_and_forgotten() -> None:
+    class Strict(Spent):
+        def get_result(self, accumulator: tuple[int, float]) -> tuple[int, float]:
+            if accumulator[1] > 10:
+                raise ValueError("too much")
+            return accumulator
+
+    with OperatorHarness(spending(Strict(), TumblingEventTimeWindows(10))) as harness:
+        harness.push([("b", 1.0), ("a", 2.0), ("b", 4.0), ("a", 8.0), ("c", 11.0)], [0, 5, 9, 10, 25])
+        harness.watermark(19)
+        assert harness.output == [(2, 5.0), (1, 2.0), (1, 8.0)]
+        harness.snapshot()
+        assert (statistics(harness).timers, statistics(harness).entries) == (1, 2)
+        with pytest.raises(UserCodeError, match=r"ValueError: too much \(in .*20.* of key 'c'\)"):
+            harness.watermark(29)
 
 
 SCRIPT = """
