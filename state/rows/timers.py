@@ -125,7 +125,7 @@ class StoredTimers(Timers):
         place, timer = (timestamp, namespace), (timestamp, key, namespace)
         if not _EARLIEST <= timestamp <= LATEST:
             raise StateError(f"a timer's timestamp is in ms and fits 64 bits; {timestamp} does not")
-        if self._head.holds(key, place):
+        if timestamp <= self._horizon and self._head.holds(key, place):
             return
         if timestamp < self._horizon and timer not in self._changes:
             self._head.add(key, place)
@@ -167,8 +167,11 @@ class StoredTimers(Timers):
             return None
         at, namespace = place
         keys, kept = self._head.pop_some(place, most)
-        for key in kept:
-            self._change((at, key, namespace), _GONE)
+        if kept:
+            changes = self._changes
+            for key in kept:
+                changes[at, key, namespace] = _GONE
+            self._changed_to = max(self._changed_to, at)
         return at, namespace, keys
 
     def _read_first(self, up_to: int) -> Place | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from typing import Any
 
 import hypothesis.strategies as st
@@ -171,3 +172,17 @@ def test_many_timers_of_one_time_do_not_fire_ever_more_slowly() -> None:
 
     for most in (0, 2):
         assert min(seconds(200_000, most) for _ in range(2)) < 50 * max(seconds(20_000, most) for _ in range(3))
+
+
+@pytest.mark.parametrize("of_one_time", [1, 2, 500])
+def test_the_weight_is_about_what_timers_take(rocks: Any, of_one_time: int) -> None:
+    """A few times that, for what is on its way to the store is not in it."""
+    timers: Any = rocks.open().timers("event")
+    tracemalloc.start()
+    try:
+        for number in range(10_000):
+            timers.register_for(10**6 + number, 10**6 + number // of_one_time, 0)
+        taken, _peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < timers.weight < 4 * taken
