@@ -50,7 +50,7 @@ _FIRST_LOOK = 64
 _GROWTH = 4
 """Look again when there are a quarter more: buckets of one key, of which each timer takes most, may be what comes."""
 _SAMPLE = 32
-_BUCKET_BYTES, _KEY_BYTES = 200, 100
+_BUCKET_BYTES, _KEY_BYTES = 300, 100
 """Of a bucket in the head, and of a timer in it or on its way to the store, without its key."""
 
 
@@ -86,6 +86,8 @@ class StoredTimers(Timers):
         """Timers that are not in the head, about."""
         self._each, self._most = _BUCKET_BYTES + _KEY_BYTES, sys.maxsize
         """Bytes of a timer in the head, and how many it may have, as far as is known."""
+        self._part = 1
+        """How many to read at once: half of what there is room for, if each has a bucket of its own."""
         self._look_at = sys.maxsize
         """With so many timers in the head, ask whether there is room."""
         if reader is not None:
@@ -211,9 +213,11 @@ class StoredTimers(Timers):
         again."""
         head, present = self._head, self._head.size
         keys = list(map(size_of, head.some_keys(_SAMPLE)))
-        self._each = _KEY_BYTES + (sum(keys) // len(keys) if keys else 0)
-        self._each += _BUCKET_BYTES * head.buckets // present if present else _BUCKET_BYTES
-        self._most = max(2, self._room() // self._each)
+        of_key = _KEY_BYTES + (sum(keys) // len(keys) if keys else 0)
+        self._each = of_key + (_BUCKET_BYTES * head.buckets // present if present else _BUCKET_BYTES)
+        room = self._room()
+        self._most = max(2, room // self._each)
+        self._part = max(1, room // (_BUCKET_BYTES + of_key) // 2)
         self._look_at = max(present, min(self._most, max(_FIRST_LOOK, present + present // _GROWTH)))
 
     def _make_room(self) -> None:
@@ -234,7 +238,7 @@ class StoredTimers(Timers):
         """Into the head, which is empty: what the store has next, and what is on its way there."""
         assert self._reader is not None
         waiting = [*reversed(self._queue.leaving(self)), self._changes]  # first, so that nothing is missed
-        stored, last = self._reader.read(self._most // 2)
+        stored, last = self._reader.read(self._part)
         changes: dict[Timer, bytes | None] = {}
         for newer in waiting:
             changes.update(newer if last is None else {t: change for t, change in newer.items() if t[0] <= last})
