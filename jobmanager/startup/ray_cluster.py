@@ -67,6 +67,8 @@ START_ATTEMPTS = 2
 LOCK_TIMEOUT_S = 120.0
 STOP_GRACE_S = 5.0
 """Ray needs 0.3 s to end; what needs longer is killed."""
+KILL_TIMEOUT_S = 20.0
+"""For actors on somebody else's Ray."""
 
 _SOCKET_PATH_LIMIT = 107
 _SOCKET_SUFFIX = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1")
@@ -317,14 +319,18 @@ def disconnect() -> None:
 
 
 def kill_named_actors() -> None:
-    """Of the namespace of this driver: the end of a cluster on a Ray that goes on."""
+    """Of the namespace of this driver: the end of a cluster on a Ray that goes on. Until none is left: a slot may have
+    been on its way while its task manager died, and what this driver asked for last is lost with its connection."""
     import ray
 
-    for name in ray.util.list_named_actors():
-        try:
-            ray.kill(ray.get_actor(name))
-        except ValueError:
-            continue  # it ended meanwhile
+    until_s = time.monotonic() + KILL_TIMEOUT_S
+    while (names := ray.util.list_named_actors()) and time.monotonic() < until_s:
+        for name in names:
+            try:
+                ray.kill(ray.get_actor(name))
+            except ValueError:
+                continue  # it ended meanwhile
+        time.sleep(0.1)
 
 
 # the keeper ----------------------------------------------------------------------------------------------------
