@@ -160,12 +160,12 @@ class TimerHead:
         new, kept = self._new.get(place, _NONE), self._kept.get(place, _NONE)
         if kept is _NONE and type(new) is not dict:
             del self._new[place]
-            heappop(self._heap)
+            self._first_has_ended(place)
             self.size -= 1
             return new, NEW
         if new is _NONE and type(kept) is not dict:
             del self._kept[place]
-            heappop(self._heap)
+            self._first_has_ended(place)
             self.size -= 1
             self.kept -= 1
             return kept, KEPT
@@ -183,14 +183,13 @@ class TimerHead:
         """Takes away some of the first bucket: their keys, and the keys of those that are kept."""
         if place not in self._kept and type(only := self._new[place]) is not dict:
             del self._new[place]
-            heappop(self._heap)
+            self._first_has_ended(place)
             self.size -= 1
             return [only], ()
         new, kept = _keys(self._new, place), _keys(self._kept, place)
         if len(new) + len(kept) > most:
             return self._pop_from_line(place, most, new, kept)
-        heappop(self._heap)
-        self._lines.pop(place, None)
+        self._first_has_ended(place)
         self.size -= len(new) + len(kept)
         if new:
             del self._new[place]
@@ -199,6 +198,11 @@ class TimerHead:
         del self._kept[place]
         self.kept -= len(kept)
         return [*kept, *new], kept
+
+    def _first_has_ended(self, place: Place) -> None:
+        heappop(self._heap)
+        if self._lines:
+            self._lines.pop(place, None)
 
     def _pop_from_line(
         self, place: Place, most: int, new: Collection[Any], kept: Collection[Any]

@@ -104,6 +104,7 @@ class HeadMachine(RuleBasedStateMachine):
         assert self.head.kept == sum(found == KEPT for keys in self.model.values() for found in keys.values())
         assert self.head.first() == min(self.model, default=None)
         assert (self.head.earliest is None) == (not self.model)
+        assert self.head._lines.keys() <= self.model.keys()
         for place, keys in self.model.items():
             assert all(self.head.holds(key, place) for key in keys)
 
@@ -158,6 +159,24 @@ def test_one_that_is_new_stands_behind_many_that_are_kept() -> None:
     head.add("e", place)
     assert head.pop_some(place, 3) == (["a", "b", "c"], ["a", "b", "c"])
     assert head.pop_some(place, 3) == (["d", "e"], {"d": None})
+
+
+def test_a_bucket_that_has_ended_leaves_no_line() -> None:
+    """Whichever way its last timer goes, when the one before it was in the other half of the bucket."""
+    head = TimerHead()
+    for at in range(4):
+        head.add("a", (at, 0))
+    head.settle({}, b"")
+    for at in range(4):
+        head.add("b", (at, 0))
+    assert [head.pop((0, 0)), head.pop((0, 0))] == [("a", KEPT), ("b", NEW)]
+    assert [head.pop((1, 0)), head.pop_some((1, 0), 1)] == [("a", KEPT), (["b"], ())]
+    assert [head.pop((2, 0)), head.remove("b", (2, 0))] == [("a", KEPT), NEW]
+    assert head.first() == (3, 0)
+    assert head.pop((3, 0)) == ("a", KEPT)
+    head.add_kept("a", (3, 0))
+    assert [head.remove("b", (3, 0)), head.pop((3, 0))] == [NEW, ("a", KEPT)]
+    assert (head.first(), head._lines) == (None, {})
 
 
 def test_many_timers_of_one_time_do_not_fire_ever_more_slowly() -> None:
