@@ -189,7 +189,7 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
             self.refuse_unlike(self._serializer, (value,))
         table = self._table()
         if value is None:
-            cursor.admitted += table.clear_all((key,))
+            self._clear(table, (key,))
             return
         if key not in table.changed and table.young.pop(key, MISSING) is MISSING:
             cursor.admitted += 1
@@ -201,9 +201,11 @@ class CachedValueState(Handle[ValueTable], ValueState[V]):
 
     def clear_all(self, keys: Sequence[Any]) -> None:
         """Of all these keys. Leaves no current key."""
-        table = self._table_for(keys)
+        self._clear(self._table_for(keys), keys)
+
+    def _clear(self, table: ValueTable, keys: Sequence[Any]) -> None:
         self._cursor.admitted += table.clear_all(keys)
-        if table.is_empty():
+        if table.is_empty():  # every batch looks at all tables
             del self._tables[self._cursor.namespace]
 
     def values_of(self, keys: Sequence[Any]) -> list[Any]:

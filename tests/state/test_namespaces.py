@@ -70,3 +70,18 @@ def test_only_what_is_above_all_that_was_written_is_known_not_to_be_there(rig: A
     again.value_state(VALUE).clear_all(["b"])
     last = rig.open(rig.snapshot(again, 3))
     assert (get(last, 10), get(last, 20), get(last, 30)) == ([2, None], [None, None], [None, None])
+
+
+@pytest.mark.parametrize("how", ["clear", "clear_all"])
+def test_windows_that_have_ended_cost_the_others_nothing(rig: Any, how: str) -> None:
+    """Every batch looks at all tables of the cache."""
+    backend: Any = rig.open()
+    state = backend.value_state(VALUE)
+    for namespace in range(50):
+        put(backend, namespace, VALUE, {"a": 1})
+        if how == "clear":
+            state.clear()
+        else:
+            state.clear_all(["a"])
+        assert state._tables == {}
+    assert get(backend, 7) == [None, None]
