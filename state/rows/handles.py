@@ -120,6 +120,10 @@ class Handle(Generic[AnyTable]):
         """Cells that are newer than everything below."""
         return sum(table.changes for table in self._tables.values())
 
+    @property
+    def tables(self) -> int:
+        return len(self._tables)
+
     def weight(self) -> int:
         """About how many bytes the young generation takes."""
         return sum(table.weight() for table in self._tables.values())

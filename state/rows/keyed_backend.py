@@ -55,6 +55,8 @@ V = TypeVar("V")
 
 _BATCHES_PER_WEIGHING = 128
 """For cells that grow where they are."""
+_MORE_TABLES = 1_000
+"""Of the cache, since a generation began: windows that have ended leave theirs, and every batch looks at them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class RowBackend(KeyedStateBackend):
         self._shares.join()
         self._generation = Generation(options.cache_cells, options.cache_bytes, options.shares)
         self._batches = 0
+        self._most_tables = _MORE_TABLES
         self._dirty_cells = options.dirty_cells
         self._generic_types = options.generic_types
         self._queue = WriteQueue(store)
@@ -278,7 +281,11 @@ class RowBackend(KeyedStateBackend):
 
     def _is_full(self) -> bool:
         self._generation.timers = self._timers.weight
-        return self._generation.is_full(self._cursor.admitted, self._weight)
+        return self._tables > self._most_tables or self._generation.is_full(self._cursor.admitted, self._weight)
+
+    @property
+    def _tables(self) -> int:
+        return sum(handle.tables for handle in self._handles())
 
     def _weight(self) -> int:
         return sum(handle.weight() for handle in self._handles())
@@ -292,6 +299,7 @@ class RowBackend(KeyedStateBackend):
         self._registry.generation += 1
         for handle in self._handles():
             handle.rotate(layer, self._registry.generation)
+        self._most_tables = self._tables + _MORE_TABLES
 
     def _flush(self, layer: Layer, *, mutable_only: bool = False) -> None:
         self._registry.generation += 1

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from penstock.state.backend import KeyedStateBackend
-from penstock.state.descriptors import ValueStateDescriptor
+from penstock.state.descriptors import ListStateDescriptor, ValueStateDescriptor
 
 VALUE = ValueStateDescriptor("value", int)
 PICKLED = ValueStateDescriptor[Any]("pickled")
@@ -85,3 +85,27 @@ def test_windows_that_have_ended_cost_the_others_nothing(rig: Any, how: str) -> 
             state.clear_all(["a"])
         assert state._tables == {}
     assert get(backend, 7) == [None, None]
+
+
+def test_windows_that_have_ended_leave_the_cache_though_it_is_not_full(rig: Any) -> None:
+    """Of lists, and of what a checkpoint has written, the cache remembers that there is nothing."""
+    backend: Any = rig.open()
+    values, lists = backend.value_state(VALUE), backend.list_state(ListStateDescriptor("list", int))
+    kept: list[int] = []
+    for namespace in range(3_000):
+        put(backend, namespace, VALUE, {"a": namespace})
+        lists.add(namespace)
+        if namespace % 500 == 0:
+            rig.snapshot(backend)
+            kept.append(namespace)
+        else:
+            values.clear()
+            lists.clear()
+        backend.between_batches()
+    assert len(values._tables) + len(lists._tables) < 2_300
+    for namespace in range(0, 3_000, 100):
+        backend.set_namespace(namespace)
+        backend.set_current_key("a")
+        expected = [namespace] if namespace in kept else []
+        assert lists.get() == expected
+        assert values.value() == (namespace if namespace in kept else None)
