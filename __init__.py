@@ -18,10 +18,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .api.async_stream import AsyncDataStream
+    from .api.connected import BroadcastConnectedStream, ConnectedStreams
     from .api.environment import StreamExecutionEnvironment, get_execution_environment
+    from .api.keyed import KeyedStream
     from .api.resources import SlotSharingGroup
     from .api.runtime_mode import RuntimeExecutionMode
     from .api.salting import salted
+    from .api.streams import DataStream
+    from .api.windowed import WindowedStream
     from .runtime.aggregation.aggregates import avg, count, max, min, sum
     from .runtime.aggregation.distributions import histogram, stddev, variance
     from .runtime.aggregation.kept_values import bottom_k, collect, count_distinct, first, last, top_k
@@ -157,6 +161,11 @@ __all__ = [
     "FlatJoinFunction",
     "CoGroupFunction",
     "ProcessJoinFunction",
+    "DataStream",
+    "KeyedStream",
+    "WindowedStream",
+    "ConnectedStreams",
+    "BroadcastConnectedStream",
     "AsyncDataStream",
     "AsyncFunction",
     "AsyncRetryStrategy",
@@ -198,8 +207,12 @@ __all__ = [
 
 _HOMES = {
     ".api.async_stream": ("AsyncDataStream",),
+    ".api.connected": ("BroadcastConnectedStream", "ConnectedStreams"),
     ".api.environment": ("StreamExecutionEnvironment", "get_execution_environment"),
+    ".api.keyed": ("KeyedStream",),
     ".api.salting": ("salted",),
+    ".api.streams": ("DataStream",),
+    ".api.windowed": ("WindowedStream",),
     ".api.resources": ("SlotSharingGroup",),
     ".api.runtime_mode": ("RuntimeExecutionMode",),
     ".runtime.aggregation.aggregates": ("avg", "count", "max", "min", "sum"),

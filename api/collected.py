@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..connectors.collect import COLLECT, Collector
+from .interruption import interrupted
 from .job_client import JobClient, JobResult
 
 if TYPE_CHECKING:
@@ -84,7 +85,10 @@ def collect(stream: DataStream, job_name: str | None, limit: int | None) -> Coll
     assert step is not None, "a sink is a step"
     step.kind = COLLECT
     bounded = env.is_bounded()
-    collected = Collected(env.submit(job_name), collector, limit)
-    if bounded and limit is None:
-        collected.run()
+    try:
+        collected = Collected(env.submit(job_name), collector, limit)
+        if bounded and limit is None:
+            collected.run()
+    except KeyboardInterrupt as error:
+        raise interrupted(error).with_traceback(None) from None
     return collected

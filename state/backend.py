@@ -86,7 +86,49 @@ class ListState(ABC, Generic[V]):
     def clear(self) -> None: ...
 
 
-class MapState(ABC, Generic[K, V]):
+class LikeADict(ABC, Generic[K, V]):
+    """Python's ways to use a map: `key in state`, `state[key]`, `for key in state`. A key that is not there is a
+    KeyError, where `get` gives None; to delete it does nothing."""
+
+    @abstractmethod
+    def get(self, key: K) -> V | None: ...
+
+    @abstractmethod
+    def contains(self, key: K) -> bool: ...
+
+    @abstractmethod
+    def keys(self) -> Iterator[K]: ...
+
+    def __contains__(self, key: K) -> bool:
+        return self.contains(key)
+
+    def __getitem__(self, key: K) -> V:
+        value = self.get(key)
+        if value is None and not self.contains(key):
+            raise KeyError(key)
+        return value  # type: ignore[return-value]
+
+    def __iter__(self) -> Iterator[K]:
+        return self.keys()
+
+
+class LikeAMutableDict(LikeADict[K, V]):
+    """And `state[key] = value`, `del state[key]`."""
+
+    @abstractmethod
+    def put(self, key: K, value: V) -> None: ...
+
+    @abstractmethod
+    def remove(self, key: K) -> None: ...
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self.put(key, value)
+
+    def __delitem__(self, key: K) -> None:
+        self.remove(key)
+
+
+class MapState(LikeAMutableDict[K, V]):
     """A map per key, stored entry by entry: reading one entry does not read the others.
 
     Iterating goes in the order of the keys (that of their encoding, which for one type is their own) and reads as it
@@ -96,19 +138,7 @@ class MapState(ABC, Generic[K, V]):
     show or not."""
 
     @abstractmethod
-    def get(self, key: K) -> V | None: ...
-
-    @abstractmethod
-    def put(self, key: K, value: V) -> None: ...
-
-    @abstractmethod
     def put_all(self, entries: dict[K, V]) -> None: ...
-
-    @abstractmethod
-    def remove(self, key: K) -> None: ...
-
-    @abstractmethod
-    def contains(self, key: K) -> bool: ...
 
     @abstractmethod
     def items(self, start: K | None = None, end: K | None = None) -> Iterator[tuple[K, V]]: ...

@@ -25,11 +25,11 @@ import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from .backend import ListState
+from .backend import LikeADict, LikeAMutableDict, ListState
 from .descriptors import ListStateDescriptor, MapStateDescriptor
 from .errors import DamagedCheckpointError, IncompatibleStateError, KeyTypeError, StateError
 from .key_classes import register_key_class
@@ -122,7 +122,7 @@ class OperatorListState(ListState[V]):
         return self._serializer.encode_all(self._values)
 
 
-class ReadOnlyBroadcastState(Generic[K, V]):
+class ReadOnlyBroadcastState(LikeADict[K, V]):
     """A broadcast state as the side that must not change it sees it. Iterates in the order of the first puts."""
 
     def __init__(self, entries: dict[K, V]) -> None:
@@ -147,7 +147,7 @@ class ReadOnlyBroadcastState(Generic[K, V]):
         return not self._entries
 
 
-class BroadcastState(ReadOnlyBroadcastState[K, V]):
+class BroadcastState(ReadOnlyBroadcastState[K, V], LikeAMutableDict[K, V]):
     """A map that every subtask has and changes alike. Its keys are of one type (key_encoding.py)."""
 
     def __init__(self, where: str, key_type: Any, serializer: Serializer, entries: dict[K, V]) -> None:

@@ -46,13 +46,17 @@ def cat(
     path: PathArgument,
     operator: OperatorFlag = None,
     state: Annotated[str | None, typer.Option("--state", help="Only the state of this name.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Rows of each state at most.")] = 100,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Rows of each state at most; 100 as text, all as JSON.")
+    ] = None,
     config: ConfigFlag = None,
     output: OutputFlag = Output.TEXT,
 ) -> None:
     """Print rows of state. Values that were pickled are shown without running their classes' code."""
     snapshot = _open(path, config)
     states = _wanted(snapshot, operator, state)
+    if limit is None and output is Output.TEXT:
+        limit = 100
     found = [(each, list(islice(snapshot.rows(each), limit))) for each in states]
     if output is Output.JSON:
         typer.echo(msgspec.json.encode([_as_document(each, rows) for each, rows in found], enc_hook=str).decode())
@@ -109,7 +113,8 @@ def get(
     if output is Output.JSON:
         return
     if not answer["found"]:
-        session.say("the key has nothing there")
+        where = "" if namespace else "; state of windows is asked for with --namespace and the window's start"
+        session.say(f"the key has nothing there{where}")
     elif answer["truncated"]:
         session.say("(there is more: this is the beginning)")
 
@@ -133,7 +138,9 @@ def _as_document(state: StoredState, rows: list[dict[str, Any]]) -> dict[str, An
     return {"operator": state.operator, "state": state.name, "kind": state.kind, "rows": rows}
 
 
-def _print_state(state: StoredState, rows: list[dict[str, Any]], limit: int, *, heading: bool, first: bool) -> None:
+def _print_state(
+    state: StoredState, rows: list[dict[str, Any]], limit: int | None, *, heading: bool, first: bool
+) -> None:
     from ...state.savepoints.stored_state import as_text
 
     if heading:

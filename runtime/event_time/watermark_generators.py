@@ -47,7 +47,7 @@ class WatermarkGenerator(ABC):
 
     @abstractmethod
     def on_event(self, event: Any, timestamp: int, output: WatermarkOutput) -> None:
-        """For every record. Who emits a watermark here is punctuated."""
+        """For every record. Who emits a watermark here is punctuated; it goes out behind the batch being read."""
 
     def on_periodic_emit(self, output: WatermarkOutput) -> None:
         """Every `pipeline.auto-watermark-interval`, also while no record comes; not while the split is idle by

@@ -206,8 +206,9 @@ def metadata_name_of_path(path: str, root: str) -> str:
     match = _STATE_NAME.fullmatch(name)
     if match is None or match["id"] is None:
         raise ConfigurationError(
-            f"{path} is not a checkpoint of the checkpoint directory {root}: give 'latest' or the path of a directory "
-            f"<job>/chk-<id>-<attempt> in it, and set state.checkpoints.dir to where it is."
+            f"{path} is neither a savepoint nor a checkpoint of the checkpoint directory {root}: give 'latest', the "
+            "path of a savepoint that exists, or that of a directory <job>/chk-<id>-<attempt> in the checkpoint "
+            "directory, with state.checkpoints.dir set to where that is."
         )
     return name
 

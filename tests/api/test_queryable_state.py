@@ -107,7 +107,11 @@ def test_every_kind_of_state_by_the_verbs(job: str, rest: RestClient, watched: P
     assert RemoteJob(rest, Accepted(job, "words")).read_state("words", "counts", 2, map_key="bb")["value"] == 2
     answer = json.loads(penstock("state", "get", job[:8], "words", "last", "1", "-o", "json")[1])
     assert (answer["found"], answer["value"], answer["kind"], answer["truncated"]) == (True, "a", "value", False)
-    assert penstock("state", "get", job, "words", "last", "9") == (0, "null\n", "the key has nothing there\n")
+    assert penstock("state", "get", job, "words", "last", "9") == (
+        0,
+        "null\n",
+        "the key has nothing there; state of windows is asked for with --namespace and the window's start\n",
+    )
     (watched / "second.txt").write_text("dd\n")
     answered(rest, job, "last", "2", "dd")
     (row,) = [row for row in rest.jobs() if row.id == job]

@@ -15,6 +15,7 @@ from penstock.state.rows.cell_cache import MISSING
 from penstock.state.rows.map_cells import MapTable
 from penstock.state.rows.write_queue import WriteQueue
 from penstock.state.serialization.serializers import serializer_for
+from penstock.state.ttl_config import StateTtlConfig
 
 VISITS = MapStateDescriptor[int, int]("visits", int, int)
 LISTS = MapStateDescriptor[int, list[int]]("lists", int, list[int])
@@ -265,3 +266,17 @@ def test_a_value_changed_in_place_is_saved(rig: Any) -> None:
         restored = rig.open(saved)
         restored.set_current_key("a")
         assert restored.map_state(LISTS).get(1) == expected
+
+
+@pytest.mark.parametrize("ttl", [None, StateTtlConfig("1h")])
+def test_a_map_is_used_like_a_dict(rig: Any, ttl: Any) -> None:
+    backend = rig.open()
+    state = backend.map_state(MapStateDescriptor("map", str, int, ttl=ttl))
+    backend.set_current_key("k")
+    state["b"], state["a"] = 2, 1
+    assert ("a" in state, "c" in state, state["b"], list(state)) == (True, False, 2, ["a", "b"])
+    with pytest.raises(KeyError, match="'c'"):
+        state["c"]
+    del state["a"]
+    del state["c"]
+    assert dict(state) == {"b": 2}

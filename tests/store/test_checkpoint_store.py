@@ -235,5 +235,7 @@ def test_relative_roots_and_urls() -> None:
 
 @pytest.mark.parametrize("path", ["/data/checkpoints/job", "/other/job/chk-7-1", "chk-7-1", "job/shared/1-a", "newest"])
 def test_paths_of_something_else(path: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{path} is not a checkpoint of the checkpoint directory"):
+    with pytest.raises(
+        ConfigurationError, match=f"{path} is neither a savepoint nor a checkpoint of the checkpoint directory"
+    ):
         metadata_name_of_path(path, "/data/checkpoints")
