@@ -2,10 +2,10 @@
 
 Per state and namespace there is a table with the cells of the *young* generation and those of the *old* one, in each
 those that are newer than everything below apart from those that are not. A cell that is used comes into the young
-generation; when that is full, the old one leaves the cache, the young one becomes old, and an empty one begins
-(`rotate`). Only cells that changed are written, when they leave, at a barrier, or, if
-their values can change in place, when there are too many of them (`trickle`): those have to be encoded by the slot's
-thread at the barrier. A cell that was only read costs nothing when it leaves.
+generation; when that is full, or there are many more tables than when it began, the old one leaves the cache, the young
+one becomes old, and an empty one begins (`rotate`). Only cells that changed are written, when they leave, at a barrier,
+or, if their values can change in place, when there are too many of them (`trickle`): those have to be encoded by the
+slot's thread at the barrier. A cell that was only read costs nothing when it leaves.
 
 A value that can change in place counts as changed once it was read: an object obtained from state and changed is
 saved as if `update` had been called. Cells leave only between two keys, so no object leaves while its function runs.
