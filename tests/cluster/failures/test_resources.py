@@ -26,10 +26,12 @@ REQUEST_TIMEOUT_S = 12
 
 @pytest.fixture(scope="module")
 def cluster_settings(golden_settings: dict[str, object]) -> Iterator[dict[str, object]]:
-    """Of a machine with one GPU, as far as Ray knows: it only counts them, and tells each process which are its own."""
+    """Of a machine with one GPU, as far as Ray knows: it only counts them, and tells each process which are its own.
+    Nothing hangs here: who is only slow, on a busy machine, must not be taken for dead, nor his region restarted."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 1}')
-        yield {**golden_settings, "cluster__id": "resources", "slot__request__timeout": f"{REQUEST_TIMEOUT_S} s"}
+        patient = {"heartbeat__timeout": "30 s", "slot__request__timeout": f"{REQUEST_TIMEOUT_S} s"}
+        yield {**golden_settings, "cluster__id": "resources", **patient}
 
 
 def slots(job: SubmittedJob, resources: dict[str, float]) -> list[int]:
