@@ -320,7 +320,8 @@ def disconnect() -> None:
 
 def kill_named_actors() -> None:
     """Of the namespace of this driver: the end of a cluster on a Ray that goes on. Until none is left: a slot may have
-    been on its way while its task manager died, and what this driver asked for last is lost with its connection."""
+    been on its way while its task manager died, and what this driver asked for last is lost with its connection.
+    ClusterError: some are."""
     import ray
 
     until_s = time.monotonic() + KILL_TIMEOUT_S
@@ -331,6 +332,8 @@ def kill_named_actors() -> None:
             except ValueError:
                 continue  # it ended meanwhile
         time.sleep(0.1)
+    if names:
+        raise ClusterError(f"after {KILL_TIMEOUT_S:.0f} s there still are {', '.join(names)}")
 
 
 # the keeper ----------------------------------------------------------------------------------------------------
